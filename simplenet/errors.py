@@ -1,0 +1,73 @@
+"""Every error this project raises on purpose.
+
+SimpleNetError              exit code 1
+├── UsageError              exit code 2: the call itself is wrong (unknown variant, backend, precision, ...)
+├── WeightsError            weights cannot be found, read, verified or fitted to the model
+│   └── DownloadError       ... because the network or the server failed
+├── ArtifactError           an artifact is missing, truncated, tampered with or of another schema version
+├── ImageError              an image file or array cannot be used
+├── DataError               a dataset or a folder of pictures cannot be used
+├── InputError              a batch given to `Runtime.infer` has the wrong shape, dtype or layout
+├── ExportError             an artifact cannot be made
+│   └── AgreementError      ... because it disagrees with the PyTorch model it was made from
+├── BackendUnavailable      a vendor package, driver or device is missing; the message says what to install
+└── BackendError            the vendor's runtime failed while opening or running a model
+
+Libraries raise; only `simplenet.cli.run` prints. Messages are one line: what is wrong, then what to type next.
+"""
+
+
+class SimpleNetError(Exception):
+    """Base of the tree above; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class UsageError(SimpleNetError):
+    exit_code = 2
+
+
+class WeightsError(SimpleNetError):
+    pass
+
+
+class DownloadError(WeightsError):
+    pass
+
+
+class ArtifactError(SimpleNetError):
+    pass
+
+
+class ImageError(SimpleNetError):
+    pass
+
+
+class DataError(SimpleNetError):
+    pass
+
+
+class InputError(SimpleNetError):
+    pass
+
+
+class ExportError(SimpleNetError):
+    pass
+
+
+class AgreementError(ExportError):
+    pass
+
+
+class BackendUnavailable(SimpleNetError):
+    pass
+
+
+class BackendError(SimpleNetError):
+    pass
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """A vendor's (often many-line) error text as one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

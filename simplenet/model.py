@@ -1,0 +1,67 @@
+"""The network itself: a flat chain of convolutions, a global max pool, one linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from simplenet import variants
+from simplenet.variants import Convolution, Variant
+
+
+class SimpleNet(nn.Module):
+    """float32 [N, in_channels, H, W], normalised -> logits float32 [N, num_classes].
+
+    The indices in `features` are those of the reference implementation, so that official checkpoints load strictly.
+    `dropout` is the rate of every Dropout2d; it has no effect in eval mode.
+    """
+
+    def __init__(self, variant: Variant, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.features, channels = _features(variant, in_channels, dropout)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.features(images)
+        pooled = functional.max_pool2d(maps, kernel_size=maps.shape[-2:])
+        logits: torch.Tensor = self.classifier(self.dropout(pooled).flatten(1))
+        return logits
+
+
+def _features(variant: Variant, in_channels: int, dropout: float) -> tuple[nn.Sequential, int]:
+    """The chain and the number of channels that leave it."""
+    modules: list[nn.Module] = []
+    channels = in_channels
+    strides = iter(variant.strides)
+    for layer in variant.layers():
+        if isinstance(layer, Convolution):
+            convolution = nn.Conv2d(
+                channels, layer.channels, layer.kernel_size, stride=next(strides, 1), padding=layer.kernel_size // 2
+            )
+            nn.init.xavier_uniform_(convolution.weight, gain=nn.init.calculate_gain("relu"))
+            modules += [convolution, nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.05), nn.ReLU(inplace=True)]
+            if layer.has_dropout:
+                modules.append(nn.Dropout2d(dropout))
+            channels = layer.channels
+        else:
+            modules += [nn.MaxPool2d(2, stride=2), nn.Dropout2d(dropout)]
+    return nn.Sequential(*modules), channels
+
+
+def create(
+    variant: str, num_classes: int | None = None, in_channels: int = 3, dropout: float = 0.0, seed: int = 0
+) -> SimpleNet:
+    """A freshly initialised network in eval mode; the same seed gives the same weights.
+
+    `num_classes` defaults to the variant's own (1000 or 10). The global random state is left as it was.
+
+    Raises:
+        UsageError: unknown variant.
+    """
+    spec = variants.get(variant)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SimpleNet(spec, num_classes or spec.num_classes, in_channels, dropout)
+    return model.eval()
