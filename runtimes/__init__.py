@@ -1,0 +1,16 @@
+"""One small interface to every backend: `runtimes.load(artifact).infer(batch)`. Imports no vendor package."""
+
+from runtimes.base import Description, Options, Prediction, RandomWeightsWarning, Runtime, softmax, top_k
+from runtimes.loader import load, names
+
+__all__ = [
+    "Description",
+    "Options",
+    "Prediction",
+    "RandomWeightsWarning",
+    "Runtime",
+    "load",
+    "names",
+    "softmax",
+    "top_k",
+]

@@ -1,0 +1,69 @@
+"""OpenVINO: `pip install openvino`. Intel and AMD processors, Arm, Intel graphics (device='gpu') and NPUs ('npu')."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from runtimes.base import Description, Float32Array, Runtime, vendor_import
+from simplenet.artifacts import METADATA_KEY
+from simplenet.errors import BackendUnavailable
+
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+
+
+class Backend(Runtime):
+    """One compiled model and one infer request; opens ONNX files too."""
+
+    FORMATS = ("openvino", "onnx")
+    DEVICES = ("cpu", "gpu", "npu")
+    PRECISIONS = {"fp32": ("bf16",)}
+
+    def _open(self) -> None:
+        openvino = vendor_import("openvino", "openvino")
+        core, device = openvino.Core(), self.device.upper()
+        if device not in {name.split(".")[0] for name in core.available_devices}:
+            raise BackendUnavailable(
+                f"OpenVINO sees no {device} here, only {', '.join(core.available_devices)}; check its driver"
+            )
+        if self.precision == "bf16" and "BF16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+            raise BackendUnavailable(f"this {device} computes no bf16; run the artifact in fp32")
+        # On its own, OpenVINO computes fp32 models in bf16 wherever the processor can: the hint pins what is asked.
+        # "fp16" on a processor means compressed weights and float32 arithmetic.
+        hint = "f32" if device == "CPU" and self.precision == "fp16" else _HINTS[self.precision]
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        if device == "CPU":
+            settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
+        self._compiled = core.compile_model(core.read_model(self.artifact.model_file), device, settings)
+        self._request = self._compiled.create_infer_request()
+        self._tensor = openvino.Tensor
+
+    def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
+        self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
+        self._request.infer()
+        logits: Float32Array = self._request.get_output_tensor().data.copy()  # the request will write there again
+        return logits
+
+    def _close(self) -> None:
+        del self._request, self._compiled
+
+    def _describe(self) -> Description:
+        import openvino
+
+        on_cpu = self.device == "cpu"
+        half_on_cpu = on_cpu and self.precision == "fp16"
+        return Description(
+            backend=self.name,
+            device=str(self._compiled.get_property("EXECUTION_DEVICES")[0]),
+            precision=self.precision,
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if on_cpu else None,
+            versions={"openvino": openvino.__version__},
+            notes=("fp16 weights, computed in fp32",) if half_on_cpu else (),
+        )
+
+    @classmethod
+    def embedded_manifest(cls, model_file: str) -> str | None:
+        openvino = vendor_import("openvino", "openvino")
+        model = openvino.Core().read_model(model_file)
+        return str(model.get_rt_info(METADATA_KEY).astype(str)) if model.has_rt_info(METADATA_KEY) else None

@@ -1,0 +1,59 @@
+"""PyTorch: `pip install torch`. Runs the exported program (.pt2), the reference every other backend is held against."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy.typing as npt
+
+from runtimes.base import Description, Float32Array, Runtime, vendor_import
+from simplenet.artifacts import METADATA_KEY
+from simplenet.errors import BackendUnavailable
+
+
+class Backend(Runtime):
+    """One ExportedProgram, eager kernels. Thread counts are PyTorch's own, so they hold for the whole process."""
+
+    FORMATS = ("torch",)
+    DEVICES = ("cpu", "cuda")
+    PRECISIONS = {"fp32": ("bf16",)}
+
+    def _open(self) -> None:
+        torch = vendor_import("torch", "torch")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")
+        if self.device == "cpu":
+            torch.set_num_threads(self.threads)
+        program = torch.export.load(self.artifact.model_file)
+        if self.device == "cuda":
+            program = torch.export.passes.move_to_device_pass(program, "cuda")
+        self._torch, self._module = torch, program.module()
+        self._autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.precision == "bf16":
+            self._autocast = torch.autocast(self.device, torch.bfloat16)
+
+    def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
+        with self._torch.inference_mode(), self._autocast:
+            logits: Float32Array = self._module(self._torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
+        return logits
+
+    def _close(self) -> None:
+        del self._module
+
+    def _describe(self) -> Description:
+        on_cpu = self.device == "cpu"
+        return Description(
+            backend=self.name,
+            device="CPU" if on_cpu else self._torch.cuda.get_device_name(),
+            precision=self.precision,
+            threads=self._torch.get_num_threads() if on_cpu else None,
+            versions={"torch": self._torch.__version__},
+        )
+
+    @classmethod
+    def embedded_manifest(cls, model_file: str) -> str | None:
+        torch = vendor_import("torch", "torch")
+        extra = {METADATA_KEY: ""}
+        torch.export.load(model_file, extra_files=extra)
+        return extra[METADATA_KEY] or None

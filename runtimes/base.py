@@ -1,0 +1,293 @@
+"""The one interface every backend has. A backend adds four methods; everything else is here."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from simplenet import preprocessing
+from simplenet.artifacts import Artifact
+from simplenet.errors import BackendError, BackendUnavailable, InputError, SimpleNetError, UsageError, one_line
+
+Float32Array = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+class RandomWeightsWarning(UserWarning):
+    """The model was never trained: its latency means something, its answers mean nothing."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of a top-k, `probability` by softmax over all classes."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a model. None means the backend's first device, all physical cores, the artifact's own precision."""
+
+    device: str | None = None
+    threads: int | None = None
+    precision: str | None = None
+    spinning: bool = True
+    """Whether idle worker threads may burn their core waiting: faster alone, ruinous beside another model."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What really runs: the provider or device used, threads, compute precision, versions of the vendor's packages."""
+
+    backend: str
+    device: str
+    precision: str
+    threads: int | None
+    versions: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+class Runtime(abc.ABC):
+    """A loaded model. Use it as a context manager, or call `close`; safe to call from several threads."""
+
+    FORMATS: ClassVar[tuple[str, ...]]
+    """Artifact formats this backend opens."""
+    DEVICES: ClassVar[tuple[str, ...]] = ("cpu",)
+    PRECISIONS: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Precisions an artifact of a given precision can also be run in, beside its own: {'fp32': ('bf16',)}."""
+    THREAD_SAFE: ClassVar[bool] = False
+    """Whether `_run` may be called by several threads at once; if not, calls take turns."""
+
+    def __init__(self, artifact: Artifact, options: Options) -> None:
+        self.artifact = artifact
+        self.manifest = manifest = artifact.manifest
+        self.options = options
+        self.precision = options.precision or manifest.precision
+        self.device = options.device or self.DEVICES[0]
+        self.threads = options.threads or physical_cores()
+        self._check_options()
+        self._shape_tail = manifest.input.shape[1:]
+        self._dtype = np.dtype(manifest.input.dtype)
+        self._lock = threading.Lock()
+        self._closed = False
+        try:
+            self._open()
+        except SimpleNetError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again on this version"
+            ) from error
+        if manifest.weights.source == "random":
+            warnings.warn(
+                f"{artifact.model_file} has random weights: time it, but do not believe its answers",
+                RandomWeightsWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def name(self) -> str:
+        """The backend's name, which is its file's."""
+        return type(self).__module__.rpartition("backend_")[2]
+
+    def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """Runs the model once.
+
+        Args:
+            batch: what `manifest.input` says: uint8 [N, H, W, 3] RGB, or normalised float32 [N, 3, H, W].
+
+        Returns:
+            logits, float32 [N, num_classes], owned by the caller.
+
+        Raises:
+            InputError: wrong shape or dtype. BackendError: the runtime is closed, or the vendor's call failed.
+        """
+        batch = self._checked(batch)
+        try:
+            if self.THREAD_SAFE:
+                if self._closed:
+                    raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
+                return self._run(batch)
+            with self._lock:
+                if self._closed:
+                    raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
+                return self._run(batch)
+        except SimpleNetError:
+            raise
+        except Exception as error:
+            raise BackendError(f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}") from error
+
+    def preprocess(self, images: Sequence[UInt8Array]) -> npt.NDArray[Any]:
+        """RGB uint8 [H, W, 3] images of any sizes -> the batch that `infer` takes.
+
+        Raises:
+            ImageError: an image is not RGB uint8, or of an impossible size. InputError: no image.
+        """
+        if not images:
+            raise InputError("no image given; pass at least one RGB uint8 array [height, width, 3]")
+        config = self.manifest.preprocessing
+        if len(images) == 1:
+            batch = preprocessing.to_model_input(images[0], config)[None]
+        else:
+            batch = np.stack([preprocessing.to_model_input(image, config) for image in images])
+        return batch if self.manifest.input.dtype == "uint8" else preprocessing.normalise(batch, config)
+
+    def classify(self, images: Sequence[UInt8Array], k: int = 5) -> list[list[Prediction]]:
+        """RGB uint8 [H, W, 3] images of any sizes -> for each its `k` most probable classes, best first.
+
+        Where the artifact's batch is fixed, the images go through in batches of that size.
+
+        Raises:
+            ImageError, InputError, BackendError: as `preprocess` and `infer`.
+        """
+        return top_k(self.infer_any(self.preprocess(images)), k, self.manifest.labels)
+
+    def infer_any(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """`infer` for any number of images: a fixed-batch model takes turns, the last one filled up with zeros."""
+        size = self.manifest.input.batch
+        if size is None or len(batch) == size:
+            return self.infer(batch)
+        parts = []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            missing = size - len(part)
+            if missing:
+                part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+            parts.append(self.infer(part)[: size - missing])
+        return np.concatenate(parts)
+
+    def describe(self) -> Description:
+        """What was really loaded; raises nothing."""
+        return self._describe()
+
+    def close(self) -> None:
+        """Frees the model; harmless the second time."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What a backend writes. Vendor packages are imported in here, never at the top of its file.
+
+    @abc.abstractmethod
+    def _open(self) -> None:
+        """Loads `self.artifact` as `self.options` and `self.precision` say, or raises; never falls back silently."""
+
+    @abc.abstractmethod
+    def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """A checked, contiguous, writeable batch -> float32 logits that the backend will not touch again."""
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Frees what `_open` took; called once."""
+
+    @abc.abstractmethod
+    def _describe(self) -> Description:
+        """What `_open` really got, asked of the vendor where it can be asked."""
+
+    @classmethod
+    def embedded_manifest(cls, model_file: str) -> str | None:
+        """The manifest's JSON inside a model file, or None: a format that has no place for one keeps this answer."""
+        return None
+
+    def _check_options(self) -> None:
+        own, asked = self.manifest.precision, self.precision
+        possible = (own, *self.PRECISIONS.get(own, ()))
+        if asked not in possible:
+            raise UsageError(
+                f"{self.name} runs this {own} artifact in {' or '.join(possible)}, not {asked}; export {asked} first"
+            )
+        if self.device not in self.DEVICES:
+            raise UsageError(f"{self.name} runs on {' or '.join(self.DEVICES)}, not on {self.device!r}")
+        if not 1 <= self.threads <= 1024:
+            raise UsageError(f"threads must be 1 to 1024, not {self.threads}")
+
+    def _checked(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if (
+            type(batch) is np.ndarray
+            and batch.dtype == self._dtype
+            and batch.shape[1:] == self._shape_tail
+            and (
+                batch.shape[0] == self.manifest.input.batch
+                or (self.manifest.input.batch is None and batch.shape[0] > 0)
+            )
+        ):
+            # Vendors wrap the memory as it is, and some refuse what they could not write to.
+            return batch if batch.flags.carray else batch.copy()
+        given = f"{batch.dtype} {list(batch.shape)}" if isinstance(batch, np.ndarray) else type(batch).__name__
+        wanted = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
+        raise InputError(
+            f"the model takes {self._dtype} [{wanted}] ({self.manifest.input.layout}), not {given}; "
+            "classify() takes pictures of any size"
+        )
+
+
+def vendor_import(module: str, extra: str) -> ModuleType:
+    """Imports a vendor's package, or raises BackendUnavailable with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
+        ) from error
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use: hyperthreads of one core count once (Linux tells; elsewhere all count)."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+        except OSError:
+            cores.add((str(cpu), ""))
+    return len(cores)
+
+
+def softmax(logits: Float32Array) -> Float32Array:
+    """Over the last axis, all classes, shifted by the maximum so that nothing overflows."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Float32Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
+    """float32 [N, C] -> for each row its min(k, C) most probable classes, best first; ties by class index.
+
+    Raises:
+        UsageError: k is less than 1.
+    """
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    chances = np.take_along_axis(softmax(logits), order, axis=1)
+    return [
+        [
+            Prediction(labels[index] if labels else f"class {index}", int(index), float(chance))
+            for index, chance in zip(row, row_chances, strict=True)
+        ]
+        for row, row_chances in zip(order, chances, strict=True)
+    ]

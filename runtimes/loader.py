@@ -1,0 +1,95 @@
+"""Finding backends by their file names, and loading an artifact with the right one."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import cast
+
+from runtimes.base import Options, Runtime
+from simplenet import artifacts, variants
+from simplenet.artifacts import Artifact
+from simplenet.errors import ArtifactError, SimpleNetError, UsageError, one_line
+
+_PREFIX = "backend_"
+# The backend that opens a format when nobody says otherwise.
+_DEFAULT_BACKENDS = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+
+
+def names() -> tuple[str, ...]:
+    """Every backend: each is one file runtimes/backend_<name>.py. Whether it can run here, `load` tells."""
+    return tuple(sorted(file.stem[len(_PREFIX) :] for file in Path(__file__).parent.glob(f"{_PREFIX}*.py")))
+
+
+def backend_class(name: str) -> type[Runtime]:
+    """The class in runtimes/backend_<name>.py; imports no vendor package.
+
+    Raises:
+        UsageError: no such backend; the message lists the choices and the nearest one.
+    """
+    if name not in names():
+        raise UsageError(
+            f"unknown backend {name!r}{variants.nearest(name, names())}; choose from: {', '.join(names())}"
+        )
+    module = importlib.import_module(f"runtimes.{_PREFIX}{name}")
+    return cast("type[Runtime]", module.Backend)
+
+
+def load(
+    artifact: str | Path | Artifact,
+    backend: str | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    spinning: bool = True,
+) -> Runtime:
+    """Loads an artifact: its folder, its manifest, or a model file, with or without a manifest beside it.
+
+    Args:
+        backend: one of `names()`; by default the one of the artifact's format.
+        device: 'cpu', 'cuda', 'gpu' or 'npu', as far as the backend has it; by default its first (TensorRT: 'cuda').
+        threads: CPU threads; by default all physical cores.
+        precision: by default the artifact's own; 'bf16' runs an fp32 artifact in bfloat16 where the backend can.
+        spinning: whether idle threads may spin; turn it off where models share the processor.
+
+    Raises:
+        ArtifactError: missing, damaged or tampered with. BackendUnavailable: a package, driver or device is missing.
+        UsageError: unknown backend, or one that cannot run this artifact so. BackendError: the vendor refused it.
+    """
+    options = Options(device=device, threads=threads, precision=precision, spinning=spinning)
+    if not isinstance(artifact, Artifact):
+        path = Path(artifact)
+        bare = (
+            path.is_file()
+            and path.name != artifacts.MANIFEST_NAME
+            and not (path.parent / artifacts.MANIFEST_NAME).is_file()
+        )
+        artifact = _read_bare(path, backend) if bare else artifacts.read(path)
+    chosen = backend_class(backend or _DEFAULT_BACKENDS[artifact.manifest.format])
+    if artifact.manifest.format not in chosen.FORMATS:
+        name = chosen.__module__.rpartition(_PREFIX)[2]
+        raise UsageError(f"{name} opens {' or '.join(chosen.FORMATS)} artifacts, not {artifact.manifest.format}")
+    return chosen(artifact, options)
+
+
+def _read_bare(path: Path, backend: str | None) -> Artifact:
+    """A model file that was copied without its manifest.json: the copy of the manifest inside it serves."""
+    formats = {Path(file).suffix: format for format, file in artifacts.MODEL_FILES.items()}
+    if path.suffix not in formats:
+        raise ArtifactError(f"{path} is not a model file; those end in {', '.join(formats)}")
+    reader = backend_class(backend or _DEFAULT_BACKENDS[formats[path.suffix]])
+    try:
+        text = reader.embedded_manifest(str(path))
+    except SimpleNetError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be read: {one_line(error)}; export it again") from error
+    if text is None:
+        raise ArtifactError(
+            f"{path} carries no manifest; keep its manifest.json beside it, or export it with this project"
+        )
+    manifest = artifacts.Manifest.from_json(text, where=f"the manifest inside {path}")
+    if manifest.format != formats[path.suffix]:
+        raise ArtifactError(f"the manifest inside {path} is of another format, {manifest.format}; export it again")
+    return Artifact(path, manifest)

@@ -1,0 +1,30 @@
+"""What tests of every folder share: real artifacts of the shipped model, exported once a session."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simplenet.artifacts import Artifact
+
+MakeArtifact = Callable[[str, str], Artifact]
+
+
+@pytest.fixture(scope="session")
+def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
+    """`make_artifact(format, precision)`: the shipped cifar-310k in that form."""
+    root: Path = tmp_path_factory.mktemp("artifacts")
+    made: dict[tuple[str, str], Artifact] = {}
+
+    def make(format: str, precision: str) -> Artifact:
+        if (format, precision) not in made:
+            export = getattr(importlib.import_module(f"export.to_{format}"), f"export_{format}")
+            made[format, precision] = export(
+                variant="cifar-310k", weights="fashion-mnist", precision=precision, artifacts=root
+            )
+        return made[format, precision]
+
+    return make

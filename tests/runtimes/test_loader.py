@@ -1,0 +1,140 @@
+"""Finding backends and artifacts; a device has only what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtimes
+from simplenet import artifacts
+from simplenet.errors import ArtifactError, BackendUnavailable, UsageError
+from tests.conftest import MakeArtifact
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(code: str) -> str:
+    """Runs code in a fresh interpreter, from the repository's root."""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+BLOCK_ALL_BUT = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {blocked!r}:
+            raise ImportError(f'{{name}} is blocked')
+sys.meta_path.insert(0, Block())
+"""
+HEAVY = {
+    "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda",
+    "cv2", "PIL", "rich", "safetensors", "psutil", "onnxscript", "onnxslim", "cykooz_resizer",
+}  # fmt: skip
+
+
+def test_importing_runtimes_imports_no_vendor_package() -> None:
+    code = BLOCK_ALL_BUT.format(blocked=HEAVY) + (
+        "import runtimes, runtimes.timing\n"
+        "from runtimes.loader import backend_class\n"
+        "print(*[backend_class(name).__name__ for name in runtimes.names()])"
+    )
+    assert python(code).split() == ["Backend"] * 4
+
+
+def test_a_device_with_only_onnxruntime_runs_an_artifact(make_artifact: MakeArtifact) -> None:
+    folder = make_artifact("onnx", "int8").folder
+    code = BLOCK_ALL_BUT.format(blocked=HEAVY - {"onnxruntime"}) + (
+        "import numpy, runtimes\n"
+        f"with runtimes.load({str(folder)!r}, threads=1) as model:\n"
+        "    print(model.classify([numpy.zeros((28, 28, 3), numpy.uint8)], k=1)[0][0].label)"
+    )
+    assert python(code).strip() in make_artifact("onnx", "int8").manifest.labels
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    make_artifact: MakeArtifact, backend: str
+) -> None:
+    folder = make_artifact({"onnxruntime": "onnx"}.get(backend, backend), "fp32").folder
+    code = BLOCK_ALL_BUT.format(blocked={backend}) + (
+        "import runtimes, simplenet.errors\n"
+        "try:\n"
+        f"    runtimes.load({str(folder)!r})\n"
+        "except simplenet.errors.BackendUnavailable as error:\n"
+        "    print(error)"
+    )
+    assert f"pip install '.[{backend}]'" in python(code)
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
+def test_a_bare_model_file_carries_its_own_manifest(make_artifact: MakeArtifact, format: str, tmp_path: Path) -> None:
+    artifact = make_artifact(format, "fp32")
+    for name in artifact.manifest.files:
+        shutil.copy(artifact.folder / name, tmp_path / name)
+    picture = np.full((28, 28, 3), 77, np.uint8)
+    with runtimes.load(tmp_path / artifact.model_file.name) as bare, runtimes.load(artifact) as whole:
+        assert bare.classify([picture]) == whole.classify([picture])
+        assert bare.manifest == dataclasses.replace(whole.manifest, files={})
+
+
+def test_folder_manifest_and_model_file_name_the_same_artifact(make_artifact: MakeArtifact) -> None:
+    artifact = make_artifact("onnx", "fp32")
+    for path in (artifact.folder, artifact.folder / "manifest.json", artifact.model_file, str(artifact.folder)):
+        with runtimes.load(path) as model:
+            assert model.artifact == artifact
+
+
+def test_openvino_opens_onnx_artifacts_too(make_artifact: MakeArtifact) -> None:
+    with runtimes.load(make_artifact("onnx", "fp32"), backend="openvino") as model:
+        assert model.describe().backend == "openvino"
+
+
+def test_a_backend_refuses_a_format_it_does_not_open(make_artifact: MakeArtifact) -> None:
+    with pytest.raises(UsageError, match="onnxruntime opens onnx artifacts, not openvino"):
+        runtimes.load(make_artifact("openvino", "fp32"), backend="onnxruntime")
+
+
+def test_an_unknown_backend_lists_the_choices_and_the_nearest(make_artifact: MakeArtifact) -> None:
+    with pytest.raises(UsageError, match=r"unknown backend 'openvno', did you mean 'openvino'\?; choose from: "):
+        runtimes.load(make_artifact("onnx", "fp32"), backend="openvno")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a" * 400], ids=["empty", "text", "binary"])
+@pytest.mark.parametrize("name", sorted(artifacts.MODEL_FILES.values()))
+def test_a_file_that_is_no_model_is_one_clear_line(tmp_path: Path, name: str, content: bytes) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises((ArtifactError, BackendUnavailable)) as caught:
+        runtimes.load(file)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_model_file_changed_after_export_is_refused(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-fp32"
+    shutil.copytree(make_artifact("onnx", "fp32").folder, folder)
+    model_file = folder / "model.onnx"
+    content = bytearray(model_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    model_file.write_bytes(content)
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        runtimes.load(folder)
+
+
+def test_random_weights_are_announced(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    artifact = make_artifact("onnx", "fp32")
+    folder = tmp_path / "onnx-fp32"
+    shutil.copytree(artifact.folder, folder)
+    (folder / "manifest.json").unlink()
+    random = dataclasses.replace(artifact.manifest, weights=artifacts.WeightsOrigin("random", "random", "0" * 64))
+    artifacts.write_manifest(folder, random)
+    with pytest.warns(runtimes.RandomWeightsWarning, match="random weights"):
+        runtimes.load(folder).close()
