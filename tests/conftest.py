@@ -13,6 +13,11 @@ from simplenet.artifacts import Artifact
 MakeArtifact = Callable[[str, str], Artifact]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first: a mistake shows within seconds."""
+    items.sort(key=lambda item: "slow" in item.keywords or "benchmark" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
     """`make_artifact(format, precision)`: the shipped cifar-310k in that form."""
