@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from simplenet import variants
 from simplenet.artifacts import PRECISIONS
-from simplenet.errors import SimpleNetError, UsageError
+from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_ARTIFACTS = Path("artifacts")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Parser(argparse.ArgumentParser):
     """Usage errors in this project's form: one line, what is wrong and what to type next."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; see: {self.prog} --help", file=sys.stderr)
+        _say(f"error: {message}; see: {self.prog} --help")
         raise SystemExit(2)
 
 
@@ -41,21 +45,59 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a script's main: the project's own errors become one line on stderr, everything else keeps its traceback.
 
-    Exit codes: 0 well, 1 a SimpleNetError, 2 usage, 130 Ctrl-C, 141 the reader of our output went away.
+    Exit codes: 0 well, 1 a SimpleNetError or a full disk, 2 usage, 130 Ctrl-C, 141 the reader of our output went away.
     """
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     try:
         code = main()
-        sys.stdout.flush()
     except SimpleNetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written was kept", file=sys.stderr)
+        _say("interrupted; nothing half-written was kept")
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         code = 141
-    sys.exit(code)
+    except SystemExit:  # argparse: --help or a usage error
+        if _flush_stdout() == 141:
+            sys.exit(141)
+        raise
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        _say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
+        code = 1
+    sys.exit(_flush_stdout() or code)
+
+
+def _flush_stdout() -> int:
+    """0, or the exit code for an output that cannot be written; the interpreter flushes once more at exit, in vain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:
+        _say(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
+        code = 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever a file's name or content put into the message."""
+    print(one_line(message, limit=2000), file=sys.stderr)
+
+
+def _show_warning(
+    others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **options: Any
+) -> None:
+    """This project's warnings as one line; other people's as Python shows them."""
+    if issubclass(category, SimpleNetWarning):
+        _say(f"warning: {message}")
+    else:
+        others(message, category, *place, **options)
 
 
 def variant_name(text: str) -> str:

@@ -7,11 +7,15 @@ SimpleNetError              exit code 1
 ├── ArtifactError           an artifact is missing, truncated, tampered with or of another schema version
 ├── ImageError              an image file or array cannot be used
 ├── DataError               a dataset or a folder of pictures cannot be used
+├── SourceError             a camera, video or stream cannot be opened or read
 ├── InputError              a batch given to `Runtime.infer` has the wrong shape, dtype or layout
 ├── ExportError             an artifact cannot be made
 │   └── AgreementError      ... because it disagrees with the PyTorch model it was made from
 ├── BackendUnavailable      a vendor package, driver or device is missing; the message says what to install
 └── BackendError            the vendor's runtime failed while opening or running a model
+
+SimpleNetWarning            a UserWarning; the command line shows it as one line
+└── UntrainedWarning        the weights are random: time the model, do not believe its answers
 
 Libraries raise; only `simplenet.cli.run` prints. Messages are one line: what is wrong, then what to type next.
 """
@@ -47,6 +51,10 @@ class DataError(SimpleNetError):
     pass
 
 
+class SourceError(SimpleNetError):
+    pass
+
+
 class InputError(SimpleNetError):
     pass
 
@@ -67,7 +75,16 @@ class BackendError(SimpleNetError):
     pass
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """A vendor's (often many-line) error text as one line of at most `limit` characters."""
+class SimpleNetWarning(UserWarning):
+    """Base of this project's warnings."""
+
+
+class UntrainedWarning(SimpleNetWarning):
+    pass
+
+
+def one_line(error: BaseException | str, limit: int = 300) -> str:
+    """A vendor's (often many-line) error text as one line of at most `limit` characters, safe to show on a terminal."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,34 +16,44 @@ from simplenet.errors import SimpleNetError
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well, it is synced and renamed to `path`.
 
+    Links are followed: the file that they point to is replaced, not the link.
+
     Raises:
-        SimpleNetError: the folder cannot be written or the disk is full; the old file is intact.
+        SimpleNetError: not a place for a file, not writable, or the disk is full; the old file is intact.
     """
-    path = Path(path)
     try:
+        path = Path(path).resolve()
+        if path.exists() and not path.is_file():  # replacing /dev/null by a file would break the machine
+            raise SimpleNetError(f"cannot write {path}: it is not a regular file; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise SimpleNetError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder you can write to"
-        ) from error
-    temporary = Path(name)
+        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}{path.suffix[:20]}"
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: a link loop
+        raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
     try:
         try:
             yield temporary
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
+            sync(temporary)
             os.replace(temporary, path)
+            sync(path.parent)
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise SimpleNetError(
-                f"cannot write {path}: {error.strerror or error}; what was there is untouched"
-            ) from error
+            raise SimpleNetError(f"cannot write {path}: {reason(error)}; what was there is untouched") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Makes the content of a file, or the names in a folder, survive a power cut. Raises OSError."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows cannot open folders, and does not need it
+        return
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: str | Path) -> str:
@@ -53,3 +63,10 @@ def sha256(path: str | Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def reason(error: Exception) -> str:
+    """'No space left on device' rather than '[Errno 28] No space left on device: ...'."""
+    if isinstance(error, FileExistsError):  # mkdir's way to say it
+        return "a file is where a folder should be"
+    return (isinstance(error, OSError) and error.strerror) or str(error)

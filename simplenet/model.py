@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from simplenet import variants
+from simplenet.errors import UsageError
 from simplenet.variants import Convolution, Variant
 
 
@@ -58,10 +59,13 @@ def create(
     `num_classes` defaults to the variant's own (1000 or 10). The global random state is left as it was.
 
     Raises:
-        UsageError: unknown variant.
+        UsageError: unknown variant, or fewer than one class or channel.
     """
     spec = variants.get(variant)
+    num_classes = spec.num_classes if num_classes is None else num_classes
+    if num_classes < 1 or in_channels < 1:
+        raise UsageError(f"a network needs at least 1 class and 1 channel, not {num_classes} and {in_channels}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = SimpleNet(spec, num_classes or spec.num_classes, in_channels, dropout)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
+        model = SimpleNet(spec, num_classes, in_channels, dropout)
     return model.eval()

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from simplenet.errors import WeightsError
+from simplenet import strict_json
+from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.preprocessing import Preprocessing
 
 CARD_SCHEMA_VERSION = 1
@@ -34,18 +35,31 @@ class ModelCard:
     def from_json(cls, text: str) -> ModelCard:
         """Raises WeightsError where the text is not a card this version understands."""
         try:
-            values = json.loads(text)
+            values = strict_json.loads(text)
             version = values.pop("schema_version")
-            if version != CARD_SCHEMA_VERSION:
+            if not strict_json.is_integer(version) or version != CARD_SCHEMA_VERSION:
                 raise WeightsError(
-                    f"the checkpoint's card has schema version {version}, this program reads {CARD_SCHEMA_VERSION}"
+                    f"the checkpoint's card has schema version {version!r}, this program reads {CARD_SCHEMA_VERSION}; "
+                    "update this program"
                 )
             values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
             for name in ("labels", "class_ids"):
-                values[name] = tuple(map(str, values.get(name, ())))
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise WeightsError(f"the checkpoint's card cannot be read ({error}); train or save it again") from error
+                values[name] = strict_json.texts(values.get(name, []))
+            card = cls(**values)
+            card._check()
+            return card
+        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+            raise WeightsError(f"the checkpoint's card cannot be read ({what}); train or save it again") from error
+
+    def _check(self) -> None:
+        """Raises ValueError for values no training writes."""
+        if not isinstance(self.variant, str) or not isinstance(self.training, dict):
+            raise ValueError(f"variant {self.variant!r}, training {type(self.training).__name__}")
+        if not strict_json.is_integer(self.num_classes) or self.num_classes < 1:
+            raise ValueError(f"num_classes {self.num_classes!r}")
+        if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
+            raise ValueError("the number of labels is not the number of classes")
 
 
 def preprocessing_from_json(values: dict[str, Any]) -> Preprocessing:

@@ -8,12 +8,12 @@ crop. `to_model_input` computes the same pixels in one step, resizing only the c
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from simplenet import fast_resize
 from simplenet.errors import ImageError, UsageError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -38,13 +38,16 @@ class Preprocessing:
 
     def check(self) -> None:
         """Raises UsageError where a value makes no sense: a manifest is a file that anybody may have written."""
-        if not 1 <= self.crop_size <= self.resize_shorter_side <= 4096 or not 0 <= self.padding <= 1024:
+        sizes = (self.resize_shorter_side, self.crop_size, self.padding)
+        whole = all(type(size) is int for size in sizes)  # True and 2.0 are not
+        if not whole or not 1 <= self.crop_size <= self.resize_shorter_side <= 4096 or not 0 <= self.padding <= 1024:
             raise UsageError(
                 f"preprocessing has impossible sizes: resize {self.resize_shorter_side}, crop {self.crop_size}, "
                 f"padding {self.padding}; export the artifact again"
             )
         numbers = (*self.mean, *self.std)
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
+        sane = all(type(number) in (int, float) and -1e6 < number < 1e6 for number in numbers)  # and not NaN
+        if len(self.mean) != 3 or len(self.std) != 3 or not sane or min(self.std) < 1e-6:
             raise UsageError(
                 f"preprocessing has impossible mean {self.mean} or std {self.std}; export the artifact again"
             )
@@ -72,7 +75,7 @@ class CropGeometry:
 
 @functools.lru_cache(maxsize=64)
 def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> CropGeometry:
-    """The rounding of torchvision's Resize and CenterCrop: the longer side truncates, the corner rounds to even."""
+    """Rounded as torchvision's Resize and CenterCrop do: the longer side truncates, the crop's corner goes to even."""
     shorter, crop = preprocessing.resize_shorter_side, preprocessing.crop_size
     if width <= height:
         resized_width, resized_height = shorter, int(shorter * height / width)
@@ -80,8 +83,8 @@ def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> Crop
         resized_width, resized_height = int(shorter * width / height), shorter
     left, top = round((resized_width - crop) / 2.0), round((resized_height - crop) / 2.0)
     scale_x, scale_y = width / resized_width, height / resized_height
-    box = (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y)
-    return CropGeometry(resized_width, resized_height, left, top, box)
+    right, bottom = min((left + crop) * scale_x, width), min((top + crop) * scale_y, height)  # not an ulp outside
+    return CropGeometry(resized_width, resized_height, left, top, (left * scale_x, top * scale_y, right, bottom))
 
 
 def check_image(image: object) -> UInt8Array:
@@ -100,6 +103,8 @@ def check_image(image: object) -> UInt8Array:
 def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
     """RGB uint8 [H, W, 3] of any size -> RGB uint8 [S, S, 3] with S = `preprocessing.input_size`; not yet normalised.
 
+    The result is a new, writable, C-contiguous array that shares no memory with `image`.
+
     Raises:
         ImageError: not an RGB uint8 image, or an impossible size.
     """
@@ -108,7 +113,7 @@ def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Arra
     geometry = crop_geometry(width, height, preprocessing)
     crop = preprocessing.crop_size
     if (geometry.resized_width, geometry.resized_height) == (width, height):
-        pixels = image[geometry.top : geometry.top + crop, geometry.left : geometry.left + crop]
+        pixels = image[geometry.top : geometry.top + crop, geometry.left : geometry.left + crop].copy()
     else:
         pixels = _resize_crop(image, geometry, crop)
     return _pad(pixels, preprocessing.padding)
@@ -136,8 +141,8 @@ def normalise(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
 
 
 def resizer_name() -> str:
-    """Which library resizes on this machine: 'cykooz-resizer' (fast) or 'Pillow' (where that has no wheel)."""
-    return "Pillow" if _cykooz() is None else "cykooz-resizer"
+    """Which library makes pictures smaller here: 'cykooz-resizer' (fast), or 'Pillow' where that cannot be used."""
+    return "cykooz-resizer" if fast_resize.available() else "Pillow"
 
 
 def _pad(pixels: UInt8Array, padding: int) -> UInt8Array:
@@ -145,29 +150,8 @@ def _pad(pixels: UInt8Array, padding: int) -> UInt8Array:
 
 
 def _resize_crop(image: UInt8Array, geometry: CropGeometry, crop: int) -> UInt8Array:
-    cykooz = _cykooz()
-    if cykooz is None:
-        from PIL import Image
+    if fast_resize.can_resize(geometry.box, crop):
+        return fast_resize.resize(image, geometry.box, crop)
+    from PIL import Image
 
-        resized = Image.fromarray(image).resize((crop, crop), Image.Resampling.BICUBIC, box=geometry.box)
-        return np.asarray(resized)
-    height, width = image.shape[:2]
-    left, top, right, bottom = geometry.box
-    source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, image.tobytes())
-    target = cykooz.ImageData(crop, crop, cykooz.PixelType.U8x3)
-    options = cykooz.ResizeOptions(
-        cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),
-        crop_box=cykooz.CropBox(left, top, min(right, width) - left, min(bottom, height) - top),
-    )
-    cykooz.Resizer().resize(source, target, options)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(crop, crop, 3)
-
-
-@functools.lru_cache(maxsize=1)
-def _cykooz():  # type: ignore[no-untyped-def]
-    """The fast resizer's module, or None where it has no wheel. Its catmull_rom is Pillow's bicubic."""
-    try:
-        import cykooz_resizer
-    except ImportError:
-        return None
-    return cykooz_resizer
+    return np.array(Image.fromarray(image).resize((crop, crop), Image.Resampling.BICUBIC, box=geometry.box))

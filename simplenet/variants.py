@@ -154,5 +154,5 @@ def get(name: str) -> Variant:
 
 def nearest(name: str, choices: object) -> str:
     """', did you mean X?' for the most similar choice, or nothing where none is similar."""
-    matches = difflib.get_close_matches(name, list(choices), n=1)  # type: ignore[call-overload]
+    matches = difflib.get_close_matches(str(name)[:100], list(choices), n=1)  # type: ignore[call-overload]
     return f", did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,183 @@
+"""Checkpoints on disk, whoever wrote them: reading them without running anything, and fitting them to a variant."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from simplenet import files, variants
+from simplenet import model as models
+from simplenet.errors import SimpleNetError, WeightsError, one_line
+from simplenet.model import SimpleNet
+from simplenet.model_card import ModelCard
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+_CARD_KEY = "simplenet"
+_MOST_BYTES = 1 << 30
+_MOST_CLASSES = 100_000
+
+Tensors = dict[str, torch.Tensor]
+
+
+def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
+    """Writes a .safetensors checkpoint that carries its card; atomic.
+
+    Raises:
+        SimpleNetError: the place cannot be written, or the disk is full; an old file is intact.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    with files.replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_CARD_KEY: card.to_json()})
+        except Exception as error:  # safetensors has its own kind for a full disk
+            raise SimpleNetError(f"cannot write {path}: {one_line(error)}; what was there is untouched") from error
+
+
+def read(path: Path) -> tuple[Tensors, ModelCard | None]:
+    """The tensors of a .safetensors, .pth or .pt file, and its card if it is a .safetensors of ours.
+
+    A .pth holds a state_dict, or one under 'state_dict' or 'model'; a 'module.' before every name is dropped.
+    Nothing in the file is run.
+
+    Raises:
+        WeightsError: no file, another kind of file, damaged, with code in it, or no state_dict; the message names it.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise WeightsError(f"{path} is not a checkpoint; name a {', '.join(SUFFIXES)} file")
+    try:
+        if not path.is_file():
+            raise WeightsError(f"no file at {path}; name a checkpoint: --weights PATH")
+        if path.stat().st_size > _MOST_BYTES:
+            raise WeightsError(f"{path} is over 1 GiB, too large for a SimpleNet; name a checkpoint of weights only")
+        if path.suffix.lower() == ".safetensors":
+            return _read_safetensors(path)
+        return _state_dict(_read_torch(path), path), None
+    except SimpleNetError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {one_line(files.reason(error))}") from error
+    except Exception as error:  # the parsers let every kind out
+        raise WeightsError(
+            f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
+        ) from error
+
+
+def fit(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
+    """The variant's network with exactly these weights, in eval mode; the number of classes is the checkpoint's.
+
+    Raises:
+        WeightsError: another network's weights (names the first missing and the first unexpected one, and the variants
+            that they do fit), not for RGB, or not finite.
+    """
+    first, last = tensors.get("features.0.weight"), tensors.get("classifier.weight")
+    if first is not None and first.ndim == 4 and first.shape[1] != 3:
+        raise WeightsError(
+            f"{path} is for pictures of {first.shape[1]} channels, everything here is RGB; train it with 3"
+        )
+    num_classes = last.shape[0] if last is not None and last.ndim == 2 else None
+    if num_classes is not None and not 1 <= num_classes <= _MOST_CLASSES:
+        raise WeightsError(f"{path} has {num_classes} classes, not 1 to {_MOST_CLASSES}; name another checkpoint")
+    network = models.create(variant, num_classes)
+    expected: Tensors = network.state_dict()
+    misfit = _misfit(tensors, expected)
+    if misfit:
+        fitting = _fitting_variants(tensors, num_classes)
+        advice = f"it fits {', '.join(fitting)}: type --variant {fitting[0]}" if fitting else "name another checkpoint"
+        raise WeightsError(f"{path} does not fit {variant}: {misfit}; {advice}")
+    network.load_state_dict({name: _sound(tensor, expected[name], name, path) for name, tensor in tensors.items()})
+    return network
+
+
+def _read_safetensors(path: Path) -> tuple[Tensors, ModelCard | None]:
+    with safe_open(path, framework="pt") as file:
+        card = (file.metadata() or {}).get(_CARD_KEY)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    try:
+        return tensors, None if card is None else ModelCard.from_json(card)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path} is empty; copy or download it again")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # a small file may unpack to any size
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+                raise WeightsError(f"{path} unpacks to over 1 GiB; name a checkpoint of weights only")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript: it loads, or it is an error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
+            raise
+        # torch's own text tells people to load it unsafely: it is not passed on.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = (
+            f"contains code ({found[1]}), which is" if found else "is damaged or contains more than weights, which are"
+        )
+        raise WeightsError(
+            f"{path} {what} never run; save only the weights: torch.save(model.state_dict(), PATH)"
+        ) from error
+
+
+def _state_dict(content: Any, path: Path) -> Tensors:
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict; save model.state_dict()")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise WeightsError(
+                f"{path} is not a state_dict: {one_line(repr(name), 60)} is a {type(value).__name__}; "
+                "save model.state_dict()"
+            )
+    if all(name.startswith("module.") for name in content):  # written by DataParallel
+        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def _misfit(tensors: Tensors, expected: Tensors) -> str:
+    """What is wrong, the first of each kind, or nothing."""
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    parts = [f"missing {name!r}" for name in missing[:1]]
+    parts += [f"unexpected {one_line(repr(name), 80)}" for name in unexpected[:1]]
+    if parts:
+        return ", ".join(parts)
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            return f"{name} is {list(tensor.shape)}, not {list(expected[name].shape)}"
+    return ""
+
+
+def _fitting_variants(tensors: Tensors, num_classes: int | None) -> list[str]:
+    with torch.device("meta"):  # shapes without memory
+        return [
+            name for name in variants.VARIANTS if not _misfit(tensors, models.create(name, num_classes).state_dict())
+        ]
+
+
+def _sound(tensor: torch.Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+    """The tensor as the network wants it; raises WeightsError for values no training writes."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise WeightsError(f"{path}: {name} is not a plain tensor on the CPU; save model.state_dict() of a plain model")
+    if tensor.is_complex() or tensor.is_floating_point() != expected.is_floating_point():
+        raise WeightsError(f"{path}: {name} is {tensor.dtype}, not {expected.dtype}; save the model in float32")
+    tensor = tensor.to(expected.dtype)
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise WeightsError(f"{path}: {name} has NaN or infinite values; name another checkpoint")
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        raise WeightsError(f"{path}: {name} has negative variances; name another checkpoint")
+    return tensor

@@ -1,0 +1,88 @@
+"""Labelled images that come with the project: small enough to ship, real enough to measure accuracy with no network."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simplenet.errors import DataError, UsageError, one_line
+from simplenet.variants import nearest
+
+SHIPPED = Path(__file__).resolve().parent / "shipped"
+SPLITS = ("evaluation", "calibration")
+Split = Literal["evaluation", "calibration"]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices in the model's class order."""
+
+    name: str
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The data sets that have both embedded splits, sorted."""
+    folders = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    return tuple(folder.name for folder in folders if all((folder / f"{split}.npz").is_file() for split in SPLITS))
+
+
+def shipped(name: str, split: Split) -> LabelledImages:
+    """The embedded images of a data set: held-out ones for "evaluation", training ones for "calibration".
+
+    Raises:
+        UsageError: no such data set or split; the message lists the choices.
+        DataError: the file is missing or damaged.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+    path = SHIPPED / name / f"{split}.npz"
+    if name not in (names := shipped_names()):
+        if name and Path(name).name == name and path.parent.is_dir():
+            raise DataError(
+                f"{path.parent} lacks an embedded set; install simplenet again, or make it: python train/embed.py"
+            )
+        raise UsageError(
+            f"unknown data set {name!r}{nearest(name, names)}; choose from: {', '.join(names) or 'none is here'}"
+        )
+    return load(path)
+
+
+def load(path: Path) -> LabelledImages:
+    """Reads an .npz of `images` (uint8 [N, H, W] grey or [N, H, W, 3] RGB) and `labels` (uint8 [N]); grey becomes RGB.
+
+    Raises:
+        DataError: missing, damaged, or not of that form. Pickles are refused.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"cannot read the images in {path} ({one_line(error)}); install simplenet again") from error
+    grey = images.ndim == 3
+    shaped = grey or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shaped or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{path} does not hold uint8 images [N, H, W(, 3)] with uint8 labels [N]; install simplenet again"
+        )
+    rgb = np.repeat(images[..., None], 3, axis=3) if grey else images
+    return LabelledImages(f"{path.parent.name} {path.stem}", np.ascontiguousarray(rgb), labels.astype(np.int64))

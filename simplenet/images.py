@@ -1,0 +1,193 @@
+"""Pictures on disk, whoever wrote them: read as RGB, found in folders, matched with a model's classes."""
+
+from __future__ import annotations
+
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from simplenet import files
+from simplenet.errors import DataError, ImageError, one_line
+from simplenet.preprocessing import UInt8Array, check_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+            ".tiff", ".webp")  # fmt: skip
+# Pillow has readers that start other programs (EPS) or that few people test: a file of those kinds is refused.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_MOST_PIXELS = 100_000_000
+_MOST_BYTES = 1 << 30
+_EXIF_ORIENTATION = 0x0112
+_filters_lock = threading.Lock()  # warnings.catch_warnings changes the filters of all threads
+
+
+def read_rgb(path: str | Path) -> UInt8Array:
+    """The picture in a file as RGB uint8 [H, W, 3], upright as its EXIF orientation says.
+
+    Transparent pixels show white, as on a page; 16-bit values are scaled to 8 bits (65535 becomes 255); CMYK is
+    converted without its colour profile; of an animation the first frame counts.
+
+    Raises:
+        ImageError: no file, no picture, empty, truncated, over 100 megapixels, of floats or 32-bit numbers, or too
+            long and thin. The message starts with the path.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        _check_file(Path(path))
+        with open(path, "rb") as file, _open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ImageError(f"{image.width}x{image.height} pixels are over 100 million; make it smaller")
+            image.load()
+            return check_image(_to_rgb(_upright(image)))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not a picture of a known kind; convert it to JPEG or PNG") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: far over 100 million pixels; make it smaller") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({one_line(files.reason(error))}); replace it") from error
+    except Exception as error:  # Pillow's parsers let every kind out
+        raise ImageError(f"{path}: damaged ({one_line(error)}); replace it") from error
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The image files in a folder and in its folders (one level down: classes), sorted; or the one file `path` is.
+
+    Only names count here, hidden ones do not; whether a file can be read, `read_rgb` tells.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return [path]
+        found = _images_in(path)
+        for folder in _folders_in(path):
+            found += _images_in(folder)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {files.reason(error)}; name a folder of pictures") from error
+    if not found:
+        raise DataError(f"no pictures in {path}; it needs {' '.join(SUFFIXES)} files, or folders of them")
+    return found
+
+
+def labelled_folder(
+    path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
+) -> list[tuple[Path, int | None]]:
+    """Every image of `find_images` with its class index, or None where its folder is not named as one of the classes.
+
+    A folder is named as a class by its id or label; upper and lower case, spaces and punctuation make no difference.
+
+    Raises:
+        DataError: no images; folders, but not one named as a class; or a name that two classes have.
+    """
+    path = Path(path)
+    found = find_images(path)
+    classes = _class_indices(labels, class_ids)
+    named: dict[Path, int | None] = {}
+    for folder in sorted({file.parent for file in found} - {path, path.parent}):
+        indices = sorted(classes.get(_key(folder.name), ()))
+        if len(indices) > 1:
+            ids = ", ".join(class_ids[index] for index in indices) if class_ids else "distinct names"
+            raise DataError(f"{folder} could be any of the classes {indices}; rename it to one of: {ids}")
+        named[folder] = indices[0] if indices else None
+    if named and not any(index is not None for index in named.values()):
+        example = next(iter((*class_ids, *labels)), "")
+        known = f"such as {example!r}" if example else "but this model has none"
+        raise DataError(f"no folder in {path} is named as a class of the model ({known}); rename its folders")
+    return [(file, named.get(file.parent)) for file in found]
+
+
+def _check_file(path: Path) -> None:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+        raise ImageError("a folder or device, not a picture; name a picture")
+    if status.st_size == 0:
+        raise ImageError("the file is empty; replace it")
+    if status.st_size > _MOST_BYTES:
+        raise ImageError("the file is over 1 GiB; make it smaller")
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """Reads no more than the header."""
+    from PIL import Image
+
+    Image.init()
+    with _filters_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    with _filters_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF is no reason to refuse the pixels
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = turns.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> UInt8Array:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ImageError("its pixels are floats of unknown range; convert it to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(np.asarray(image))
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
+    return np.array(image.convert("RGB"))
+
+
+def _from_16_bits(grey: np.typing.NDArray[np.integer]) -> UInt8Array:
+    if grey.min() < 0 or grey.max() > 65_535:
+        raise ImageError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
+    levels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+
+def _key(name: str) -> str:
+    """'T-shirt/top', which cannot name a folder, and 't_shirt_top' are the same."""
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name
+
+
+def _class_indices(*name_lists: Sequence[str]) -> dict[str, set[int]]:
+    indices: dict[str, set[int]] = {}
+    for names in name_lists:
+        for index, name in enumerate(names):
+            indices.setdefault(_key(name), set()).add(index)
+    return indices

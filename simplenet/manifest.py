@@ -1,0 +1,152 @@
+"""The manifest: everything a runtime may know of a model, in a versioned schema, checked before anybody believes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from simplenet import strict_json
+from simplenet.errors import ArtifactError, UsageError, one_line
+from simplenet.model_card import preprocessing_from_json
+from simplenet.preprocessing import Preprocessing
+
+MANIFEST_SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MODEL_FILES = {"torch": "model.pt2", "onnx": "model.onnx", "openvino": "model.xml", "tensorrt": "model.engine"}
+FORMATS = tuple(MODEL_FILES)
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+METADATA_KEY = "simplenet_manifest"
+"""Key of the manifest's JSON inside ONNX `metadata_props`, OpenVINO `rt_info` and torch.export extra files."""
+
+_WEIGHTS_SOURCES = ("pretrained", "shipped", "checkpoint", "random")
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")  # what `folder_for` may put into a path
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The model's one input: uint8 NHWC RGB that the graph normalises itself, or normalised float32 NCHW.
+
+    `batch` is the fixed batch size, or None where any size works.
+    """
+
+    name: str
+    dtype: str
+    layout: str
+    height: int
+    width: int
+    batch: int | None = 1
+
+    @property
+    def shape(self) -> tuple[int | None, int, int, int]:
+        """With None for a dynamic batch."""
+        if self.layout == "NHWC":
+            return (self.batch, self.height, self.width, 3)
+        return (self.batch, 3, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """`source`: pretrained, shipped, checkpoint or random; `sha256`: of the file, or of the tensors if random."""
+
+    source: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime may know of a model. Runtimes trust only this, never the variant table."""
+
+    variant: str
+    format: str
+    precision: str
+    weights: WeightsOrigin
+    num_classes: int
+    input: InputSpec
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()
+    output: str = "logits"
+    calibration: dict[str, Any] | None = None
+    """int8: the method, which pictures and how many."""
+    target: dict[str, Any] | None = None
+    """TensorRT: which builder, version, operating system and GPUs the engine was built for."""
+    tools: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What was measured at export: agreement with PyTorch, and accuracy where there were labelled pictures."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Model file names and their SHA-256. Empty in the copy inside a model file."""
+    schema_version: int = MANIFEST_SCHEMA_VERSION
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Raises ArtifactError where a value is not finite or not JSON at all."""
+        try:
+            return json.dumps(dataclasses.asdict(self), indent=indent, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"the manifest cannot be written ({one_line(error)}); export it again") from error
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Raises ArtifactError, naming `where`, for anything but a manifest of this schema version."""
+        try:
+            values = strict_json.loads(text)
+            version = values["schema_version"]
+            if not strict_json.is_integer(version):
+                raise ValueError(f"schema version {version!r}")
+            if version != MANIFEST_SCHEMA_VERSION:
+                advice = "update this program" if version > MANIFEST_SCHEMA_VERSION else "export it again"
+                raise ArtifactError(
+                    f"{where} has manifest schema version {version}, this program reads {MANIFEST_SCHEMA_VERSION}; "
+                    f"{advice}"
+                )
+            values["weights"] = WeightsOrigin(**values["weights"])
+            values["input"] = InputSpec(**values["input"])
+            values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
+            for name in ("labels", "class_ids"):
+                values[name] = strict_json.texts(values.get(name, []))
+            manifest = cls(**values)
+            manifest._check()
+            return manifest
+        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+            raise ArtifactError(f"{where} is not a valid manifest ({what}); export the artifact again") from error
+
+    def _check(self) -> None:
+        """Raises ValueError for values no export writes."""
+        if self.format not in FORMATS or self.precision not in PRECISIONS:
+            raise ValueError(f"format {self.format!r}, precision {self.precision!r}")
+        for name in (self.variant, self.weights.name):
+            if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
+                raise ValueError(f"the name {name!r}")
+        if self.weights.source not in _WEIGHTS_SOURCES or not isinstance(self.weights.sha256, str):
+            raise ValueError(f"weights from {self.weights.source!r}")
+        self._check_input()
+        if not strict_json.is_integer(self.num_classes) or not 1 <= self.num_classes <= 1_000_000:
+            raise ValueError(f"num_classes {self.num_classes!r}")
+        if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
+            raise ValueError("the number of labels is not the number of classes")
+        if not isinstance(self.output, str):
+            raise ValueError(f"output {self.output!r}")
+        tables = (self.calibration or {}, self.target or {}, self.tools, self.measured, self.files)
+        if not all(isinstance(table, dict) for table in tables):
+            raise ValueError("a list or a value where a table belongs")
+        if any(not _is_file_name(name) or not isinstance(sha256, str) for name, sha256 in self.files.items()):
+            raise ValueError("a model file outside the artifact's folder")
+
+    def _check_input(self) -> None:
+        spec = self.input
+        if not isinstance(spec.name, str) or (spec.dtype, spec.layout) not in (("uint8", "NHWC"), ("float32", "NCHW")):
+            raise ValueError(f"input {spec.name!r} {spec.dtype!r} {spec.layout!r}")
+        size = self.preprocessing.input_size
+        if not all(map(strict_json.is_integer, (spec.height, spec.width))) or (spec.height, spec.width) != (size, size):
+            raise ValueError(f"input {spec.height!r}x{spec.width!r}, preprocessing {size}")
+        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= 65_536):
+            raise ValueError(f"batch {spec.batch!r}")
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name stays in its folder, on any operating system."""
+    return strict_json.is_clean_text(name) and name not in ("", ".", "..") and not set(name) & set("/\\:")

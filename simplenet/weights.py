@@ -1,0 +1,171 @@
+"""The right weights for a variant: `--weights auto | pretrained | random | NAME | PATH`.
+
+- pretrained: the official ImageNet file, downloaded once to the user's cache (simplenet/download.py).
+- NAME: weights that come with the project, simplenet/shipped/NAME/VARIANT.safetensors.
+- PATH: a .safetensors, .pth or .pt checkpoint with any number of classes (simplenet/checkpoints.py).
+- random: freshly initialised, the same for the same seed: good for measuring latency, for nothing else.
+- auto: pretrained where it can be had, else the first NAME in alphabetical order that has this variant, else random
+  with an UntrainedWarning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from simplenet import checkpoints, datasets, download, files, labels, variants
+from simplenet import model as models
+from simplenet.checkpoints import save
+from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError
+from simplenet.http_get import Limits
+from simplenet.manifest import WeightsOrigin
+from simplenet.model import SimpleNet
+from simplenet.model_card import ModelCard
+from simplenet.variants import Variant
+
+__all__ = ["KEYWORDS", "LoadedWeights", "load", "save", "shipped_names"]
+
+KEYWORDS = ("auto", "pretrained", "random")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A network in eval mode, and what must be known of its weights. `origin.name` is safe in a folder's name."""
+
+    model: SimpleNet
+    card: ModelCard
+    origin: WeightsOrigin
+
+
+def load(variant: str, weights: str | Path = "auto", *, seed: int = 0, limits: Limits | None = None) -> LoadedWeights:
+    """Finds, checks and loads weights.
+
+    Args:
+        variant: its name or reference name.
+        weights: as this file's docstring says; a keyword or a shipped name wins over a file of that name.
+        seed: of random weights.
+        limits: of the download.
+
+    Raises:
+        UsageError: unknown variant, unknown name, or 'pretrained' for a variant without official weights.
+        WeightsError: a checkpoint that is missing, damaged, unsafe, or of another network. DownloadError: no network.
+    """
+    spec, weights = variants.get(variant), str(weights)
+    if weights == "auto":
+        return _auto(spec, seed, limits)
+    if weights == "pretrained":
+        return _pretrained(spec, limits)
+    if weights == "random":
+        return _random(spec, seed)
+    if weights in shipped_names():
+        return _shipped(spec, weights)
+    return _checkpoint(spec, weights)
+
+
+def shipped_names(variant: str | None = None) -> tuple[str, ...]:
+    """Names of weights that come with the project (for one variant), in alphabetical order."""
+    pattern = "*.safetensors" if variant is None else f"{variants.get(variant).name}.safetensors"
+    return tuple(sorted({file.parent.name for file in datasets.SHIPPED.glob(f"*/{pattern}")}))
+
+
+def _auto(spec: Variant, seed: int, limits: Limits | None) -> LoadedWeights:
+    reason = f"no official weights exist for {spec.name}"
+    if spec.official_weights_file:
+        try:
+            return _pretrained(spec, limits)
+        except DownloadError as error:
+            reason = str(error)
+    if names := shipped_names(spec.name):
+        return _shipped(spec, names[0])
+    warnings.warn(
+        f"{spec.name} gets RANDOM weights, it is UNTRAINED: time it, but do not believe its answers ({reason})",
+        UntrainedWarning,
+        stacklevel=3,
+    )
+    return _random(spec, seed)
+
+
+def _pretrained(spec: Variant, limits: Limits | None) -> LoadedWeights:
+    path = download.fetch_official(spec.name, limits)
+    tensors, _ = checkpoints.read(path)
+    network = checkpoints.fit(tensors, spec.name, path)
+    origin = WeightsOrigin("pretrained", "pretrained", files.sha256(path))
+    return LoadedWeights(network, _default_card(spec, network.classifier.out_features), origin)
+
+
+def _random(spec: Variant, seed: int) -> LoadedWeights:
+    network = models.create(spec.name, seed=seed)
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    origin = WeightsOrigin("random", "random", digest.hexdigest())
+    return LoadedWeights(network, _default_card(spec, spec.num_classes), origin)
+
+
+def _shipped(spec: Variant, name: str) -> LoadedWeights:
+    path = datasets.SHIPPED / name / f"{spec.name}.safetensors"
+    if not path.is_file():
+        have = ", ".join(other for other in variants.VARIANTS if name in shipped_names(other))
+        raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {have}")
+    network, card = _read(spec, path)
+    return LoadedWeights(network, card, WeightsOrigin("shipped", name, files.sha256(path)))
+
+
+def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
+    path = Path(weights).expanduser()
+    is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
+    if not is_path and not path.is_file():
+        choices = (*KEYWORDS, *shipped_names())
+        raise UsageError(
+            f"unknown weights {weights!r}{variants.nearest(weights, choices)}; choose from: {', '.join(choices)}, "
+            "or the PATH of a checkpoint"
+        )
+    for other in variants.VARIANTS.values():  # strides leave no trace in a checkpoint, m1 and m2 have the same shapes
+        if path.name == other.official_weights_file and other != spec:
+            raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
+    network, card = _read(spec, path)
+    sha256 = files.sha256(path)
+    return LoadedWeights(network, card, WeightsOrigin("checkpoint", _slug(spec, path.stem, sha256), sha256))
+
+
+def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard]:
+    tensors, card = checkpoints.read(path)
+    if card is not None:
+        try:
+            of = variants.get(card.variant)
+        except UsageError as error:
+            raise WeightsError(f"{path} holds weights of an {error}") from error
+        if of != spec:
+            raise WeightsError(f"{path} holds weights of {of.name}, not of {spec.name}; type --variant {of.name}")
+    network = checkpoints.fit(tensors, spec.name, path)
+    num_classes = network.classifier.out_features
+    if card is not None and card.num_classes != num_classes:
+        raise WeightsError(
+            f"{path}: its card says {card.num_classes} classes, its weights {num_classes}; save it again"
+        )
+    return network, card or _default_card(spec, num_classes)
+
+
+def _default_card(spec: Variant, num_classes: int) -> ModelCard:
+    """Of weights without one. A class has a name only where it can be no other: ImageNet's 1000."""
+    imagenet = spec.num_classes == num_classes == 1000
+    return ModelCard(
+        variant=spec.name,
+        num_classes=num_classes,
+        preprocessing=spec.preprocessing,
+        labels=labels.imagenet_labels() if imagenet else (),
+        class_ids=labels.imagenet_class_ids() if imagenet else (),
+    )
+
+
+def _slug(spec: Variant, stem: str, sha256: str) -> str:
+    """A checkpoint's name in folders: its file's, made plain, and 8 digits that tell it from all others."""
+    plain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-")
+    slug = f"{plain}-{sha256[:8]}" if plain else f"checkpoint-{sha256[:8]}"
+    # Weights 'm1-x' of 1.5m would get the folder of weights 'x' of 1.5m-m1.
+    if any(f"{spec.name}-{slug}".startswith(f"{name}-") and len(name) > len(spec.name) for name in variants.VARIANTS):
+        return f"weights-{slug}"
+    return slug

@@ -1,0 +1,337 @@
+"""Artifacts on disk: what is written comes back, and everything else is an ArtifactError that says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simplenet import artifacts
+from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.errors import ArtifactError
+from simplenet.preprocessing import CIFAR10_PREPROCESSING
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = Manifest(
+    variant="cifar-310k",
+    format="onnx",
+    precision="int8",
+    weights=WeightsOrigin("shipped", "fashion-mnist", "ab" * 32),
+    num_classes=2,
+    input=InputSpec("images", "uint8", "NHWC", 32, 32, batch=None),
+    preprocessing=CIFAR10_PREPROCESSING,
+    labels=("cat", "狗"),
+    calibration={"pictures": 500},
+    tools={"onnx": "1.18"},
+    measured={"cosine": 0.99999},
+)
+
+
+def publish(folder: Path, content: bytes = b"model", manifest: Manifest = MANIFEST) -> Artifact:
+    with artifacts.publishing(folder) as fresh:
+        (fresh / artifacts.MODEL_FILES[manifest.format]).write_bytes(content)
+        if manifest.format == "openvino":
+            (fresh / "model.bin").write_bytes(content)
+        return artifacts.write_manifest(fresh, manifest)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A good artifact."""
+    publish(tmp_path / "cifar-310k-fashion-mnist" / "onnx-int8")
+    return tmp_path / "cifar-310k-fashion-mnist" / "onnx-int8"
+
+
+def test_round_trip(folder: Path) -> None:
+    artifact = artifacts.read(folder)
+    assert dataclasses.replace(artifact.manifest, files={}) == MANIFEST
+    assert list(artifact.manifest.files) == ["model.onnx"]
+    assert artifact.model_file == folder / "model.onnx"
+    assert artifact.folder == folder
+    assert artifact.size_bytes == 5
+    assert artifacts.read(folder / "manifest.json") == artifacts.read(folder / "model.onnx") == artifact
+    assert MANIFEST.input.shape == (None, 32, 32, 3)
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_all_model_files_count(tmp_path: Path) -> None:
+    artifact = publish(tmp_path / "a", manifest=dataclasses.replace(MANIFEST, format="openvino"))
+    assert set(artifact.manifest.files) == {"model.xml", "model.bin"}
+    assert artifacts.read(tmp_path / "a").size_bytes == 10
+
+
+def test_the_input_shape_of_the_classic_input() -> None:
+    assert InputSpec("x", "float32", "NCHW", 224, 224, 4).shape == (4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [("pretrained", "1.5m"), ("random", "1.5m-random")])
+def test_folders(weights: str, expected: str) -> None:
+    assert artifacts.folder_for("artifacts", "1.5m", weights, "onnx", "fp32") == Path("artifacts", expected, "onnx-fp32")
+
+
+def test_missing(tmp_path: Path, folder: Path) -> None:
+    cases = {
+        tmp_path / "nothing": "no artifact at .*; make one with: python export/to_onnx.py",
+        tmp_path: "no manifest.json; name an artifact's folder",
+        tmp_path / ("x" * 5000): "cannot read .*File name too long",
+        tmp_path / "a\0b": "no artifact at",
+    }
+    for path, message in cases.items():
+        with pytest.raises(ArtifactError, match=message):
+            artifacts.read(path)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"model.onnx is missing; export the artifact again"):
+        artifacts.read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"mode", b"modeL", b"model."])
+def test_a_model_that_is_not_the_listed_one(folder: Path, content: bytes) -> None:
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model.onnx is not the file its manifest describes \(SHA-256 differs\)"):
+        artifacts.read(folder)
+
+
+def test_a_file_that_is_no_model(folder: Path) -> None:
+    (folder / "notes.txt").touch()
+    with pytest.raises(ArtifactError, match=r"notes.txt is not the model file of .*, which is model.onnx"):
+        artifacts.read(folder / "notes.txt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+def test_a_fifo_or_a_device_is_not_waited_for(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    os.mkfifo(folder / "model.onnx")
+    with pytest.raises(ArtifactError, match=r"model.onnx is missing"):
+        artifacts.read(folder)
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").symlink_to("/dev/zero")
+    with pytest.raises(ArtifactError, match=r"no manifest.json"):
+        artifacts.read(folder)
+
+
+def changed(**values: Any) -> str:
+    return json.dumps({**json.loads(MANIFEST.to_json()), "files": {"model.onnx": "00"}, **values})
+
+
+def inner(table: str, /, **values: Any) -> str:
+    return changed(**{table: {**json.loads(MANIFEST.to_json())[table], **values}})
+
+
+HOSTILE = [
+    ("", "Expecting value"),
+    ("null", "not a JSON object"),
+    ('"text"', "not a JSON object"),
+    (MANIFEST.to_json()[: len(MANIFEST.to_json()) // 2], "not a valid manifest"),
+    ("{" * 100, "not a valid manifest"),
+    ("[" * 100_000, "nested too deeply"),
+    ('{"a":' * 100_000, "nested too deeply"),
+    (changed(measured={"deep": json.loads("[" * 500 + "]" * 500)}), "nested too deeply"),
+    ("{}", "no 'schema_version'"),
+    (changed(schema_version=99), "schema version 99, this program reads 1; update this program"),
+    (changed(schema_version=0), "schema version 0, this program reads 1; export it again"),
+    (changed(schema_version="1"), "schema version '1'"),
+    (changed(schema_version=10**5000 if sys.version_info < (3, 10, 7) else 10**400), "63 bits"),
+    (changed(surprise=1), "surprise"),
+    (changed(format="pickle"), "format 'pickle'"),
+    (changed(format=["onnx"]), "format"),
+    (changed(precision="fp64"), "precision 'fp64'"),
+    (changed(variant="../../etc"), "the name '../../etc'"),
+    (changed(variant=""), "the name ''"),
+    (inner("weights", name="a/b"), "the name 'a/b'"),
+    (inner("weights", name=None), "the name None"),
+    (inner("weights", source="found in the street"), "weights from"),
+    (inner("weights", sha256=5), "weights from"),
+    (changed(weights="pretrained"), "mapping"),
+    (changed(num_classes=-1), "num_classes -1"),
+    (changed(num_classes=True), "num_classes True"),
+    (changed(num_classes=10**9), "num_classes"),
+    (changed(labels=["cat"]), "number of labels"),
+    (changed(labels="ab"), "not plain texts"),
+    (changed(labels=["a", "\x1b[2J"]), "not plain texts"),
+    (changed(class_ids=["x"]), "number of labels"),
+    (inner("input", height=31), "input 31x32"),
+    (inner("input", height=32.0), "input 32.0x32"),
+    (inner("input", batch=0), "batch 0"),
+    (inner("input", batch=True), "batch True"),
+    (inner("input", dtype="float64"), "float64"),
+    (inner("input", layout="NCHW"), "NCHW"),
+    (inner("input", name=7), "input 7"),
+    (inner("preprocessing", crop_size=10**6), "impossible sizes"),
+    (inner("preprocessing", mean=[0, 0, float("nan")]), "not finite"),
+    (MANIFEST.to_json().replace("0.99999", "NaN"), "not finite"),
+    (MANIFEST.to_json().replace("0.99999", "-Infinity"), "not finite"),
+    (MANIFEST.to_json().replace("0.99999", "1e999"), "not finite"),
+    (changed(output=None), "output None"),
+    (changed(tools=[]), "where a table belongs"),
+    (changed(calibration=7), "where a table belongs"),
+    (changed(files=["model.onnx"]), "where a table belongs"),
+    (changed(files={"model.onnx": 5}), "outside the artifact's folder"),
+    (changed(files={}), "does not list model.onnx"),
+    (changed(files={"model.xml": "00"}, format="openvino"), "does not list model.bin"),
+    *((changed(files={"model.onnx": "00", name: "00"}), "outside the artifact's folder")
+      for name in ("../secret", "/etc/passwd", "..", ".", "", "a/b", "..\\secret", "C:secret", "a\0b", "\x1b[2J")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reason"), HOSTILE, ids=[str(number) for number in range(len(HOSTILE))])
+def test_a_hostile_manifest_is_an_artifact_error_of_one_line(folder: Path, text: str, reason: str) -> None:
+    (folder / "manifest.json").write_text(text, "utf-8")
+    with pytest.raises(ArtifactError, match=reason) as caught:
+        artifacts.read(folder)
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"\xff\xfe{}", "codec can't decode"), (b" " * (5 << 20), "too large to be a manifest")]
+)
+def test_a_manifest_that_is_no_text(folder: Path, content: bytes, reason: str) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=reason):
+        artifacts.read(folder)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_any_value_in_any_place_gives_a_manifest_or_an_artifact_error(data: st.DataObject) -> None:
+    values = json.loads(MANIFEST.to_json())
+    place = values
+    if data.draw(st.booleans()):
+        place = values[data.draw(st.sampled_from(["weights", "input", "preprocessing"]))]
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    try:
+        manifest = Manifest.from_json(json.dumps(values), where="here")
+    except ArtifactError:
+        return
+    assert Manifest.from_json(manifest.to_json(), where="here") == manifest
+    hash(manifest.preprocessing)  # the geometry's cache needs it
+
+
+def test_a_manifest_that_is_not_finite_is_not_written() -> None:
+    with pytest.raises(ArtifactError, match="manifest cannot be written"):
+        dataclasses.replace(MANIFEST, measured={"cosine": float("nan")}).to_json()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_export_changes_nothing(folder: Path, error: type[BaseException]) -> None:
+    before = artifacts.read(folder)
+    with pytest.raises(error), artifacts.publishing(folder) as fresh:
+        (fresh / "model.onnx").write_bytes(b"half")
+        raise error
+    assert artifacts.read(folder) == before
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_publishing_replaces_the_whole_folder(folder: Path) -> None:
+    (folder / "stray").touch()
+    publish(folder, b"newer")
+    assert left_in(folder) == ["manifest.json", "model.onnx"]
+    assert artifacts.read(folder).model_file.read_bytes() == b"newer"
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+EXPORT = """
+import sys, time
+from simplenet import artifacts
+with artifacts.publishing(sys.argv[1]) as fresh:
+    (fresh / "model.onnx").write_bytes(b"half of a model")
+    print("started", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_export_leaves_the_old_artifact(folder: Path, ending: signal.Signals) -> None:
+    before = artifacts.read(folder)
+    with subprocess.Popen(
+        [sys.executable, "-c", EXPORT, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as export:
+        assert export.stdout is not None
+        assert export.stdout.readline() == "started\n"
+        export.send_signal(ending)
+        export.wait()
+    assert artifacts.read(folder) == before
+    leftovers = [name for name in left_in(folder.parent) if name != "onnx-int8"]
+    assert len(leftovers) == (1 if ending == signal.SIGKILL else 0)
+    for name in leftovers:  # a day later the next export sweeps them away
+        os.utime(folder.parent / name, (time.time() - 90_000,) * 2)
+    publish(folder)
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_exports_at_the_same_time_leave_one_whole_artifact(tmp_path: Path) -> None:
+    folder, failures = tmp_path / "onnx-int8", []
+
+    def export(number: int) -> None:
+        try:
+            for _ in range(10):
+                publish(folder, b"model %d" % number)
+        except ArtifactError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=export, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert artifacts.read(folder).model_file.read_bytes() in {b"model %d" % number for number in range(4)}
+    assert left_in(tmp_path) == ["onnx-int8"]
+
+
+def test_the_disk_fills_up(folder: Path) -> None:
+    before = artifacts.read(folder)
+    code = f"""
+import resource
+from simplenet import artifacts, cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+def main():
+    with artifacts.publishing({str(folder)!r}) as fresh:
+        (fresh / "model.onnx").write_bytes(bytes(5000))
+    return 0
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot write {folder}: File too large; what was there is untouched\n"
+    assert artifacts.read(folder) == before
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_no_place_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "onnx-fp32", tmp_path / "file", Path("/proc/nothing/onnx-fp32")):
+        with pytest.raises(ArtifactError, match="cannot write .*--artifacts"):
+            publish(place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_vanished_workplace_is_an_artifact_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot write"), artifacts.publishing(tmp_path / "a") as fresh:
+        shutil.rmtree(fresh)
+    assert left_in(tmp_path) == []

@@ -1,0 +1,124 @@
+"""Atomic writing: the old file or the new one, whatever happens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simplenet import files
+from simplenet.errors import SimpleNetError
+
+ROOT = Path(__file__).parents[2]
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "a.txt"
+    for text in ("one", "two"):
+        with files.replacing(target) as temporary:
+            assert temporary.parent == target.parent
+            assert temporary.suffix == ".txt"
+            temporary.write_text(text)
+        assert target.read_text() == text
+    assert left_in(target.parent) == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with files.replacing(tmp_path / "a"):
+        pass
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_in_the_block_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), files.replacing(target) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert left_in(tmp_path) == ["a.txt"]
+
+
+def test_the_disk_fills_up(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: the kernel refuses the write in the same way."""
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    code = f"""
+import resource
+from simplenet import cli, files
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+def main():
+    with files.replacing({str(target)!r}) as temporary:
+        temporary.write_bytes(bytes(5000))
+    return 0
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot write {target}: File too large; what was there is untouched\n"
+    assert target.read_bytes() == b"old"
+    assert left_in(tmp_path) == ["a.bin"]
+
+
+def test_a_place_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = "a file is where a folder should be; choose a folder you can write to"
+    with pytest.raises(SimpleNetError, match=message), files.replacing(tmp_path / "file" / "a"):
+        pass
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full", "/tmp", "/"])
+@pytest.mark.skipif(os.name == "nt", reason="POSIX devices")
+def test_devices_and_folders_are_not_replaced(path: str) -> None:
+    before = os.stat(path)
+    with pytest.raises(SimpleNetError, match="not a regular file"), files.replacing(path):
+        pass
+    assert os.stat(path).st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+def test_impossible_names(tmp_path: Path, path: str) -> None:
+    with pytest.raises(SimpleNetError, match="cannot write"), files.replacing(tmp_path / path):
+        pass
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "a", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    with files.replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_loop_of_links(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(SimpleNetError, match="cannot write"), files.replacing(tmp_path / "a"):
+        pass
+
+
+def test_a_broken_pipe_is_nobody_elses_error(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), files.replacing(tmp_path / "a"):
+        raise BrokenPipeError
+    assert left_in(tmp_path) == []
+
+
+def test_sha256(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "a").write_bytes(content)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

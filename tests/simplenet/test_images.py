@@ -1,0 +1,341 @@
+"""Pictures of every kind that Pillow can write, damaged ones, and folders of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import random
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simplenet import images
+from simplenet.errors import DataError, ImageError
+from simplenet.preprocessing import UInt8Array
+
+RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+def rgb(height: int = 20, width: int = 30, seed: int = 0) -> UInt8Array:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def save(path: Path, picture: UInt8Array | Image.Image, **options: object) -> Path:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm"])
+def test_lossless_pictures_come_as_they_were(tmp_path: Path, suffix: str) -> None:
+    found = images.read_rgb(save(tmp_path / f"a{suffix}", rgb()))
+    assert (found.dtype, found.shape) == (np.uint8, (20, 30, 3))
+    assert np.array_equal(found, rgb())
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_lossy_pictures_come_nearly_so(tmp_path: Path, suffix: str) -> None:
+    smooth = np.linspace(0, 255, 30, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
+    found = images.read_rgb(str(save(tmp_path / f"a{suffix}", smooth, quality=95)))
+    assert np.abs(found.astype(int) - smooth).mean() < 3
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", rgb()).rename(tmp_path / "a.jpg")
+    assert np.array_equal(images.read_rgb(path), rgb())
+
+
+def test_greyscale_bilevel_and_palette(tmp_path: Path) -> None:
+    grey = rgb()[..., 0]
+    assert np.array_equal(images.read_rgb(save(tmp_path / "grey.png", grey)), grey[..., None].repeat(3, 2))
+    bilevel = Image.fromarray(grey > 127)
+    expected = ((grey > 127) * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    assert np.array_equal(images.read_rgb(save(tmp_path / "bilevel.png", bilevel)), expected)
+    palette = Image.fromarray(rgb()).quantize(16)
+    assert np.array_equal(images.read_rgb(save(tmp_path / "palette.png", palette)), np.asarray(palette.convert("RGB")))
+
+
+def test_transparency_shows_white(tmp_path: Path) -> None:
+    picture = np.zeros((4, 4, 4), np.uint8)
+    picture[..., :3] = RED
+    picture[:, 1, 3], picture[:, 2:, 3] = 128, 255
+    found = images.read_rgb(save(tmp_path / "rgba.png", picture))
+    assert found[0, 0].tolist() == WHITE  # the hidden red is not seen
+    assert found[0, 1].tolist() == [255, 127, 127]
+    assert found[0, 3].tolist() == RED
+    grey = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), picture[..., 3]]), "LA")
+    assert images.read_rgb(save(tmp_path / "la.png", grey))[0, 0].tolist() == WHITE
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert images.read_rgb(save(tmp_path / "p.png", palette, transparency=1))[0, 0].tolist() == WHITE
+    assert images.read_rgb(save(tmp_path / "p2.png", palette, transparency=0))[0, 0].tolist() == RED
+    keyed = Image.new("RGB", (4, 4), (255, 0, 0))
+    assert images.read_rgb(save(tmp_path / "rgb.png", keyed, transparency=(255, 0, 0)))[0, 0].tolist() == WHITE
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    for name in ("a.jpg", "a.tif"):
+        found = images.read_rgb(save(tmp_path / name, cmyk))
+        assert np.abs(found.astype(int) - RED).max() < 8, name
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 128, 129, 257, 25_700, 32_768, 65_407, 65_535]], np.uint16)
+    found = images.read_rgb(save(tmp_path / f"a{suffix}", Image.fromarray(values)))
+    assert found.shape == (1, 8, 3)
+    assert found[0, :, 0].tolist() == [0, 0, 1, 1, 100, 128, 255, 255]
+    assert (found == found[..., :1]).all()
+
+
+def test_16_bit_big_endian_tiff_with_orientation(tmp_path: Path) -> None:
+    values = np.array([[0, 65_535, 25_700]], ">u2")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    found = images.read_rgb(save(tmp_path / "a.tif", Image.fromarray(values), exif=exif))
+    assert found[0, :, 0].tolist() == [100, 255, 0]
+
+
+def _png16(colour_type: int, values: np.ndarray) -> bytes:
+    """Pillow cannot write 16 bits per colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def test_16_bits_per_colour(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_png16(2, np.full((3, 5, 3), (65_535, 25_700, 0), np.uint16)))
+    assert images.read_rgb(tmp_path / "a.png")[1, 1].tolist() == [255, 100, 0]
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_numbers_of_unknown_range_are_refused(tmp_path: Path, mode: str) -> None:
+    path = save(tmp_path / "a.tif", Image.new(mode, (4, 4), -5))
+    with pytest.raises(ImageError, match=r"a.tif: its pixels are .* of unknown range; convert it"):
+        images.read_rgb(path)
+
+
+ORIENTATIONS = {  # how the upright picture must be turned to lie in the file as the tag says
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(ORIENTATIONS[orientation](rgb()))
+    assert np.array_equal(images.read_rgb(save(tmp_path / f"a{suffix}", stored, exif=exif)), rgb())
+
+
+def test_orientation_of_a_jpeg_and_one_that_does_not_exist(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation, shape in ((6, (30, 20, 3)), (9, (20, 30, 3)), (0, (20, 30, 3))):
+        exif[0x0112] = orientation
+        assert images.read_rgb(save(tmp_path / "a.jpg", rgb(), exif=exif)).shape == shape
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_of_an_animation_the_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    options = {} if suffix == ".tif" else {"duration": 100}
+    if suffix == ".webp":
+        options["lossless"] = True
+    path = save(tmp_path / f"a{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+    assert np.abs(images.read_rgb(path).astype(int) - RED).max() <= 2
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "page.png").write_text("<html>")
+    cases = {
+        tmp_path / "missing.jpg": "cannot be read .No such file",
+        tmp_path: "a folder or device",
+        tmp_path / "empty.jpg": "the file is empty",
+        tmp_path / "text.jpg": "not a picture of a known kind",
+        tmp_path / "page.png": "not a picture of a known kind",
+        tmp_path / ("x" * 5000): "File name too long",
+        tmp_path / "a\0b": "embedded null",
+    }
+    if os.name != "nt":
+        os.mkfifo(tmp_path / "fifo.jpg")
+        cases |= {tmp_path / "fifo.jpg": "a folder or device", Path("/dev/zero"): "a folder or device"}
+    for path, reason in cases.items():
+        with pytest.raises(ImageError, match=reason) as caught:
+            images.read_rgb(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_would_start_another_program_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.eps", Image.new("RGB", (8, 8))).rename(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="not a picture of a known kind"):
+        images.read_rgb(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".webp", ".tif", ".bmp"])
+def test_truncated(tmp_path: Path, suffix: str) -> None:
+    whole = save(tmp_path / f"whole{suffix}", rgb(100, 100)).read_bytes()
+    for part in (len(whole) // 2, 30, 4):
+        (tmp_path / f"a{suffix}").write_bytes(whole[:part])
+        with pytest.raises(ImageError, match=f"a{suffix}: "):
+            images.read_rgb(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (10_001, 10_000, "10001x10000 pixels are over 100 million"),
+        (20_000, 20_000, "far over 100 million|are over 100 million"),
+        (2**31 - 1, 2**31 - 1, "over 100 million|damaged|cannot be read"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, width: int, height: int, reason: str) -> None:
+    content = bytearray(save(tmp_path / "a.png", np.zeros((2, 2), np.uint8)).read_bytes())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match=reason):
+        images.read_rgb(tmp_path / "a.png")
+
+
+def test_a_text_bomb_in_a_png(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    notes = PngInfo()
+    notes.add_text("a", "x" * 50_000_000, zip=True)
+    path = save(tmp_path / "a.png", rgb(), pnginfo=notes)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ImageError, match=r"a.png: damaged .*too large"):
+        images.read_rgb(path)
+
+
+def test_a_thread_of_pixels_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"a.png: an image of 500x1 pixels cannot be used"):
+        images.read_rgb(save(tmp_path / "a.png", rgb(1, 500)))
+
+
+def test_damaged_bytes_anywhere_give_a_picture_or_an_image_error(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    chance = random.Random(0)
+    for suffix in (".jpg", ".png", ".gif", ".webp", ".tif"):
+        options = {} if suffix == ".gif" else {"exif": exif}
+        whole = save(tmp_path / f"whole{suffix}", rgb(), **options).read_bytes()
+        for _ in range(60):
+            content = bytearray(whole)
+            for _ in range(chance.randint(1, 4)):
+                content[chance.randrange(min(len(content), 400))] = chance.randrange(256)
+            (tmp_path / f"a{suffix}").write_bytes(content)
+            try:
+                found = images.read_rgb(tmp_path / f"a{suffix}")
+            except ImageError as error:
+                assert "\n" not in str(error)
+            else:
+                assert found.dtype == np.uint8
+                assert found.shape[2] == 3
+
+
+def test_reading_in_threads_leaves_the_warning_filters_as_they_were(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", rgb(200, 200))
+    before = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(images.read_rgb, [path] * 100))
+    assert all(np.array_equal(found[0], other) for other in found)
+    assert warnings.filters == before
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_find_images_in_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg", "a.PNG", "c.jpeg", "notes.txt", ".hidden.jpg", "d.webp.part")
+    assert [path.name for path in images.find_images(tmp_path)] == ["a.PNG", "b.jpg", "c.jpeg"]
+    assert images.find_images(tmp_path / "b.jpg") == [tmp_path / "b.jpg"]
+
+
+def test_find_images_in_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "top.jpg", "dog/2.jpg", "dog/10.jpg", "cat/1.png", ".cache/x.jpg", "cat/deep/er.jpg", "empty/x.txt")
+    found = [str(path.relative_to(tmp_path)) for path in images.find_images(tmp_path)]
+    assert found == ["top.jpg", "cat/1.png", "dog/10.jpg", "dog/2.jpg"]
+
+
+def test_find_images_finds_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt")
+    for path, reason in ((tmp_path, "no pictures in"), (tmp_path / "missing", "No such file"), (Path("a\0b"), "null")):
+        with pytest.raises(DataError, match=reason):
+            images.find_images(path)
+
+
+LABELS, CLASS_IDS = ("T-shirt/top", "great white shark", "crane", "crane"), ("n1", "n2", "n3", "n4")
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("T-shirt_top", 0), ("t shirt top", 0), ("N1", 0), ("Great-White-Shark", 1), ("n2", 1), ("n4", 3), ("car", None)],
+)
+def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index: int | None) -> None:
+    touch(tmp_path, f"{name}/a.jpg", "great white shark/b.jpg")
+    found = images.labelled_folder(tmp_path, LABELS, CLASS_IDS)
+    assert (tmp_path / name / "a.jpg", index) in found
+    assert (tmp_path / "great white shark" / "b.jpg", 1) in found
+    assert len(found) == 2
+
+
+def test_a_label_of_two_classes_is_not_guessed(tmp_path: Path) -> None:
+    touch(tmp_path, "crane/a.jpg")
+    with pytest.raises(DataError, match=r"crane could be any of the classes \[2, 3\]; rename it to one of: n3, n4"):
+        images.labelled_folder(tmp_path, LABELS, CLASS_IDS)
+
+
+def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    assert images.labelled_folder(tmp_path, LABELS) == [(tmp_path / "a.jpg", None), (tmp_path / "b.jpg", None)]
+    touch(tmp_path, "n1/c.jpg")
+    assert [index for _, index in images.labelled_folder(tmp_path, LABELS, CLASS_IDS)] == [None, None, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"), [(LABELS, "such as 'T-shirt/top'"), ((), "but this model has none")], ids=["labels", "none"]
+)
+def test_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
+    touch(tmp_path, "train/a.jpg", "val/b.jpg")
+    with pytest.raises(DataError, match=f"no folder in .* is named as a class of the model .{hint}"):
+        images.labelled_folder(tmp_path, labels)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no pictures in"):
+        images.labelled_folder(tmp_path, LABELS)
+
+
+def test_labels_without_letters_differ(tmp_path: Path) -> None:
+    touch(tmp_path, "+/a.jpg", "-/b.jpg")
+    assert [index for _, index in images.labelled_folder(tmp_path, ("+", "-"))] == [0, 1]
