@@ -1,0 +1,165 @@
+"""The training script, run for real on a tiny data set that a network can learn in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from simplenet import model
+from simplenet.errors import DataError, SimpleNetError, UsageError
+from simplenet.model_card import ModelCard
+from train import cifar, data, recipe
+from train.recipe import Recipe
+
+SCRIPT = Path(cifar.__file__)
+QUICK = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9)
+
+
+def _card(path: Path) -> ModelCard:
+    with safe_open(path, "pt") as file:
+        return ModelCard.from_json(file.metadata()["simplenet"])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
+    return write_idx_set(tmp_path_factory.mktemp("data"), train=768, test=200)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> cifar.TrainingResult:
+    output = tmp_path_factory.mktemp("run")
+    return cifar.train("fashion-mnist", "simplenet_cifar_310k", output, QUICK, tiny, command="python train/cifar.py")
+
+
+def test_it_learns(trained: cifar.TrainingResult) -> None:
+    log = [json.loads(line) for line in (trained.checkpoint.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2]
+    assert log[1]["train_loss"] < log[0]["train_loss"]
+    assert trained.top1 > 80  # chance is 25
+
+
+def test_the_checkpoint_gives_the_reported_accuracy_and_carries_all_that_its_users_need(
+    trained: cifar.TrainingResult, tiny: Path
+) -> None:
+    card = _card(trained.checkpoint)
+    assert card.variant == trained.variant == "cifar-310k"
+    assert card.labels[9] == "Ankle boot"
+    assert card.preprocessing == data.get("fashion-mnist").preprocessing
+    network = model.create(card.variant, card.num_classes)
+    network.load_state_dict(load_file(trained.checkpoint))
+    test = recipe.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
+    top1, _ = recipe.evaluate(network, *test, card.preprocessing, bf16=False)
+    assert round(top1, 2) == trained.top1 == card.training["top1"]
+
+
+def test_the_files_beside_the_checkpoint(trained: cifar.TrainingResult) -> None:
+    summary = json.loads(trained.checkpoint.with_suffix(".training.json").read_text())
+    assert summary["top1"] == trained.top1
+    assert summary["recipe"] == dataclasses.asdict(QUICK)
+    assert summary["command"] == "python train/cifar.py"
+    assert len(summary["log"]) == summary["epochs"] == 2
+    assert trained.checkpoint.with_suffix(".training.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in trained.checkpoint.parent.iterdir()} == {
+        "last.safetensors",
+        "log.jsonl",
+        "cifar-310k.safetensors",
+        "cifar-310k.training.json",
+        "cifar-310k.training.png",
+    }
+    assert "top-1 after 2 epochs" in trained.summary()
+    assert trained.machine in trained.summary()
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    folder = write_idx_set(tmp_path / "data", train=96, test=8)
+    runs = []
+    for seed in (5, 5, 6):
+        how = dataclasses.replace(QUICK, epochs=1, seed=seed)
+        runs.append(load_file(cifar.train("mnist", "cifar-310k", tmp_path / "run", how, folder).checkpoint))
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert not torch.equal(runs[0]["classifier.weight"], runs[2]["classifier.weight"])
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(tmp_path: Path, tiny: Path) -> None:
+    last = tmp_path / "last.safetensors"
+    last.write_bytes(b"from the epoch before")
+    how = dataclasses.replace(QUICK, peak_learning_rate=1e30, epochs=1)
+    with pytest.raises(SimpleNetError, match=r"the loss is (nan|inf) in epoch 1; try a lower --learning-rate"):
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, tiny)
+    assert last.read_bytes() == b"from the epoch before"
+
+
+def test_impossible_calls(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    folder = write_idx_set(tmp_path / "data", train=8, test=8)
+    with pytest.raises(DataError, match="use --batch 8"):
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path / "run", QUICK, folder)
+    with pytest.raises(UsageError, match="unknown variant"):
+        cifar.train("fashion-mnist", "cifar-310", tmp_path / "run", QUICK, folder)
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(SimpleNetError, match="choose another --output"):
+        cifar.train("fashion-mnist", "cifar-310k", blocked, dataclasses.replace(QUICK, batch_size=8), folder)
+
+
+def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    folder, run = write_idx_set(tmp_path / "data", train=64, test=8), tmp_path / "run"
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--data",
+        str(folder),
+        "--batch",
+        "32",
+        "--epochs",
+        "10000",
+        "--output",
+        str(run),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    log, deadline = run / "log.jsonl", time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "holds the weights after epoch" in stderr.replace("\n", " ")
+    model.create("cifar-310k", 10).load_state_dict(load_file(run / "last.safetensors"))
+    assert {path.name for path in run.iterdir()} == {"last.safetensors", "log.jsonl"}
+
+
+def test_the_script_runs_from_any_folder_and_its_output_is_clean(
+    tmp_path: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    folder = write_idx_set(tmp_path / "data", train=64, test=8)
+    arguments = ["--data", str(folder), "--batch", "32", "--epochs", "1", "--fp32", "--json"]
+    finished = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert result["checkpoint"] == "runs/fashion-mnist-cifar-310k/cifar-310k.safetensors"
+    assert np.isfinite(result["test_loss"])
+    assert (tmp_path / result["checkpoint"]).is_file()
+
+
+@pytest.mark.parametrize(
+    "bad", [["--epochs", "0"], ["--learning-rate", "nan"], ["--dataset", "mnst"], ["--batch", "x"]]
+)
+def test_wrong_flags_are_usage_errors(bad: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cifar.main(bad)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,52 @@
+"""The shipped model is what its files say, and as accurate on the embedded images as its README claims."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from simplenet import datasets, model
+from simplenet.model_card import ModelCard
+from train import data, recipe
+
+FOLDER = datasets.SHIPPED / "fashion-mnist"
+CHECKPOINTS = sorted(datasets.SHIPPED.glob("*/*.safetensors"))
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_checkpoint_its_card_and_its_training_summary_agree(checkpoint: Path) -> None:
+    with safe_open(checkpoint, "pt") as file:
+        card = ModelCard.from_json(file.metadata()["simplenet"])
+    spec = data.get(checkpoint.parent.name)
+    assert card.variant == checkpoint.stem
+    assert card.labels == spec.labels
+    assert card.preprocessing == spec.preprocessing
+    summary = json.loads(checkpoint.with_suffix(".training.json").read_text())
+    log = summary.pop("log")
+    assert summary == card.training
+    assert [line["epoch"] for line in log] == list(range(1, summary["epochs"] + 1))
+    assert abs(log[-1]["test_top1"] - summary["top1"]) < 0.2  # bf16 during training, float32 at the end
+    assert checkpoint.with_suffix(".training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:
+    card_path = FOLDER / "cifar-310k.safetensors"
+    with safe_open(card_path, "pt") as file:
+        card = ModelCard.from_json(file.metadata()["simplenet"])
+    network = model.create(card.variant, card.num_classes)
+    network.load_state_dict(load_file(card_path))
+    evaluation = datasets.shipped("fashion-mnist", "evaluation")
+    top1, _ = recipe.evaluate(
+        network, *recipe.to_tensors(evaluation, card.preprocessing), card.preprocessing, bf16=False
+    )
+    text = (FOLDER / "README.md").read_text()
+    stated = re.search(r"([\d.]+) % top-1 on the 2,000", text)
+    assert stated
+    assert abs(top1 - float(stated[1])) <= 0.1
+    assert f"{card.training['top1']:.2f} % top-1 on the 10,000" in text
+    assert card.training["top1"] >= 94.0
