@@ -1,0 +1,123 @@
+"""Which pictures an export is calibrated with and which it is checked with: never the same where there are two."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simplenet import checkpoints, datasets, pictures, preprocessing
+from simplenet.errors import DataError
+from simplenet.pictures import SYNTHETIC, Pictures
+from simplenet.preprocessing import UInt8Array
+from simplenet.weights import LoadedWeights
+
+CALIBRATION_PICTURES = 500
+SYNTHETIC_PICTURES = 64
+FLOAT_CHECKED = 32
+"""Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""
+
+INT8_CHECKED_LABELLED, INT8_CHECKED_UNLABELLED = 2000, 200
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalised; `labels` int64 [N] or None."""
+
+    source: str
+    inputs: UInt8Array
+    labels: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
+    """Up to CALIBRATION_PICTURES pictures to calibrate int8 with.
+
+    Raises:
+        DataError: no such folder or set, nothing readable in it, or none is known for these weights.
+    """
+    source = _source(loaded, asked)
+    if source is None:
+        raise DataError(
+            f"int8 needs pictures to calibrate {loaded.origin.name} weights with, and none are shipped for them; "
+            "name a folder of a few hundred typical ones: --calibration DIR"
+        )
+    return _read(_part(_load(loaded, source, "calibration"), 0), CALIBRATION_PICTURES)
+
+
+def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Samples:
+    """Pictures on which an export must agree with PyTorch: labelled ones where there are any, else synthetic ones.
+
+    Raises:
+        DataError: no such folder or set, or nothing readable in it.
+    """
+    own = _shipped_set(loaded)
+    source = own or _source(loaded, asked) or SYNTHETIC
+    found = _part(_load(loaded, source, "evaluation"), 1)
+    if precision != "int8":
+        return _read(dataclasses.replace(found, labels=None), FLOAT_CHECKED)
+    return _read(found, INT8_CHECKED_UNLABELLED if found.labels is None else INT8_CHECKED_LABELLED)
+
+
+def note(samples: Samples) -> dict[str, Any]:
+    """What the manifest says of the pictures an export was calibrated with."""
+    source = f"{SYNTHETIC}: for latency only" if samples.source == SYNTHETIC else samples.source
+    return {"source": source, "images": len(samples)}
+
+
+def model_inputs(samples: Samples, dtype: str, config: preprocessing.Preprocessing) -> npt.NDArray[Any]:
+    """The pictures as the model takes them: uint8 [N, S, S, 3], or normalised float32 [N, 3, S, S]."""
+    return samples.inputs if dtype == "uint8" else preprocessing.normalise(samples.inputs, config)
+
+
+def _source(loaded: LoadedWeights, asked: str | Path) -> str | None:
+    if str(asked) != "auto":
+        return str(asked)
+    return _shipped_set(loaded) or (SYNTHETIC if loaded.origin.source == "random" else None)
+
+
+def _shipped_set(loaded: LoadedWeights) -> str | None:
+    """The shipped pictures of these weights' classes: those shipped with them, or with others of the same classes."""
+    names = datasets.shipped_names()
+    if loaded.origin.source == "shipped":
+        return loaded.origin.name if loaded.origin.name in names else None
+    labels = loaded.card.labels
+    return next((name for name in names if labels and labels == _labels_of(name)), None)
+
+
+def _labels_of(name: str) -> tuple[str, ...] | None:
+    """The classes of a shipped set, as the weights shipped beside it know them."""
+    for file in sorted((datasets.SHIPPED / name).glob("*.safetensors")):
+        _, card = checkpoints.read(file)
+        return card.labels if card else None
+    return None
+
+
+def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures:
+    card, limit = loaded.card, SYNTHETIC_PICTURES if source == SYNTHETIC else None
+    found = pictures.load(source, split, card.preprocessing, labels=card.labels, class_ids=card.class_ids, limit=limit)
+    if source in datasets.shipped_names() and source != _shipped_set(loaded):
+        return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
+    return found
+
+
+def _part(found: Pictures, which: int) -> Pictures:
+    """Every second picture of a folder, so that it is not checked with what it was calibrated with."""
+    if not any(isinstance(item, Path) for item in found.items) or len(found) < 2:
+        return found  # shipped sets have their own split, synthetic pictures prove nothing either way
+    labels = None if found.labels is None else found.labels[which::2]
+    return dataclasses.replace(found, items=found.items[which::2], labels=labels)
+
+
+def _read(found: Pictures, limit: int) -> Samples:
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(np.intp))
+    labels = None if found.labels is None else found.labels[chosen]
+    some = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
+    inputs, known = some.all()
+    return Samples(found.source, inputs, known)

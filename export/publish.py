@@ -1,0 +1,129 @@
+"""The one way into artifacts/: made in a temporary folder, checked against PyTorch, renamed into place."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from export import agreement, calibration
+from export.calibration import Samples
+from export.request import Request
+from simplenet import artifacts, weights
+from simplenet.artifacts import MODEL_FILES, Artifact, InputSpec, Manifest
+from simplenet.weights import LoadedWeights
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a format's builder works from."""
+
+    request: Request
+    loaded: LoadedWeights
+
+    @cached_property
+    def input(self) -> InputSpec:
+        return self.request.input_spec(self.loaded.card.preprocessing.input_size)
+
+    @cached_property
+    def calibration(self) -> Samples:
+        """Pictures to calibrate with; raises DataError where there are none."""
+        return calibration.for_calibration(self.loaded, self.request.calibration)
+
+    @cached_property
+    def checking(self) -> Samples:
+        """Pictures to check with."""
+        return calibration.for_checking(self.loaded, self.request.calibration, self.request.precision)
+
+    def model_inputs(self, samples: Samples) -> npt.NDArray[Any]:
+        """`samples` as the exported model takes them."""
+        return calibration.model_inputs(samples, self.input.dtype, self.loaded.card.preprocessing)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in memory, or already in the folder it was built in.
+
+    `save(embedded)` writes the model files, with the manifest's JSON inside where the format has a place for it; it is
+    called twice, before and after the check. `calibration_method` says how int8 was calibrated.
+    """
+
+    save: Callable[[str], None]
+    calibration_method: str | None = None
+    target: dict[str, Any] | None = None
+
+
+Build = Callable[[Source, Path], Built]
+"""Makes the model for `source`; the path is that of the model file, in an empty folder."""
+
+Check = Callable[[Artifact, Source], dict[str, Any]]
+"""Measures a finished artifact, or raises AgreementError; gives the manifest's `measured`."""
+
+
+def against_pytorch(artifact: Artifact, source: Source) -> dict[str, Any]:
+    """The check of every format that can be run on this machine."""
+    return agreement.check(artifact, source.loaded, source.checking, source.request.max_drop)
+
+
+def publish(
+    request: Request, format: str, build: Build, packages: Sequence[str], check: Check = against_pytorch
+) -> Artifact:
+    """Loads the weights, builds, checks and publishes an artifact; whatever fails, the old one stays as it was.
+
+    Args:
+        packages: those whose versions the manifest names.
+
+    Raises:
+        WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
+        or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
+    """
+    source = Source(request, weights.load(request.variant, request.weights))
+    folder = _folder(request, source.loaded, format)
+    with artifacts.publishing(folder) as fresh:
+        model_file = fresh / MODEL_FILES[format]
+        built = build(source, model_file)
+        manifest = _manifest(source, format, built, packages)
+        built.save(manifest.to_json())
+        request.progress("checking against PyTorch")
+        measured = check(artifacts.write_manifest(fresh, manifest), source)
+        manifest = dataclasses.replace(manifest, measured=measured)
+        built.save(manifest.to_json())
+        manifest = artifacts.write_manifest(fresh, manifest).manifest
+    return Artifact(folder / model_file.name, manifest)
+
+
+def _folder(request: Request, loaded: LoadedWeights, format: str) -> Path:
+    return artifacts.folder_for(
+        request.artifacts,
+        loaded.card.variant,
+        loaded.origin.name,
+        format,
+        request.precision,
+        input_dtype=request.input,
+        batch=request.batch,
+    )
+
+
+def _manifest(source: Source, format: str, built: Built, packages: Sequence[str]) -> Manifest:
+    card = source.loaded.card
+    method = built.calibration_method
+    return Manifest(
+        variant=card.variant,
+        format=format,
+        precision=source.request.precision,
+        weights=source.loaded.origin,
+        num_classes=card.num_classes,
+        input=source.input,
+        preprocessing=card.preprocessing,
+        labels=card.labels,
+        class_ids=card.class_ids,
+        calibration={"method": method, **calibration.note(source.calibration)} if method else None,
+        target=built.target,
+        tools={package: importlib.metadata.version(package) for package in packages},
+    )

@@ -1,0 +1,207 @@
+"""Engines from small graphs written by hand, with the TensorRT-RTX that builds without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export import tensorrt_engine
+from runtimes import gpu
+from simplenet.errors import BackendUnavailable, ExportError, UsageError
+
+try:
+    trt: Any = gpu.tensorrt("tensorrt-rtx")
+except BackendUnavailable as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+AMPERE_AND_LATER = ["sm80", "sm86", "sm89", "sm120", "sm121"]
+
+
+def picture_graph(batch: int | str = 1) -> onnx.ModelProto:
+    """uint8 NHWC pictures -> transposed, cast, one convolution, as PyTorch exports it."""
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["channels_first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["channels_first"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["pixels", "weights"], ["maps"], pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceMax", ["maps", "axes"], ["logits"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "picture",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 16, 16, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([2, 3]), "axes")],
+        value_info=[helper.make_tensor_value_info("channels_first", TensorProto.UINT8, [batch, 3, 16, 16])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def quantized_graph(zero_point: np.ndarray[Any, Any] | None) -> onnx.ModelProto:
+    """A quantized and dequantized input into a ReLU: with uint8 and 0 it is what NNCF writes."""
+    inputs = ["scale"] if zero_point is None else ["scale", "zero_point"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", *inputs], ["quantized"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["quantized", *inputs], ["restored"], name="dequantize"),
+        helper.make_node("Relu", ["restored"], ["logits"]),
+    ]
+    constants = [numpy_helper.from_array(np.array(0.1, np.float32), "scale")]
+    if zero_point is not None:
+        constants.append(numpy_helper.from_array(zero_point, "zero_point"))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("image", "logits")]
+    graph = helper.make_graph(nodes, "quantized", values[:1], values[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def build(model: onnx.ModelProto, *targets: str) -> tensorrt_engine.Engine:
+    return tensorrt_engine.build(model, "tensorrt-rtx", tensorrt_engine.choose_targets("tensorrt-rtx", targets))
+
+
+def run(model: onnx.ModelProto, pictures: np.ndarray[Any, Any]) -> Any:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": pictures})[0]
+
+
+def test_the_plan_is_the_raw_builders_and_nothing_before_it() -> None:
+    model = tensorrt_engine.prepared(picture_graph())
+    engine = build(model, "sm89")
+    log = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(log)
+    network = builder.create_network()
+    parser = trt.OnnxParser(network, log)
+    assert parser.parse(model.SerializeToString())
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    assert engine.plan == bytes(builder.build_serialized_network(network, config))
+
+
+def test_the_target_says_what_built_it_and_for_which_gpus() -> None:
+    target = build(tensorrt_engine.prepared(picture_graph())).target
+    assert target["builder"] == "tensorrt-rtx"
+    assert target["version"] == trt.__version__
+    assert target["os"] in ("Linux", "Windows")
+    assert set(AMPERE_AND_LATER) <= set(target["compute_capabilities"])
+    assert "sm75" not in target["compute_capabilities"]
+    assert target["tf32"] is False
+    assert "batch" not in target
+
+
+def test_a_dynamic_batch_gets_a_profile_and_the_target_says_which() -> None:
+    model = tensorrt_engine.prepared(picture_graph("batch"))
+    target = build(model, "sm86", "sm120", "sm86").target
+    assert target["batch"] == {"smallest": 1, "preferred": 8, "largest": 64}
+    assert target["compute_capabilities"] == ["sm86", "sm120"]
+
+
+def test_uint8_pictures_are_cast_first_and_mean_the_same() -> None:
+    original = picture_graph()
+    before = original.SerializeToString()
+    with pytest.raises(ExportError, match="UInt8"):  # the reason why `prepared` exists; should this pass, it may go
+        build(original)
+    model = tensorrt_engine.prepared(original)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node[:2]] == ["Cast", "Transpose"]
+    pictures = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(run(model, pictures), run(original, pictures))
+    assert original.SerializeToString() == before
+    assert tensorrt_engine.prepared(model) == model
+
+
+def test_symmetric_int8_is_taken() -> None:
+    assert build(quantized_graph(np.array(0, np.int8))).plan
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "message"),
+    [
+        (np.array(0, np.uint8), "of type uint8"),
+        (np.array(7, np.int8), "other than 0"),
+        (np.array(0, np.int16), "of type int16"),
+        (None, "no constant zero point"),
+    ],
+)
+def test_other_quantizations_which_tensorrt_would_compute_wrongly_are_refused(
+    zero_point: np.ndarray[Any, Any] | None, message: str
+) -> None:
+    model = quantized_graph(zero_point)
+    with pytest.raises(
+        ExportError, match=rf"QuantizeLinear 'quantize' has .*{message}.*to_tensorrt.py --precision int8"
+    ):
+        build(model)
+
+
+def test_a_zero_point_in_a_constant_node_is_found() -> None:
+    model = quantized_graph(np.array(0, np.uint8))
+    tensor = model.graph.initializer.pop()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["zero_point"], value=tensor))
+    with pytest.raises(ExportError, match="of type uint8"):
+        tensorrt_engine.refuse_asymmetric(model)
+    model.graph.node[0].attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(0, np.int8)))
+    tensorrt_engine.refuse_asymmetric(model)
+
+
+def test_a_graph_the_parser_refuses_is_one_line_that_names_the_node() -> None:
+    model = tensorrt_engine.prepared(picture_graph())
+    model.graph.node[2].op_type, model.graph.node[2].name = "Nonsense", "the_node"
+    with pytest.raises(ExportError, match=r"cannot read the ONNX graph .*the_node") as caught:
+        build(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_cannot_be_built_for_is_told_with_the_ones_that_can() -> None:
+    with pytest.raises(UsageError, match=r"cannot build for sm87, only for .*sm86.*need the full TensorRT"):
+        build(tensorrt_engine.prepared(picture_graph()), "sm86", "sm87")
+
+
+def test_turing_without_fp32_matrix_products_is_told_to_take_fp16() -> None:
+    model = tensorrt_engine.prepared(picture_graph())
+    model.graph.node.append(helper.make_node("Gemm", ["logits", "matrix"], ["scores"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4), np.float32), "matrix"))
+    model.graph.output[0].name = "scores"
+    assert build(model).plan
+    with pytest.raises(ExportError, match=r"cannot build for sm75: .*sm75 takes --precision fp16 only"):
+        build(model, "sm75")
+
+
+def test_the_builder_that_is_here_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # importing it fails, as where it is not installed
+    assert tensorrt_engine.choose_builder("auto") == "tensorrt-rtx"
+    assert tensorrt_engine.choose_builder("tensorrt-rtx") == "tensorrt-rtx"
+    with pytest.raises(BackendUnavailable, match=r"tensorrt cannot be imported .*JetPack"):
+        tensorrt_engine.choose_builder("tensorrt")
+    with pytest.raises(UsageError, match="unknown builder"):
+        tensorrt_engine.choose_builder("tvm")
+
+
+def test_where_no_builder_is_installed_the_command_that_installs_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendUnavailable, match=r"pip install '\.\[tensorrt\]'"):
+        tensorrt_engine.choose_builder("auto")
+
+
+def test_a_full_tensorrt_without_a_gpu_leaves_the_work_to_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # installed, but there is nothing to build on
+    monkeypatch.setattr(gpu, "first_gpu", _no_gpu)
+    assert tensorrt_engine.choose_builder("auto") == "tensorrt-rtx"
+    with pytest.raises(BackendUnavailable, match="no GPU for the test"):
+        tensorrt_engine.choose_builder("tensorrt")
+
+
+def test_targets_are_not_for_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    with pytest.raises(UsageError, match="drop --target"):
+        tensorrt_engine.choose_targets("tensorrt", ("sm86",))
+
+
+def _no_gpu(purpose: str) -> gpu.Gpu:
+    raise BackendUnavailable(f"{purpose}: no GPU for the test")
