@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from runtimes import gpu
 from runtimes.base import Description, Float32Array, Runtime
-from simplenet.errors import ArtifactError, BackendError, one_line
+from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, one_line
 
 
 class Backend(Runtime):
@@ -49,34 +50,43 @@ class Backend(Runtime):
         self._runtime = self._trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(self.artifact.model_file.read_bytes())
         if self._engine is None:
-            raise BackendError(f"{self._mismatch()}; export it again for this machine ({self._log.reason()})")
+            its_gpu_is_here = self._gpu.compute_capability in (
+                (self.manifest.target or {}).get("compute_capabilities") or ()
+            )
+            raise (BackendError if its_gpu_is_here else BackendUnavailable)(
+                f"{self._mismatch()}; export it again for this machine ({self._log.reason()})"
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise BackendError(f"{self._builder} cannot start {self.artifact.model_file}: {self._log.reason()}")
 
     def _allocate(self, resources: contextlib.ExitStack) -> None:
         """The stream, and for the largest batch the input and logits, on the host (pinned) and on the GPU."""
-        cuda, spec = self._cuda, self.manifest.input
+        cuda, spec, output, classes = self._cuda, self.manifest.input, self.manifest.output, self.manifest.num_classes
+        self._check_tensor(spec.name, self._dtype, spec.shape)
+        self._check_tensor(output, np.dtype(np.float32), (spec.batch, classes))
+        # A dynamic engine's profile is (smallest, preferred, largest) shape.
+        self._largest_batch = spec.batch or int(self._engine.get_tensor_profile_shape(spec.name, 0)[2][0])
+        self._shaped_for = 0
         self._stream = gpu.checked(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
         resources.callback(self._free, cuda.cudaStreamDestroy, self._stream)
-        largest = spec.batch or int(self._engine.get_tensor_profile_shape(spec.name, 0)[2][0])
-        self._largest_batch, self._shaped_for = largest, 0
-        self._check_tensor(spec.name, self._dtype, spec.shape)
-        self._check_tensor(self.manifest.output, np.dtype(np.float32), (spec.batch, self.manifest.num_classes))
-        shapes = {spec.name: self._shape_tail, self.manifest.output: (self.manifest.num_classes,)}
-        hosts, self._devices = [], {}
-        for (name, tail), dtype in zip(shapes.items(), (self._dtype, np.dtype(np.float32)), strict=True):
-            size_bytes = largest * int(np.prod(tail)) * dtype.itemsize
-            pinned = gpu.checked(cuda.cudaMallocHost(size_bytes))
-            resources.callback(self._free, cuda.cudaFreeHost, pinned)
-            device = gpu.checked(cuda.cudaMalloc(size_bytes))
-            resources.callback(self._free, cuda.cudaFree, device)
-            self._accepted(self._context.set_tensor_address(name, int(device)), f"the address of {name}")
-            bytes_ = (ctypes.c_uint8 * size_bytes).from_address(int(pinned))
-            hosts.append(np.frombuffer(bytes_, dtype).reshape(largest, *tail))
-            self._devices[name] = device
-        self._host_input, self._host_logits = hosts
+        self._host_input, self._device_input = self._buffers(resources, spec.name, self._shape_tail, self._dtype)
+        self._host_logits, self._device_logits = self._buffers(resources, output, (classes,), np.dtype(np.float32))
         self._host_input[:] = 0
+
+    def _buffers(
+        self, resources: contextlib.ExitStack, tensor: str, shape_tail: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """A pinned array for the largest batch and the address of its twin on the GPU, given to the context."""
+        shape = (self._largest_batch, *shape_tail)
+        size_bytes = math.prod(shape) * dtype.itemsize
+        pinned = gpu.checked(self._cuda.cudaMallocHost(size_bytes))
+        resources.callback(self._free, self._cuda.cudaFreeHost, pinned)
+        device = gpu.checked(self._cuda.cudaMalloc(size_bytes))
+        resources.callback(self._free, self._cuda.cudaFree, device)
+        self._accepted(self._context.set_tensor_address(tensor, int(device)), f"the address of {tensor}")
+        pinned_bytes = (ctypes.c_uint8 * size_bytes).from_address(int(pinned))
+        return np.ctypeslib.as_array(pinned_bytes).view(dtype).reshape(shape), device
 
     def _capture_graph(self, resources: contextlib.ExitStack) -> tuple[Any, str]:
         """A CUDA graph of one whole inference and a note of it, or None and the reason why there is none."""
@@ -87,39 +97,46 @@ class Backend(Runtime):
         gpu.checked(cuda.cudaStreamSynchronize(stream))
         if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(int(stream)):
             return None, "no CUDA graph: TensorRT-RTX cannot record this engine"
-        # Thread-local: what other threads ask of CUDA meanwhile must not spoil the recording.
-        gpu.checked(cuda.cudaStreamBeginCapture(stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
-        refusal: BackendError | None = None
         try:
-            self._enqueue(self._largest_batch)
+            executable = self._record()
         except BackendError as error:
-            refusal = error
-        status, graph = cuda.cudaStreamEndCapture(stream)  # always: else the stream would go on recording
-        try:
-            if not int(status):
-                resources.callback(self._free, cuda.cudaGraphDestroy, graph)
-            if refusal is not None:
-                raise refusal
-            gpu.checked((status,))
-            executable = gpu.checked(cuda.cudaGraphInstantiate(graph, 0))
-        except BackendError as error:
-            cuda.cudaGetLastError()  # a refused recording is dealt with here, it must not show up in a later call
+            cuda.cudaGetLastError()  # dealt with here; it must not come up again in a later call
             return None, f"no CUDA graph: {one_line(error)}"
         resources.callback(self._free, cuda.cudaGraphExecDestroy, executable)
         return executable, "CUDA graph"
 
+    def _record(self) -> Any:
+        """One inference as an executable CUDA graph."""
+        cuda, stream = self._cuda, self._stream
+        # Thread-local: what other threads ask of CUDA meanwhile must not spoil the recording.
+        gpu.checked(cuda.cudaStreamBeginCapture(stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        try:
+            self._enqueue(self._largest_batch)
+        except BaseException:
+            _, unfinished = cuda.cudaStreamEndCapture(stream)  # else the stream would go on recording
+            if unfinished is not None:
+                gpu.checked(cuda.cudaGraphDestroy(unfinished))
+            raise
+        graph = gpu.checked(cuda.cudaStreamEndCapture(stream))
+        try:
+            return gpu.checked(cuda.cudaGraphInstantiate(graph, 0))
+        finally:
+            gpu.checked(cuda.cudaGraphDestroy(graph))  # the executable one needs it no more
+
     def _enqueue(self, batch_size: int) -> None:
         """Copy in, infer, copy out: put on the stream, not waited for."""
-        cuda, stream, name, output = self._cuda, self._stream, self.manifest.input.name, self.manifest.output
+        cuda, stream = self._cuda, self._stream
         if batch_size != self._shaped_for:
             shape = (batch_size, *self._shape_tail)
-            self._accepted(self._context.set_input_shape(name, shape), f"an input of shape {list(shape)}")
+            self._accepted(
+                self._context.set_input_shape(self.manifest.input.name, shape), f"an input of shape {list(shape)}"
+            )
             self._shaped_for = batch_size
         source, target = self._host_input[:batch_size], self._host_logits[:batch_size]
         to_gpu, to_host = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        gpu.checked(cuda.cudaMemcpyAsync(self._devices[name], source.ctypes.data, source.nbytes, to_gpu, stream))
+        gpu.checked(cuda.cudaMemcpyAsync(self._device_input, source.ctypes.data, source.nbytes, to_gpu, stream))
         self._accepted(self._context.execute_async_v3(int(stream)), "the inference")
-        gpu.checked(cuda.cudaMemcpyAsync(target.ctypes.data, self._devices[output], target.nbytes, to_host, stream))
+        gpu.checked(cuda.cudaMemcpyAsync(target.ctypes.data, self._device_logits, target.nbytes, to_host, stream))
 
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
         size, largest = len(batch), self._largest_batch
@@ -131,12 +148,15 @@ class Backend(Runtime):
         else:
             gpu.checked(self._cuda.cudaGraphLaunch(self._graph, self._stream))
         gpu.checked(self._cuda.cudaStreamSynchronize(self._stream))
-        return self._host_logits[:size].copy()  # the next run writes there again
+        logits: Float32Array = self._host_logits[:size].copy()  # the next run writes there again
+        return logits
 
     def _close(self) -> None:
         del self._host_input, self._host_logits  # views of the memory freed next
-        self._resources.close()
-        del self._context, self._engine, self._runtime
+        try:
+            self._resources.close()
+        finally:
+            del self._context, self._engine, self._runtime
 
     def _describe(self) -> Description:
         return Description(

@@ -1,4 +1,4 @@
-"""NVIDIA's side of exporting and running engines: which TensorRT is installed, which GPU is here, what CUDA answered."""
+"""What making and running engines share: which TensorRT is installed, which GPU is here, what CUDA answered."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def error_log(trt: ModuleType) -> Any:
     """A TensorRT logger that keeps its latest errors in `.errors` and prints nothing."""
     serious = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
-    class ErrorLog(trt.ILogger):  # type: ignore[misc]
+    class ErrorLog(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: collections.deque[str] = collections.deque(maxlen=8)

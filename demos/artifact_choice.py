@@ -1,0 +1,217 @@
+"""From what a demo was asked for to a loaded model: an artifact that is there, or else one that export makes now."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import runtimes
+from runtimes.loader import backend_class
+from simplenet import artifacts, cli, datasets, download, files, variants
+from simplenet.artifacts import Artifact
+from simplenet.errors import DownloadError, UsageError
+
+DEFAULT_BACKEND = "onnxruntime"
+DEFAULT_VARIANT = "1.5m"
+SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
+"""What a demo shows where the official weights of the default variant cannot be had."""
+
+# Each format's one public export function, called with keywords: variant, weights, precision, artifacts.
+_EXPORTS = {
+    "torch": ("export.to_torch", "export_torch"),
+    "onnx": ("export.to_onnx", "export_onnx"),
+    "openvino": ("export.to_openvino", "export_openvino"),
+    "tensorrt": ("export.to_tensorrt", "export_tensorrt"),
+}
+
+Say = Callable[[str], None]
+
+
+def say_on_stderr(message: str) -> None:
+    """One line for people, never mixed with piped output."""
+    cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def format_of(backend: str) -> str:
+    """The artifact format that is made for a backend; raises UsageError for an unknown one."""
+    return backend_class(backend).FORMATS[0]
+
+
+def artifact_precision(backend: str, precision: str) -> str:
+    """The precision of the artifact that `backend` needs to run in `precision`: bf16 is a way of running fp32.
+
+    Raises:
+        UsageError: this backend cannot run so.
+    """
+    if precision != "bf16":
+        return precision
+    if "bf16" not in backend_class(backend).PRECISIONS.get("fp32", ()):
+        able = [name for name in runtimes.names() if "bf16" in backend_class(name).PRECISIONS.get("fp32", ())]
+        raise UsageError(
+            f"{backend} does not compute in bf16; choose --backend {' or '.join(able)}, or another precision"
+        )
+    return "fp32"
+
+
+def find_artifact(variant: str, weights: str, format: str, precision: str, root: str | Path) -> Artifact | None:
+    """The artifact that is already there for these weights (any but 'auto'), or None. Needs no PyTorch.
+
+    One that was made from an older version of the shipped weights, or of the checkpoint, does not count.
+
+    Raises:
+        ArtifactError: there is one, and it is damaged.
+    """
+    shipped = datasets.SHIPPED / weights / f"{variant}.safetensors"
+    if weights in ("pretrained", "random") or (Path(weights).name == weights and shipped.is_file()):
+        folder = artifacts.folder_for(root, variant, weights, format, precision)
+        found = artifacts.read(folder) if folder.is_dir() else None
+        is_old = found and shipped.is_file() and found.manifest.weights.sha256 != files.sha256(shipped)
+        return None if is_old else found
+    checkpoint = Path(weights).expanduser()
+    if not checkpoint.is_file():
+        return None
+    wanted = files.sha256(checkpoint)
+    for folder in sorted(Path(root).glob(f"{variant}-*/{format}-{precision}")):
+        found = artifacts.read(folder)
+        if found.manifest.variant == variant and found.manifest.weights.sha256 == wanted:
+            return found
+    return None
+
+
+def ensure_artifact(
+    variant: str,
+    weights: str,
+    format: str,
+    precision: str,
+    root: str | Path = cli.DEFAULT_ARTIFACTS,
+    say: Say = say_on_stderr,
+) -> Artifact:
+    """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
+
+    Args:
+        weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
+        precision: the artifact's: fp32, fp16 or int8; see `artifact_precision`.
+        say: is told in one line before something is made, and why weights are not the official ones.
+
+    Raises:
+        ArtifactError: it is there and damaged. ExportError, WeightsError: it cannot be made. UsageError: unknown name.
+    """
+    variant = variants.get(variant).name
+    if weights == "auto":
+        official = find_artifact(variant, "pretrained", format, precision, root)
+        weights = "pretrained" if official else _weights_to_be_had(variant, say)
+    found = find_artifact(variant, weights, format, precision, root)
+    if found is not None:
+        return found
+    say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}")
+    module, function = _EXPORTS[format]
+    export = getattr(importlib.import_module(module), function)
+    made: Artifact = export(variant=variant, weights=weights, precision=precision, artifacts=Path(root))
+    return made
+
+
+def default_artifact(format: str, precision: str, root: str | Path, say: Say = say_on_stderr) -> Artifact:
+    """Of the default variant with its official weights; where those cannot be had, of the shipped model."""
+    official = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root)
+    if official is not None or (reason := _why_not_official(DEFAULT_VARIANT)) is None:
+        return official or ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
+    say(f"{reason}; using {SHIPPED_VARIANT} trained on {SHIPPED_WEIGHTS}, which comes with the project")
+    return ensure_artifact(SHIPPED_VARIANT, SHIPPED_WEIGHTS, format, precision, root, say)
+
+
+def _weights_to_be_had(variant: str, say: Say) -> str:
+    """What 'auto' means here: 'pretrained', the first name of shipped weights for this variant, or 'random'."""
+    if (reason := _why_not_official(variant)) is None:
+        return "pretrained"
+    shipped = sorted(file.parent.name for file in datasets.SHIPPED.glob(f"*/{variant}.safetensors"))
+    if variants.get(variant).official_weights_file:
+        say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
+    return shipped[0] if shipped else "random"
+
+
+def _shipped_variant(weights: str) -> str | None:
+    """The first variant, by name, that weights of this name are shipped for."""
+    named = datasets.SHIPPED.glob("*/*.safetensors")
+    return min((file.stem for file in named if file.parent.name == weights), default=None)
+
+
+@functools.lru_cache
+def _why_not_official(variant: str) -> str | None:
+    """None once the official weights are in the cache, else the reason; asked once, so that one wait is enough."""
+    if not variants.get(variant).official_weights_file:
+        return f"{variant} has no official weights"
+    try:
+        download.fetch_official(variant)
+    except DownloadError as error:
+        return str(error)
+    return None
+
+
+def add_model(to: argparse.ArgumentParser) -> None:
+    """The flags that `load` reads: which model, and how to run it."""
+    to.add_argument(
+        "--artifact", type=Path, metavar="PATH", help="an artifact's folder, or a model file that carries its manifest"
+    )
+    to.add_argument(
+        "--variant",
+        type=cli.variant_name,
+        metavar="NAME",
+        help=f"{', '.join(variants.VARIANTS)} (default: the one that the --weights are shipped for; "
+        f"{DEFAULT_VARIANT} if its official weights can be had; else {SHIPPED_VARIANT} as shipped)",
+    )
+    cli.add_weights(to)
+    to.add_argument(
+        "--backend",
+        type=cli.choice("backend", runtimes.names()),
+        metavar="NAME",
+        help=f"{', '.join(runtimes.names())} (default: the artifact's, else {DEFAULT_BACKEND})",
+    )
+    to.add_argument(
+        "--precision",
+        type=cli.choice("precision", artifacts.PRECISIONS),
+        metavar="NAME",
+        help=f"{', '.join(artifacts.PRECISIONS)} (default: the artifact's, else fp32)",
+    )
+    to.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, as far as the backend has it")
+    cli.add_artifacts(to)
+    cli.add_threads(to)
+
+
+def load(arguments: argparse.Namespace, say: Say = say_on_stderr) -> runtimes.Runtime:
+    """The model that the flags of `add_model` ask for, loaded; says so where its weights are random.
+
+    Raises:
+        UsageError: flags that exclude each other, or a backend that cannot run so.
+        SimpleNetError: whatever `ensure_artifact` and `runtimes.load` raise.
+    """
+    source: Path | Artifact
+    if arguments.artifact is not None:
+        if arguments.variant is not None or arguments.weights != "auto":
+            raise UsageError("--artifact names the model already; leave out --variant and --weights")
+        source = arguments.artifact
+    else:
+        backend = arguments.backend = arguments.backend or DEFAULT_BACKEND
+        precision = artifact_precision(backend, arguments.precision or "fp32")
+        made_for = (format_of(backend), precision, arguments.artifacts, say)
+        if arguments.variant is None and arguments.weights == "auto":
+            source = default_artifact(*made_for)
+        else:
+            variant = arguments.variant or _shipped_variant(arguments.weights) or DEFAULT_VARIANT
+            source = ensure_artifact(variant, arguments.weights, *made_for)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", runtimes.RandomWeightsWarning)  # said below, in one line
+        model = runtimes.load(
+            source, arguments.backend, device=arguments.device, threads=arguments.threads, precision=arguments.precision
+        )
+    if is_untrained(model):
+        say(f"UNTRAINED: {model.artifact.folder} has random weights; times are real, answers mean nothing")
+    return model
+
+
+def is_untrained(model: runtimes.Runtime) -> bool:
+    """Whether the weights are random: answers must then be marked UNTRAINED wherever they are shown."""
+    return model.manifest.weights.source == "random"

@@ -1,0 +1,203 @@
+"""Compares latency and accuracy of one model over every backend and precision that this machine has.
+
+    python demos/compare.py                                   the shipped model, on its 2,000 shipped pictures
+    python demos/compare.py --variant 1.5m                    another variant
+    python demos/compare.py --image ~/pictures                on your pictures; folders named as classes give accuracy
+    python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
+    python demos/compare.py --json > comparison.json          with every raw sample
+
+Missing artifacts are made first. Answers are compared before speed. Every backend runs in a fresh process of its own;
+the processes take turns, in rotated order, after a warm-up until steady.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+
+import runtimes
+from demos import comparison_table, machine
+from demos.artifact_choice import artifact_precision, ensure_artifact, format_of
+from demos.comparison import Comparison, Row, compare, steps
+from runtimes.base import physical_cores
+from simplenet import cli, pictures
+from simplenet.artifacts import Artifact
+from simplenet.errors import BackendUnavailable, DataError, SimpleNetError, UsageError
+
+PRECISIONS = {
+    "torch": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+"""What is compared: a backend of your own runs in fp32 until you add it here."""
+
+DEFAULT_VARIANT = "cifar-310k"
+FRAME_WIDTH, FRAME_HEIGHT = 640, 480
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    cli.add_variant(parser, default=DEFAULT_VARIANT)
+    cli.add_weights(parser)
+    parser.add_argument("--backend", default="all", metavar="A,B", help=f"{', '.join(runtimes.names())} (default: all)")
+    parser.add_argument("--precision", default="all", metavar="A,B", help="fp32, fp16, bf16, int8 (default: all)")
+    parser.add_argument(
+        "--image", metavar="DIR|NAME", help="pictures, or folders of classes (default: those of the weights)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=cli.integer_in(1, 100_000),
+        default=2000,
+        metavar="N",
+        help="at most so many pictures (default: 2000)",
+    )
+    parser.add_argument(
+        "--samples", type=cli.integer_in(1, 1_000_000), default=700, metavar="N",
+        help="timed inferences a row; 662 allow a p99 (default: 700)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="turns a row (default: 10)"
+    )
+    cli.add_threads(parser)
+    cli.add_artifacts(parser)
+    cli.add_json(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    backends = _chosen("backend", arguments.backend, runtimes.names())
+    precisions = _chosen("precision", arguments.precision, ("fp32", "fp16", "bf16", "int8"))
+    result = run(
+        variant=arguments.variant,
+        weights=arguments.weights,
+        backends=backends,
+        precisions=precisions,
+        image=arguments.image,
+        limit=arguments.limit,
+        samples=arguments.samples,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        artifacts=arguments.artifacts,
+    )
+    if arguments.json:
+        json.dump(result.to_json(), sys.stdout)
+        print()
+    else:
+        from rich.console import Console
+
+        comparison_table.show(result, Console(width=None if sys.stdout.isatty() else 160))
+    return 0 if result.reference else 1
+
+
+def run(
+    *,
+    variant: str,
+    weights: str = "auto",
+    backends: Sequence[str],
+    precisions: Sequence[str],
+    image: str | None = None,
+    limit: int = 2000,
+    samples: int = 700,
+    rounds: int = 10,
+    threads: int | None = None,
+    artifacts: Path = cli.DEFAULT_ARTIFACTS,
+) -> Comparison:
+    """Makes what is missing, then compares; progress goes to stderr.
+
+    Raises:
+        UsageError: nothing can run that. DataError: no pictures. SimpleNetError: no artifact could be made.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    rows = [Row(backend, precision) for backend in backends for precision in PRECISIONS.get(backend, ("fp32",))
+            if precision in precisions]  # fmt: skip
+    if not rows:
+        raise UsageError("none of these backends has one of these precisions; see python demos/compare.py --help")
+    threads = threads or physical_cores()
+    console = cli.console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("preparing", total=len(rows))
+        for row in rows:
+            progress.update(task, description=f"preparing {row.name}")
+            try:
+                precision = artifact_precision(row.backend, row.precision)
+                row.artifact = ensure_artifact(variant, weights, format_of(row.backend), precision, artifacts)
+            except BackendUnavailable as error:
+                row.reason = str(error)
+            except SimpleNetError as error:
+                row.reason = f"cannot be made: {error}"
+            progress.advance(task)
+        made = [row.artifact for row in rows if row.artifact]
+        if not made:
+            raise SimpleNetError(f"no artifact could be made; the first reason: {rows[0].reason}")
+        name, inputs, labels = _pictures(made[0], image, limit)
+        frame = _frame(made[0])
+        busy = machine.busy_percent()
+        progress.reset(task, total=steps(rows, rounds), description="opening")
+        result = compare(
+            rows,
+            inputs,
+            labels,
+            pictures_name=name,
+            frame=frame,
+            threads=threads,
+            samples=samples,
+            rounds=rounds,
+            on_progress=lambda what, done: progress.update(task, description=what, advance=done),
+        )
+    if made[0].manifest.weights.source == "random":
+        warnings.warn(f"{variant} has random weights: its latency is true, its answers mean nothing", stacklevel=2)
+    return replace(result, machine=machine.describe(), busy_percent=busy)
+
+
+def _pictures(
+    artifact: Artifact, image: str | None, limit: int
+) -> tuple[str, np.typing.NDArray[np.uint8], np.typing.NDArray[np.int64] | None]:
+    """What to compare answers on: the user's, else those shipped with the weights, else synthetic ones."""
+    manifest = artifact.manifest
+    source = image or (manifest.weights.name if manifest.weights.source == "shipped" else pictures.SYNTHETIC)
+    count = 64 if source == pictures.SYNTHETIC else limit
+    found = pictures.load(
+        source, "evaluation", manifest.preprocessing, labels=manifest.labels, class_ids=manifest.class_ids, limit=count
+    )
+    inputs, labels = found.all()
+    for reason in found.unreadable:
+        warnings.warn(f"left out: {reason}", stacklevel=2)
+    if labels is not None and labels.max() >= manifest.num_classes:
+        raise DataError(
+            f"{source} has more classes than the model's {manifest.num_classes}; name other pictures with --image"
+        )
+    return found.source, inputs, labels
+
+
+def _frame(artifact: Artifact) -> np.typing.NDArray[np.uint8]:
+    """A camera-sized frame, the same for every backend."""
+    square = replace(artifact.manifest.preprocessing, resize_shorter_side=FRAME_WIDTH, crop_size=FRAME_WIDTH)
+    return np.ascontiguousarray(pictures.synthetic(1, square)[0][:FRAME_HEIGHT])
+
+
+def _chosen(kind: str, text: str, choices: Sequence[str]) -> list[str]:
+    if text == "all":
+        return list(choices)
+    check = cli.choice(kind, choices)
+    try:
+        return [check(name.strip()) for name in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,105 @@
+"""A comparison as a table for people, with what each number means, and what could not be given, said below it."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from demos.comparison import Comparison, Row
+from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
+
+NO_NUMBER = "-"
+_NEGLIGIBLE_LOSS_POINTS = 0.5
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints the table, its footnotes and its conclusion."""
+    measured = [row for row in comparison.rows if row.timings]
+    console.print(_table(comparison))
+    for line in _notes(comparison):
+        console.print(line, highlight=False)
+    if measured:
+        console.print(_conclusion(comparison, measured), highlight=False)
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, justify in (
+        ("backend", "left"), ("precision", "left"), ("top-1 %", "right"), ("agrees %", "right"), ("size MB", "right"),
+        ("load ms", "right"), ("first ms", "right"), ("p50 ms", "right"), ("p90 ms", "right"), ("p99 ms", "right"),
+        ("frame to top-5 ms", "right"), ("speed-up", "right"),
+    ):  # fmt: skip
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in comparison.rows:
+        size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
+        if row.timings is None or row.latency is None:
+            table.add_row(row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7, style="dim")
+            continue
+        latency, end_to_end = row.latency, row.end_to_end
+        speed_up = row.speed_up_over(comparison.reference) if comparison.reference else None
+        table.add_row(
+            row.backend,
+            row.precision,
+            _number(row.top1_percent, 2),
+            _number(row.agreement_percent, 2),
+            size,
+            _number(row.timings.load_ms, 0),
+            _number(row.timings.first_inference_ms, 1),
+            _number(latency.p50_ms, 3),
+            _number(latency.p90_ms, 3),
+            _number(latency.p99_ms, 3),
+            _number(end_to_end.p50_ms if end_to_end else None, 3),
+            f"{speed_up[0]:.2f}x ({speed_up[1]:.2f}-{speed_up[2]:.2f})" if speed_up else NO_NUMBER,
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NO_NUMBER if value is None else f"{value:.{digits}f}"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    reference = comparison.reference.name if comparison.reference else "nothing"
+    known = "their true labels" if comparison.labelled else "no labels, so no top-1"
+    notes = [
+        f"top-1, agrees: on {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
+        f"agrees = same top-1 as {reference}.",
+        f"load: package import and model load in a fresh process. p50-p99: the model alone, batch as exported, "
+        f"{comparison.threads} threads, each backend alone in its own process, {comparison.rounds} rotated rounds.",
+        f"frame to top-5: p50 from a {comparison.frame} frame. speed-up: p50 of {reference} over p50 of the row, "
+        "median (lowest-highest) of the rounds.",
+    ]
+    counts = {row.latency.n for row in comparison.rows if row.latency}
+    if counts and min(counts) < SAMPLES_FOR_P99:
+        notes.append(
+            f"{NO_NUMBER}: {min(counts)} samples a row; a p90 needs {SAMPLES_FOR_P90} and a p99 {SAMPLES_FOR_P99} "
+            "to mean anything (--samples)."
+        )
+    if comparison.busy_percent > 10:
+        notes.append(
+            f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and run again."
+        )
+    for row in comparison.rows:
+        remarks = [row.reason] if row.reason else []
+        remarks += row.description.notes if row.description else ()
+        notes += [f"{row.name}: {remark}" for remark in remarks]
+    return notes
+
+
+def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
+    """The fastest row whose answers can still be had: within half a point of the best, or 99 % agreement."""
+    if comparison.labelled:
+        best = max(row.top1_percent or 0.0 for row in measured)
+        faithful = [row for row in measured if (row.top1_percent or 0.0) >= best - _NEGLIGIBLE_LOSS_POINTS]
+        condition = f"within {_NEGLIGIBLE_LOSS_POINTS} points of the best top-1"
+    else:
+        faithful = [row for row in measured if (row.agreement_percent or 0.0) >= 99]
+        condition = (
+            f"with at least 99 % of the answers of {comparison.reference.name if comparison.reference else 'fp32'}"
+        )
+    timed = [(row.latency.p50_ms, row) for row in faithful if row.latency]
+    if not timed:
+        return "No backend could be timed."
+    p50_ms, fastest = min(timed, key=lambda pair: pair[0])
+    return f"Fastest {condition}: {fastest.name}, p50 {p50_ms:.3f} ms."

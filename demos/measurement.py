@@ -1,0 +1,229 @@
+"""Each backend measured in a fresh process of its own, all of them in turns, so that none disturbs another.
+
+A worker process loads one artifact and then waits on a pipe, without using the processor, until it is asked for
+something. The parent asks one worker at a time: so every backend runs alone, with its threads free to spin, and yet
+all of them see the same drift of the machine's clock and temperature.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import runtimes
+from runtimes import timing
+from simplenet.errors import BackendError, SimpleNetError
+
+ANSWER_TIMEOUT_S = 600
+_UNCOUNTED_CALLS = 5
+"""At the start of each turn: another backend has just used the caches."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What a worker loads: an artifact's folder, and how to run it."""
+
+    backend: str
+    precision: str
+    folder: str
+    threads: int | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass
+class Timings:
+    """Raw samples in milliseconds, one list a round."""
+
+    load_ms: float
+    first_inference_ms: float
+    warm_up_calls: int
+    rounds_ms: list[list[float]] = field(default_factory=list)
+    end_to_end_rounds_ms: list[list[float]] = field(default_factory=list)
+    peak_memory_mb: float | None = None
+
+    @property
+    def samples_ms(self) -> list[float]:
+        return [sample for samples in self.rounds_ms for sample in samples]
+
+    @property
+    def end_to_end_ms(self) -> list[float]:
+        return [sample for samples in self.end_to_end_rounds_ms for sample in samples]
+
+
+class Session:
+    """Inside the worker: the loaded runtime and what can be asked of it."""
+
+    def __init__(self, contestant: Contestant) -> None:
+        start = time.perf_counter()
+        self._runtime = runtimes.load(
+            contestant.folder, contestant.backend, threads=contestant.threads, precision=contestant.precision
+        )
+        self.load_ms = (time.perf_counter() - start) * 1e3
+        self._batches: list[npt.NDArray[Any]] = []
+        self._turn = 0
+
+    def opened(self) -> tuple[float, runtimes.Description]:
+        return self.load_ms, self._runtime.describe()
+
+    def use(self, pictures: npt.NDArray[np.uint8]) -> None:
+        """Takes model-sized uint8 [N, S, S, 3] pictures as what `time` runs on, one batch after another."""
+        prepared = self._runtime.preprocess(list(pictures)) if self._is_float else pictures
+        size = self._runtime.manifest.input.batch or 1
+        count = max(1, len(prepared) // size)
+        self._batches = [
+            np.resize(prepared[i * size : (i + 1) * size], (size, *prepared.shape[1:])) for i in range(count)
+        ]
+
+    def first_inference(self) -> float:
+        return timing.samples_ms(self._next, 1)[0]
+
+    def warm_up(self) -> int:
+        return len(timing.warm_up(self._next))
+
+    def time(self, count: int) -> list[float]:
+        timing.samples_ms(self._next, _UNCOUNTED_CALLS)
+        return timing.samples_ms(self._next, count)
+
+    def time_end_to_end(self, frame: npt.NDArray[np.uint8], count: int) -> list[float]:
+        """From an RGB frame of any size to its top-5."""
+
+        def classify() -> None:
+            self._runtime.classify([frame], k=5)
+
+        timing.samples_ms(classify, _UNCOUNTED_CALLS)
+        return timing.samples_ms(classify, count)
+
+    def logits(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Model-sized uint8 [N, S, S, 3] pictures -> float32 [N, classes], in batches the model takes."""
+        parts = []
+        for start in range(0, len(pictures), 64):
+            part = pictures[start : start + 64]
+            parts.append(self._runtime.infer_any(self._runtime.preprocess(list(part)) if self._is_float else part))
+        return np.concatenate(parts)
+
+    def peak_memory_mb(self) -> float | None:
+        """Peak resident set of this process, everything imported included."""
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kilobytes / (1024 if os.uname().sysname != "Darwin" else 1024 * 1024)
+
+    @property
+    def _is_float(self) -> bool:
+        return self._runtime.manifest.input.dtype != "uint8"
+
+    def _next(self) -> None:
+        self._turn += 1
+        self._runtime.infer(self._batches[self._turn % len(self._batches)])
+
+
+def _serve(connection: Connection, contestant: Contestant) -> None:
+    """A worker's main loop: one request, one answer; an exception is an answer too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    warnings.simplefilter("ignore", runtimes.RandomWeightsWarning)  # the parent says it once
+    session: Session | None = None
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        answer: Any
+        try:
+            if session is None:
+                session = Session(contestant)
+            answer = getattr(session, method)(*arguments)
+        except SimpleNetError as error:
+            answer = error
+        except Exception:  # noqa: BLE001 - it is not swallowed: the parent raises it
+            answer = RuntimeError(f"{contestant.name} failed:\n{traceback.format_exc()}")
+        connection.send(answer)
+
+
+class Worker:
+    """In the parent: one contestant's process. Use it as a context manager; the process never outlives it."""
+
+    def __init__(self, contestant: Contestant) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.contestant = contestant
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, contestant), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        """Calls a method of the worker's `Session`.
+
+        Raises:
+            SimpleNetError: what the method raised. BackendError: the process died, or did not answer in time.
+        """
+        name = self.contestant.name
+        try:
+            self._connection.send((method, arguments))
+            if not self._connection.poll(ANSWER_TIMEOUT_S):
+                raise BackendError(f"{name} gave no answer to {method} in {ANSWER_TIMEOUT_S} s")
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(5)
+            raise BackendError(f"{name} died during {method} (exit code {self._process.exitcode})") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join(2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(5)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def race(
+    workers: Sequence[Worker],
+    timings: dict[str, Timings],
+    frame: npt.NDArray[np.uint8],
+    *,
+    samples: int,
+    rounds: int,
+    on_turn: Callable[[], None] = lambda: None,
+) -> dict[str, SimpleNetError]:
+    """Times every worker `rounds` times, the order rotated each round, and adds the samples to `timings` by name.
+
+    Returns:
+        By name, what ended a contestant early; it keeps the rounds it had.
+    """
+    failures: dict[str, SimpleNetError] = {}
+    count = -(-samples // rounds)
+    for turn in range(rounds):
+        first = turn % max(1, len(workers))
+        for worker in [*workers[first:], *workers[:first]]:
+            name = worker.contestant.name
+            if name not in failures:
+                try:
+                    timings[name].rounds_ms.append(worker.ask("time", count))
+                    timings[name].end_to_end_rounds_ms.append(worker.ask("time_end_to_end", frame, max(8, count // 5)))
+                except SimpleNetError as error:
+                    failures[name] = error
+            on_turn()
+    return failures

@@ -1,0 +1,129 @@
+"""What our code adds to the vendor's own call: `make bench`. Nothing is asserted about time; read the table.
+
+Rows of a group are measured one after the other in one process; compare their medians.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import runtimes
+from simplenet import pictures, preprocessing
+from simplenet.artifacts import Artifact
+from simplenet.preprocessing import IMAGENET_PREPROCESSING
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = [
+    ("onnxruntime", "onnx", "fp32"),
+    ("onnxruntime", "onnx", "int8"),
+    ("openvino", "openvino", "int8"),
+    ("torch", "torch", "fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def make_imagenet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
+    """The 1.5m variant with random weights: its latency is that of trained ones."""
+    import importlib
+
+    root = tmp_path_factory.mktemp("artifacts")
+
+    def make(format: str, precision: str) -> Artifact:
+        export = getattr(importlib.import_module(f"export.to_{format}"), f"export_{format}")
+        artifact: Artifact = export(variant="1.5m", weights="random", precision=precision, artifacts=root)
+        return artifact
+
+    return make
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[2]}", scope="module")
+def runtime(
+    request: pytest.FixtureRequest, make_imagenet_artifact: Callable[[str, str], Artifact]
+) -> Iterator[runtimes.Runtime]:
+    backend, format, precision = request.param
+    with pytest.warns(runtimes.RandomWeightsWarning):
+        loaded = runtimes.load(make_imagenet_artifact(format, precision), backend)
+    with loaded:
+        yield loaded
+
+
+@pytest.fixture
+def frame() -> np.ndarray[Any, Any]:
+    square = dataclasses.replace(IMAGENET_PREPROCESSING, resize_shorter_side=640, crop_size=640)
+    return np.ascontiguousarray(pictures.synthetic(1, square)[0][:480])
+
+
+def raw_call(runtime: runtimes.Runtime, batch: np.ndarray[Any, Any]) -> Callable[[], object]:
+    """The vendor's own call as its documentation shows it, on the same file with the same settings."""
+    file = str(runtime.artifact.model_file)
+    if runtime.name == "onnxruntime":
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = runtime.threads
+        session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"image": batch})
+    if runtime.name == "openvino":
+        import openvino
+
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": runtime.threads,
+        }
+        request = openvino.Core().compile_model(file, "CPU", settings).create_infer_request()
+        return lambda: request.infer({0: batch}, share_inputs=True)
+    import torch
+
+    module = torch.export.load(file).module()
+
+    def call() -> object:
+        with torch.inference_mode():
+            return module(torch.from_numpy(batch)).numpy()
+
+    return call
+
+
+def measure(benchmark: BenchmarkFixture, call: Callable[[], object], group: str) -> None:
+    benchmark.group = group
+    benchmark.pedantic(call, rounds=300, warmup_rounds=50)
+
+
+@pytest.mark.parametrize("what", ["raw", "infer", "frame-to-top5"])
+def test_one_picture(
+    benchmark: BenchmarkFixture, runtime: runtimes.Runtime, frame: np.ndarray[Any, Any], what: str
+) -> None:
+    batch = runtime.preprocess([frame]).copy()
+    calls: dict[str, Callable[[], object]] = {
+        "raw": raw_call(runtime, batch),
+        "infer": lambda: runtime.infer(batch),
+        "frame-to-top5": lambda: runtime.classify([frame], k=5),
+    }
+    measure(benchmark, calls[what], f"1.5m {runtime.name} {runtime.precision}")
+
+
+@pytest.mark.parametrize("how", ["fast", "Pillow-one-step", "Pillow-reference"])
+def test_preprocessing_a_frame(
+    benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray[Any, Any], how: str
+) -> None:
+    if how == "Pillow-one-step":
+        monkeypatch.setattr(preprocessing, "_cykooz", lambda: None)
+    step = preprocessing.reference if how == "Pillow-reference" else preprocessing.to_model_input
+    measure(benchmark, lambda: step(frame, IMAGENET_PREPROCESSING), "640x480 to 224")
+
+
+@pytest.mark.parametrize("statement", ["pass", "import numpy", "import runtimes"])
+def test_importing(benchmark: BenchmarkFixture, statement: str) -> None:
+    benchmark.group = "a fresh python -c"
+    benchmark.pedantic(
+        lambda: subprocess.run([sys.executable, "-c", statement], cwd=ROOT, check=True), rounds=10, warmup_rounds=2
+    )

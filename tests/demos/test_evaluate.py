@@ -1,0 +1,167 @@
+"""Accuracy against a count made by hand, straight on the vendor's runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import runtimes
+from demos.evaluate import evaluate, wilson_percent
+from simplenet import datasets
+from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.errors import DataError
+from simplenet.pictures import Pictures
+from simplenet.preprocessing import Preprocessing
+from tests.demos.conftest import RunDemo
+
+
+@pytest.fixture(scope="module")
+def raw_logits(onnx_artifact: Artifact) -> npt.NDArray[np.float32]:
+    """Of the 2,000 shipped pictures: the archive's own bytes, padded here, through a session made here."""
+    import onnxruntime
+
+    with np.load(datasets.SHIPPED / "fashion-mnist" / "evaluation.npz") as arrays:
+        grey = arrays["images"]
+    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+    batches = np.repeat(padded[..., None], 3, axis=3)
+    session = onnxruntime.InferenceSession(onnx_artifact.model_file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: batch[None]})[0] for batch in batches])
+
+
+def count(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], k: int) -> int:
+    return sum(label in sorted(range(10), key=lambda i: -row[i])[:k] for row, label in zip(logits, labels, strict=True))
+
+
+def test_the_shipped_set_gives_the_count_made_by_hand(
+    run_demo: RunDemo, onnx_artifact: Artifact, raw_logits: npt.NDArray[np.float32]
+) -> None:
+    result = run_demo("evaluate", "fashion-mnist", "--artifacts", onnx_artifact.folder.parents[1], "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    report = json.loads(result.stdout)
+    labels = datasets.shipped("fashion-mnist", "evaluation").labels
+    assert report["images"] == 2000
+    assert report["top1_correct"] == count(raw_logits, labels, 1)
+    assert report["top5_correct"] == count(raw_logits, labels, 5)
+    assert report["top1_percent"] == pytest.approx(report["top1_correct"] / 20)
+    assert report["top1_interval"][0] < report["top1_percent"] < report["top1_interval"][1]
+    assert report["unreadable"] == []
+    assert report["weights"]["name"] == "fashion-mnist"
+
+
+def test_a_folder_of_classes_is_evaluated_and_what_cannot_be_read_is_left_out(
+    run_demo: RunDemo, onnx_artifact: Artifact, raw_logits: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    shipped, labels = datasets.shipped("fashion-mnist", "evaluation"), onnx_artifact.manifest.labels
+    for index in range(40):
+        folder = tmp_path / labels[shipped.labels[index]].replace("/", "_").lower()
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(shipped.images[index]).save(folder / f"{index}.png")
+    (tmp_path / "bag" / "damaged.png").write_bytes(b"\x89PNG\r\n")
+    result = run_demo("evaluate", tmp_path, "--artifact", onnx_artifact.folder, "--batch", 7)
+    assert result.returncode == 0, result.stderr
+    correct = count(raw_logits[:40], shipped.labels[:40], 1)
+    assert f"40 pictures, 1 left out\ntop-1 {correct / 0.4:.2f} % (95 % interval" in result.stdout
+    assert result.stderr.startswith("left out: ")
+    assert "damaged.png" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+class ScriptedRuntime(runtimes.Runtime):
+    """Answers with the class that the red of the picture's centre says."""
+
+    def _open(self) -> None: ...
+    def _close(self) -> None: ...
+
+    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        if batch.dtype == np.uint8:
+            red = batch[:, 3, 3, 0]
+        else:
+            config = self.manifest.preprocessing
+            red = np.rint((batch[:, 0, 3, 3] * config.std[0] + config.mean[0]) * 255).astype(int)
+        logits: npt.NDArray[np.float32] = np.eye(self.manifest.num_classes, dtype=np.float32)[red]
+        return logits
+
+    def _describe(self) -> runtimes.Description:
+        return runtimes.Description("scripted", "none", "fp32", None, {})
+
+
+def scripted(num_classes: int, dtype: str = "uint8") -> ScriptedRuntime:
+    preprocessing = Preprocessing(4, 4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), padding=1)
+    manifest = Manifest(
+        variant="cifar-310k", format="onnx", precision="fp32", weights=WeightsOrigin("shipped", "x", "0" * 64),
+        num_classes=num_classes, preprocessing=preprocessing,
+        input=InputSpec("image", dtype, "NHWC" if dtype == "uint8" else "NCHW", 6, 6, None),
+    )  # fmt: skip
+    return ScriptedRuntime(Artifact(Path("model.onnx"), manifest), runtimes.Options())
+
+
+def coloured(model: runtimes.Runtime, values: list[int], labels: list[int] | None) -> Pictures:
+    items = [np.full((4, 4, 3), value, np.uint8) for value in values]
+    return Pictures("made", items, None if labels is None else np.array(labels), model.manifest.preprocessing)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_pictures_reach_a_model_of_either_input_as_it_wants_them_a_batch_at_a_time(dtype: str) -> None:
+    model = scripted(50, dtype)
+    progress: list[int] = []
+    found = coloured(model, list(range(50)), [*range(40), *[0] * 10])
+    result = evaluate(model, found, batch=16, on_progress=progress.append)
+    assert result.top1_correct == 40
+    assert progress == [16, 32, 48, 50]
+
+
+def test_top5_is_given_only_where_it_can_be_wrong() -> None:
+    few, enough = scripted(5), scripted(6)
+    result = evaluate(few, coloured(few, [0, 1, 2, 3], [0, 1, 2, 4]))
+    assert (result.top1_correct, result.top1_percent) == (3, 75)
+    assert (result.top5_correct, result.top5_percent, result.top5_interval) == (None, None, None)
+    # Class 5 is answered: 5 comes first, then by index 0 1 2 3, so class 4 is not among the five.
+    result = evaluate(enough, coloured(enough, [5, 5, 5], [5, 3, 4]))
+    assert (result.top1_correct, result.top5_correct) == (1, 2)
+
+
+def test_pictures_without_known_classes_or_with_others_are_refused() -> None:
+    model = scripted(3)
+    with pytest.raises(DataError, match="classes of the pictures in made are not known"):
+        evaluate(model, coloured(model, [0, 1], None))
+    with pytest.raises(DataError, match="classes beyond the model's 3"):
+        evaluate(model, coloured(model, [0, 1], [0, 3]))
+    wrong = coloured(model, [0, 1], [0, 1])
+    no_picture = Pictures("made", [np.zeros((4, 4), np.uint8)], np.array([0]), wrong.preprocessing)
+    with pytest.raises(DataError, match="no picture of made can be read; the first reason: "):
+        evaluate(model, no_picture)
+
+
+def test_unlabelled_and_missing_folders_say_what_is_wanted(
+    run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    for folder, complaint in ((tmp_path, "sort them into folders named"), (tmp_path / "none", "neither a folder")):
+        result = run_demo("evaluate", folder, "--artifact", onnx_artifact.folder)
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1
+        assert complaint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "expected"),
+    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3.
+    [
+        (81, 263, (25.53, 36.62)),
+        (15, 148, (6.24, 16.05)),
+        (0, 20, (0.0, 16.11)),
+        (1, 29, (0.61, 17.18)),
+        (29, 29, (88.30, 100.0)),
+    ],
+)
+def test_the_interval_is_wilsons(successes: int, trials: int, expected: tuple[float, float]) -> None:
+    assert wilson_percent(successes, trials) == pytest.approx(expected, abs=0.006)

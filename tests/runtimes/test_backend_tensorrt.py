@@ -1,0 +1,264 @@
+"""The TensorRT backend: really, as far as a machine without a GPU goes; its order of calls on a pretend GPU; and tests
+that a machine with an NVIDIA GPU runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runtimes
+from runtimes import gpu
+from simplenet import artifacts, datasets
+from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, UsageError
+from simplenet.preprocessing import Preprocessing
+from tests.conftest import MakeArtifact
+from tests.runtimes.fake_nvidia import CLASSES, SIDE, FakeNvidia, expected_logits
+
+TARGET: dict[str, Any] = {"builder": "tensorrt", "version": "10.98", "os": "Linux", "compute_capabilities": ["sm87"]}
+
+
+def no_gpu() -> str | None:
+    """Why nothing can be run on a GPU here, or None where it can."""
+    try:
+        gpu.first_gpu("this test")
+    except BackendUnavailable as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def nvidia(monkeypatch: pytest.MonkeyPatch) -> FakeNvidia:
+    fake = FakeNvidia()
+    fake.install(monkeypatch)
+    return fake
+
+
+def engine(folder: Path, batch: int | None = 1, target: dict[str, Any] | None = TARGET) -> Artifact:
+    (folder / "model.engine").write_bytes(b"no real plan")
+    manifest = Manifest(
+        variant="cifar-310k",
+        format="tensorrt",
+        precision="fp16",
+        weights=WeightsOrigin("shipped", "pretend", "0" * 64),
+        num_classes=CLASSES,
+        input=InputSpec("image", "uint8", "NHWC", SIDE, SIDE, batch),
+        preprocessing=Preprocessing(SIDE, SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        target=target,
+    )
+    return artifacts.write_manifest(folder, manifest)
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+# Really
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="there is a GPU here")
+@pytest.mark.parametrize("builder", gpu.TENSORRTS)
+def test_without_a_gpu_it_says_in_one_line_what_is_missing(tmp_path: Path, builder: str) -> None:
+    with pytest.raises(BackendUnavailable, match=r"needs an NVIDIA GPU and driver to run") as caught:
+        runtimes.load(engine(tmp_path, target=TARGET | {"builder": builder}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_is_no_device_for_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cuda"):
+        runtimes.load(engine(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("target", [None, {}, {"builder": "tvm"}, {"builder": ["tensorrt"]}])
+def test_an_engine_of_nobody_knows_which_builder_is_refused(tmp_path: Path, target: dict[str, Any] | None) -> None:
+    with pytest.raises(ArtifactError, match="names no builder"):
+        runtimes.load(engine(tmp_path, target=target))
+
+
+# On a pretend GPU
+
+
+def test_a_fixed_batch_is_replayed_as_one_cuda_graph(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    with runtimes.load(engine(tmp_path)) as model:
+        assert model.describe().notes == ("CUDA graph",)
+        assert model.describe().device == "Pretend GPU (sm86)"
+        before = nvidia.count("execute_async_v3")
+        results = [model.infer(pictures(1, seed)) for seed in range(3)]
+        assert nvidia.count("cudaGraphLaunch") == 3
+        assert nvidia.count("execute_async_v3") == before == 2  # TensorRT's set-up run, and the recording
+        nvidia.fail["cudaStreamSynchronize"] = 700  # results already handed out are the caller's, whatever follows
+    for seed, logits in enumerate(results):
+        np.testing.assert_allclose(logits, expected_logits(pictures(1, seed)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["capturable", "execute", "begin", "end", "instantiate"])
+def test_where_a_graph_is_refused_it_runs_without_and_says_so(tmp_path: Path, nvidia: FakeNvidia, how: str) -> None:
+    nvidia.capturable = how != "capturable"
+    nvidia.refuse_while_recording = how == "execute"
+    names = {"begin": "cudaStreamBeginCapture", "end": "cudaStreamEndCapture", "instantiate": "cudaGraphInstantiate"}
+    if how in names:
+        nvidia.fail[names[how]] = 900
+    with runtimes.load(engine(tmp_path)) as model:
+        assert model.describe().notes[0].startswith("no CUDA graph: ")
+        for seed in range(2):
+            np.testing.assert_allclose(model.infer(pictures(1, seed)), expected_logits(pictures(1, seed)), rtol=1e-6)
+    assert nvidia.count("cudaGraphLaunch") == 0
+    assert nvidia.alive == {}
+
+
+@pytest.mark.parametrize("sizes", [[1], [4], [3, 3, 1], [9], [8, 2]])
+def test_a_dynamic_batch_is_shaped_when_it_changes_and_split_when_too_large(
+    tmp_path: Path, nvidia: FakeNvidia, sizes: list[int]
+) -> None:
+    nvidia.batch = -1
+    with runtimes.load(engine(tmp_path, batch=None)) as model:
+        assert model.describe().notes == ("no CUDA graph: the batch is dynamic",)
+        for size in sizes:
+            np.testing.assert_allclose(model.infer(pictures(size)), expected_logits(pictures(size)), rtol=1e-6)
+    shapings = {(1,): 1, (4,): 1, (3, 3, 1): 2, (9,): 2, (8, 2): 2}
+    assert nvidia.count("set_input_shape") == shapings[tuple(sizes)]
+
+
+def test_threads_get_their_own_results(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    with runtimes.load(engine(tmp_path)) as model, ThreadPoolExecutor(8) as pool:
+        for seed, logits in enumerate(pool.map(lambda seed: model.infer(pictures(1, seed)), range(64))):
+            np.testing.assert_allclose(logits, expected_logits(pictures(1, seed)), rtol=1e-6)
+
+
+def test_close_frees_everything_once(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    model = runtimes.load(engine(tmp_path))
+    assert len(nvidia.alive) == 6  # a stream, two arrays on each side, a graph
+    model.close()
+    freed = len(nvidia.calls)
+    model.close()
+    assert nvidia.alive == {}
+    assert len(nvidia.calls) == freed
+    with pytest.raises(BackendError, match="closed"):
+        model.infer(pictures(1))
+
+
+def test_whichever_cuda_call_fails_while_opening_everything_is_freed(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    artifact = engine(tmp_path)
+    runtimes.load(artifact).close()
+    calls, outcomes = nvidia.calls.index("cudaGraphExecDestroy"), []
+    for nvidia.fail_at in range(calls):
+        nvidia.calls.clear()
+        nvidia.queue.clear()
+        try:
+            runtimes.load(artifact).close()
+            outcomes.append("opened")  # only the graph failed, or this call was not CUDA's
+        except BackendError as error:
+            outcomes.append(str(error))
+        assert nvidia.alive == {}, nvidia.calls
+    failures = [outcome for outcome in outcomes if outcome != "opened"]
+    assert all("something went wrong (error 700)" in failure for failure in failures)
+    assert len(failures) >= 9
+    assert len(outcomes) - len(failures) >= 3
+
+
+@pytest.mark.parametrize(
+    "refused", ["create_execution_context", "set_tensor_address", "set_input_shape", "execute_async_v3"]
+)
+def test_whatever_tensorrt_refuses_is_one_error_and_everything_is_freed(
+    tmp_path: Path, nvidia: FakeNvidia, refused: str
+) -> None:
+    nvidia.refuse.add(refused)
+    with pytest.raises(BackendError, match="TensorRT gave no reason"):
+        runtimes.load(engine(tmp_path))
+    assert nvidia.alive == {}
+
+
+def test_a_failure_while_running_is_an_error_and_the_next_run_works(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    nvidia.capturable = False
+    with runtimes.load(engine(tmp_path)) as model:
+        nvidia.refuse.add("execute_async_v3")
+        with pytest.raises(BackendError, match="refused the inference"):
+            model.infer(pictures(1))
+        nvidia.refuse.clear()
+        np.testing.assert_allclose(model.infer(pictures(1)), expected_logits(pictures(1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("built_for", "kind"), [("sm87", BackendUnavailable), ("sm86", BackendError)])
+def test_an_engine_for_another_machine_says_for_which_and_what_is_here(
+    tmp_path: Path, nvidia: FakeNvidia, built_for: str, kind: type[Exception]
+) -> None:
+    nvidia.refuse.add("deserialize_cuda_engine")
+    with pytest.raises(kind) as caught:
+        runtimes.load(engine(tmp_path, target=TARGET | {"compute_capabilities": [built_for]}))
+    parts = (
+        "tensorrt 10.98",
+        f"for {built_for}",
+        "tensorrt 10.99",
+        "Pretend GPU (sm86)",
+        "the plan is of another version",
+    )
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert nvidia.alive == {}
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 2}, {"classes": CLASSES + 1}])
+def test_an_engine_beside_anothers_manifest_is_refused_before_any_copy(
+    tmp_path: Path, nvidia: FakeNvidia, wrong: dict[str, int]
+) -> None:
+    vars(nvidia).update(wrong)
+    with pytest.raises(ArtifactError, match="which its manifest promises"):
+        runtimes.load(engine(tmp_path))
+    assert nvidia.count("cudaMemcpyAsync") == 0
+    assert nvidia.alive == {}
+
+
+def test_a_full_gpu_is_told_with_advice(tmp_path: Path, nvidia: FakeNvidia) -> None:
+    nvidia.fail["cudaMalloc"] = 2
+    with pytest.raises(BackendError, match=r"out of memory .*--batch"):
+        runtimes.load(engine(tmp_path))
+    assert nvidia.alive == {}
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"), [(0, "no NVIDIA driver"), (12040, "serves CUDA 12.4, .* wants 13.0"), (13000, "error 100")]
+)
+def test_a_missing_and_an_old_driver_and_a_missing_gpu_are_told_apart(
+    tmp_path: Path, nvidia: FakeNvidia, driver: int, message: str
+) -> None:
+    nvidia.device_count, nvidia.driver = 0, driver
+    with pytest.raises(BackendUnavailable, match=f"needs an NVIDIA GPU and driver to run; .*{message}"):
+        runtimes.load(engine(tmp_path))
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+class TestOnGpu:
+    """tests/runtimes/test_contract.py runs there too, over every precision."""
+
+    @pytest.fixture
+    def made(self, make_artifact: MakeArtifact) -> Artifact:
+        artifact = make_artifact("tensorrt", "fp16")
+        if artifact.manifest.measured["engine"].startswith("built, not run"):
+            pytest.skip(artifact.manifest.measured["engine"])
+        return artifact
+
+    def test_the_graph_computes_what_plain_enqueueing_computes(
+        self, made: Artifact, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = list(datasets.shipped("fashion-mnist", "evaluation").images[:100])
+        with runtimes.load(made) as model:
+            assert model.describe().notes == ("CUDA graph",)
+            replayed = model.infer_any(model.preprocess(images))
+            monkeypatch.setattr(model, "_graph", None)
+            np.testing.assert_array_equal(model.infer_any(model.preprocess(images)), replayed)
+
+    def test_an_engine_that_is_no_engine_is_one_error(self, made: Artifact, tmp_path: Path) -> None:
+        (tmp_path / "model.engine").write_bytes(made.model_file.read_bytes()[:1000])
+        broken = artifacts.write_manifest(tmp_path, dataclasses.replace(made.manifest))
+        with pytest.raises(BackendError, match="was built by"):
+            runtimes.load(broken)
