@@ -13,7 +13,7 @@ import runtimes
 from runtimes.loader import backend_class
 from simplenet import artifacts, cli, datasets, download, files, variants
 from simplenet.artifacts import Artifact
-from simplenet.errors import DownloadError, UsageError
+from simplenet.errors import DownloadError, UntrainedWarning, UsageError
 
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_VARIANT = "1.5m"
@@ -203,7 +203,7 @@ def load(arguments: argparse.Namespace, say: Say = say_on_stderr) -> runtimes.Ru
             variant = arguments.variant or _shipped_variant(arguments.weights) or DEFAULT_VARIANT
             source = ensure_artifact(variant, arguments.weights, *made_for)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", runtimes.RandomWeightsWarning)  # said below, in one line
+        warnings.simplefilter("ignore", UntrainedWarning)  # said below, in one line
         model = runtimes.load(
             source, arguments.backend, device=arguments.device, threads=arguments.threads, precision=arguments.precision
         )

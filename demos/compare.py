@@ -32,7 +32,14 @@ from demos.comparison import Comparison, Row, compare, steps
 from runtimes.base import physical_cores
 from simplenet import cli, pictures
 from simplenet.artifacts import Artifact
-from simplenet.errors import BackendUnavailable, DataError, SimpleNetError, UsageError
+from simplenet.errors import (
+    BackendUnavailable,
+    DataError,
+    SimpleNetError,
+    SimpleNetWarning,
+    UntrainedWarning,
+    UsageError,
+)
 
 PRECISIONS = {
     "torch": ("fp32", "bf16"),
@@ -159,7 +166,8 @@ def run(
             on_progress=lambda what, done: progress.update(task, description=what, advance=done),
         )
     if made[0].manifest.weights.source == "random":
-        warnings.warn(f"{variant} has random weights: its latency is true, its answers mean nothing", stacklevel=2)
+        message = f"{variant} has RANDOM weights, it is UNTRAINED: its latency is true, its answers mean nothing"
+        warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
 
 
@@ -175,7 +183,7 @@ def _pictures(
     )
     inputs, labels = found.all()
     for reason in found.unreadable:
-        warnings.warn(f"left out: {reason}", stacklevel=2)
+        warnings.warn(f"left out: {reason}", SimpleNetWarning, stacklevel=2)
     if labels is not None and labels.max() >= manifest.num_classes:
         raise DataError(
             f"{source} has more classes than the model's {manifest.num_classes}; name other pictures with --image"
@@ -191,7 +199,8 @@ def _frame(artifact: Artifact) -> np.typing.NDArray[np.uint8]:
 
 def _chosen(kind: str, text: str, choices: Sequence[str]) -> list[str]:
     if text == "all":
-        return list(choices)
+        known = [name for name in PRECISIONS if name in choices]  # the reference first
+        return [*known, *(name for name in choices if name not in known)]
     check = cli.choice(kind, choices)
     try:
         return [check(name.strip()) for name in text.split(",")]

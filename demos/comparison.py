@@ -186,7 +186,7 @@ def _judge(row: Row, logits: Logits, reference: Logits, labels: npt.NDArray[np.i
     if labels is not None:
         best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         row.top1_percent = float((best[:, 0] == labels).mean() * 100)
-        row.top5_percent = float((best == labels[:, None]).any(1).mean() * 100) if logits.shape[1] > 10 else None
+        row.top5_percent = float((best == labels[:, None]).any(1).mean() * 100) if logits.shape[1] > 5 else None
 
 
 def _row_json(row: Row, reference: Row | None) -> dict[str, Any]:

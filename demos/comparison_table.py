@@ -34,7 +34,8 @@ def _table(comparison: Comparison) -> Table:
     for row in comparison.rows:
         size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
         if row.timings is None or row.latency is None:
-            table.add_row(row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7, style="dim")
+            cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 6)
+            table.add_row(*cells, "not run, see below", style="dim")
             continue
         latency, end_to_end = row.latency, row.end_to_end
         speed_up = row.speed_up_over(comparison.reference) if comparison.reference else None
@@ -63,12 +64,14 @@ def _notes(comparison: Comparison) -> list[str]:
     reference = comparison.reference.name if comparison.reference else "nothing"
     known = "their true labels" if comparison.labelled else "no labels, so no top-1"
     notes = [
-        f"top-1, agrees: on {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
+        _machine(comparison),
+        f"top-1, agrees: {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
         f"agrees = same top-1 as {reference}.",
-        f"load: package import and model load in a fresh process. p50-p99: the model alone, batch as exported, "
-        f"{comparison.threads} threads, each backend alone in its own process, {comparison.rounds} rotated rounds.",
-        f"frame to top-5: p50 from a {comparison.frame} frame. speed-up: p50 of {reference} over p50 of the row, "
-        "median (lowest-highest) of the rounds.",
+        "load: package import and model load in a fresh process. first: the first inference after it.",
+        f"p50, p90, p99: the model alone, batch as exported, each backend alone in its own process, in "
+        f"{comparison.rounds} rotated rounds.",
+        f"frame to top-5: p50 from a {comparison.frame} frame, preprocessing and softmax included.",
+        f"speed-up: p50 of {reference} over p50 of the row, median (lowest-highest) of the rounds.",
     ]
     counts = {row.latency.n for row in comparison.rows if row.latency}
     if counts and min(counts) < SAMPLES_FOR_P99:
@@ -80,11 +83,22 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(
             f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and run again."
         )
+    rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
-        remarks = [row.reason] if row.reason else []
-        remarks += row.description.notes if row.description else ()
-        notes += [f"{row.name}: {remark}" for remark in remarks]
-    return notes
+        for remark in (*([row.reason] if row.reason else ()), *(row.description.notes if row.description else ())):
+            rows_by_remark.setdefault(remark, []).append(row.name)
+    return notes + [f"{', '.join(names)}: {remark}" for remark, names in rows_by_remark.items()]
+
+
+def _machine(comparison: Comparison) -> str:
+    """The processor, the threads, the system and every version: a number without them is no number."""
+    machine = comparison.machine
+    versions = {k: v for row in comparison.rows if row.description for k, v in row.description.versions.items()}
+    short = ", ".join(f"{package} {version.split('-')[0]}" for package, version in sorted(versions.items()))
+    return (
+        f"{machine.get('processor', 'unknown processor')}, {comparison.threads} threads; "
+        f"{machine.get('system', '')}; Python {machine.get('python', '')}; {short}."
+    )
 
 
 def _conclusion(comparison: Comparison, measured: list[Row]) -> str:

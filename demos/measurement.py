@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 import runtimes
 from runtimes import timing
-from simplenet.errors import BackendError, SimpleNetError
+from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
+from simplenet.preprocessing import normalise
 
 ANSWER_TIMEOUT_S = 600
 _UNCOUNTED_CALLS = 5
@@ -81,7 +82,7 @@ class Session:
 
     def use(self, pictures: npt.NDArray[np.uint8]) -> None:
         """Takes model-sized uint8 [N, S, S, 3] pictures as what `time` runs on, one batch after another."""
-        prepared = self._runtime.preprocess(list(pictures)) if self._is_float else pictures
+        prepared = self._model_inputs(pictures)
         size = self._runtime.manifest.input.batch or 1
         count = max(1, len(prepared) // size)
         self._batches = [
@@ -112,7 +113,7 @@ class Session:
         parts = []
         for start in range(0, len(pictures), 64):
             part = pictures[start : start + 64]
-            parts.append(self._runtime.infer_any(self._runtime.preprocess(list(part)) if self._is_float else part))
+            parts.append(self._runtime.infer_any(self._model_inputs(part)))
         return np.concatenate(parts)
 
     def peak_memory_mb(self) -> float | None:
@@ -124,9 +125,10 @@ class Session:
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return kilobytes / (1024 if os.uname().sysname != "Darwin" else 1024 * 1024)
 
-    @property
-    def _is_float(self) -> bool:
-        return self._runtime.manifest.input.dtype != "uint8"
+    def _model_inputs(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Model-sized uint8 pictures as this artifact takes them."""
+        manifest = self._runtime.manifest
+        return pictures if manifest.input.dtype == "uint8" else normalise(pictures, manifest.preprocessing)
 
     def _next(self) -> None:
         self._turn += 1
@@ -136,7 +138,7 @@ class Session:
 def _serve(connection: Connection, contestant: Contestant) -> None:
     """A worker's main loop: one request, one answer; an exception is an answer too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    warnings.simplefilter("ignore", runtimes.RandomWeightsWarning)  # the parent says it once
+    warnings.simplefilter("ignore", UntrainedWarning)  # the parent says it once
     session: Session | None = None
     while True:
         try:

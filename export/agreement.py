@@ -14,7 +14,7 @@ from export import calibration
 from export.calibration import Samples
 from simplenet import preprocessing
 from simplenet.artifacts import Artifact
-from simplenet.errors import AgreementError
+from simplenet.errors import AgreementError, UntrainedWarning
 from simplenet.preprocessing import Float32Array
 from simplenet.weights import LoadedWeights
 
@@ -46,7 +46,7 @@ def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop:
     torch_threads = torch.get_num_threads()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", runtimes.RandomWeightsWarning)  # said when the weights were chosen
+            warnings.simplefilter("ignore", UntrainedWarning)  # said when the weights were chosen
             # One thread: small models are as quick, and threads that spin for a core are ruinous on a busy machine.
             runtime = runtimes.load(artifact, threads=1)
         with runtime:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import checkpoints, datasets, pictures, preprocessing
+from simplenet import checkpoints, datasets, images, pictures, preprocessing
 from simplenet.errors import DataError
 from simplenet.pictures import SYNTHETIC, Pictures
 from simplenet.preprocessing import UInt8Array
@@ -101,7 +101,14 @@ def _labels_of(name: str) -> tuple[str, ...] | None:
 
 def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures:
     card, limit = loaded.card, SYNTHETIC_PICTURES if source == SYNTHETIC else None
-    found = pictures.load(source, split, card.preprocessing, labels=card.labels, class_ids=card.class_ids, limit=limit)
+    classes = {"labels": card.labels, "class_ids": card.class_ids}
+    try:
+        found = pictures.load(source, split, card.preprocessing, **classes, limit=limit)
+    except DataError:
+        if not Path(source).is_dir():
+            raise
+        # Its folders are not the model's classes: pictures to calibrate with all the same, if there are any.
+        found = Pictures(source, images.find_images(source), None, card.preprocessing)
     if source in datasets.shipped_names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
     return found

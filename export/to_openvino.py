@@ -25,6 +25,7 @@ from export.request import Options, Request
 from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
+from simplenet.errors import ArtifactError, one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +62,14 @@ def _build(source: Source, model_file: Path) -> Built:
 
     def save(embedded: str) -> None:
         model.set_rt_info(embedded, METADATA_KEY)
-        openvino.save_model(model, str(model_file), compress_to_fp16=precision == "fp16")
+        try:
+            openvino.save_model(model, str(model_file), compress_to_fp16=precision == "fp16")
+            openvino.Core().read_model(model_file)  # where the disk is full, not every kind of write raises
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"OpenVINO cannot write {source.request.artifacts} ({one_line(error)}); is the disk full? "
+                "What was there is untouched"
+            ) from error
 
     return Built(save, openvino_int8.METHOD if precision == "int8" else None)
 

@@ -10,6 +10,7 @@ Batch norms are folded and convolution weights lie channels last, as the picture
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -58,10 +59,12 @@ def _build(source: Source, model_file: Path) -> Built:
             node.meta.pop(name, None)
 
     def save(embedded: str) -> None:
+        archive = io.BytesIO()  # not straight to the file: PyTorch's writer aborts the process where the disk is full
         with warnings.catch_warnings():
             # Said of views of a larger tensor, which these contiguous channels-last weights are mistaken for.
             warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
-            torch.export.save(program, model_file, extra_files={METADATA_KEY: embedded})
+            torch.export.save(program, archive, extra_files={METADATA_KEY: embedded})
+        model_file.write_bytes(archive.getbuffer())
 
     return Built(save)
 

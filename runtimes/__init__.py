@@ -1,13 +1,12 @@
 """One small interface to every backend: `runtimes.load(artifact).infer(batch)`. Imports no vendor package."""
 
-from runtimes.base import Description, Options, Prediction, RandomWeightsWarning, Runtime, softmax, top_k
+from runtimes.base import Description, Options, Prediction, Runtime, softmax, top_k
 from runtimes.loader import load, names
 
 __all__ = [
     "Description",
     "Options",
     "Prediction",
-    "RandomWeightsWarning",
     "Runtime",
     "load",
     "names",

@@ -18,14 +18,18 @@ import numpy.typing as npt
 
 from simplenet import preprocessing
 from simplenet.artifacts import Artifact
-from simplenet.errors import BackendError, BackendUnavailable, InputError, SimpleNetError, UsageError, one_line
+from simplenet.errors import (
+    BackendError,
+    BackendUnavailable,
+    InputError,
+    SimpleNetError,
+    UntrainedWarning,
+    UsageError,
+    one_line,
+)
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
-
-
-class RandomWeightsWarning(UserWarning):
-    """The model was never trained: its latency means something, its answers mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Runtime(abc.ABC):
         if manifest.weights.source == "random":
             warnings.warn(
                 f"{artifact.model_file} has random weights: time it, but do not believe its answers",
-                RandomWeightsWarning,
+                UntrainedWarning,
                 stacklevel=3,
             )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from simplenet import files, variants
 from simplenet import model as models
@@ -36,11 +36,8 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCa
         SimpleNetError: the place cannot be written, or the disk is full; an old file is intact.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    with files.replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_CARD_KEY: card.to_json()})
-        except Exception as error:  # safetensors has its own kind for a full disk
-            raise SimpleNetError(f"cannot write {path}: {one_line(error)}; what was there is untouched") from error
+    with files.replacing(path) as temporary:  # safetensors' own writing would make a file that only its owner can read
+        temporary.write_bytes(serialise(tensors, {_CARD_KEY: card.to_json()}))
 
 
 def read(path: Path) -> tuple[Tensors, ModelCard | None]:

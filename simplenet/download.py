@@ -96,9 +96,8 @@ def _fetch(url: str, part: Path, target: Path, expected: str, limits: Limits) ->
     """Raises GetError, OSError, WeightsError."""
     complete = part.is_file() and files.sha256(part).startswith(expected)  # killed just before the renaming
     if not complete:
-        resumed = part.is_file() and part.stat().st_size > 0
-        _download(url, part, limits)
-        if resumed and not files.sha256(part).startswith(expected):  # its first half may be of another file
+        pieced = _download(url, part, limits)
+        if pieced and not files.sha256(part).startswith(expected):  # the pieces may be of different files
             part.unlink()
             _download(url, part, limits)
     return _verified(part, target, expected)
@@ -125,23 +124,26 @@ def _rejected(target: Path) -> Path:
     return target.with_name(target.name + ".rejected")
 
 
-def _download(url: str, part: Path, limits: Limits) -> None:
-    """Completes `part`, in several attempts if need be. Raises GetError, OSError."""
-    for attempt in range(limits.attempts):
-        if attempt:
-            time.sleep(limits.pause_s * 2 ** (attempt - 1))
+def _download(url: str, part: Path, limits: Limits) -> bool:
+    """Completes `part`; returns whether several answers went into it. Raises GetError, OSError."""
+    pieced = part.is_file() and part.stat().st_size > 0
+    failures = 0
+    while True:
         try:
             _receive(url, part, limits)
-            return
+            return pieced
         except TemporaryError as error:
             if isinstance(error, RangeRefusedError):
                 part.unlink(missing_ok=True)
-            if attempt + 1 == limits.attempts:
+            failures += 1
+            if failures == limits.attempts:
                 raise
         except OSError as error:
             if error.errno in _DISK_FULL:
                 part.unlink(missing_ok=True)
             raise
+        pieced = True
+        time.sleep(limits.pause_s * 2 ** (failures - 1))
 
 
 def _receive(url: str, part: Path, limits: Limits) -> None:

@@ -19,6 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import runtimes
 from simplenet import pictures, preprocessing
 from simplenet.artifacts import Artifact
+from simplenet.errors import UntrainedWarning
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def runtime(
     request: pytest.FixtureRequest, make_imagenet_artifact: Callable[[str, str], Artifact]
 ) -> Iterator[runtimes.Runtime]:
     backend, format, precision = request.param
-    with pytest.warns(runtimes.RandomWeightsWarning):
+    with pytest.warns(UntrainedWarning):
         loaded = runtimes.load(make_imagenet_artifact(format, precision), backend)
     with loaded:
         yield loaded

@@ -13,7 +13,7 @@ import pytest
 
 import runtimes
 from simplenet import artifacts
-from simplenet.errors import ArtifactError, BackendUnavailable, UsageError
+from simplenet.errors import ArtifactError, BackendUnavailable, UntrainedWarning, UsageError
 from tests.conftest import MakeArtifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,5 +136,5 @@ def test_random_weights_are_announced(make_artifact: MakeArtifact, tmp_path: Pat
     (folder / "manifest.json").unlink()
     random = dataclasses.replace(artifact.manifest, weights=artifacts.WeightsOrigin("random", "random", "0" * 64))
     artifacts.write_manifest(folder, random)
-    with pytest.warns(runtimes.RandomWeightsWarning, match="random weights"):
+    with pytest.warns(UntrainedWarning, match="random weights"):
         runtimes.load(folder).close()

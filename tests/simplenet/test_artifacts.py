@@ -82,7 +82,9 @@ def test_the_input_shape_of_the_classic_input() -> None:
 
 @pytest.mark.parametrize(("weights", "expected"), [("pretrained", "1.5m"), ("random", "1.5m-random")])
 def test_folders(weights: str, expected: str) -> None:
-    assert artifacts.folder_for("artifacts", "1.5m", weights, "onnx", "fp32") == Path("artifacts", expected, "onnx-fp32")
+    assert artifacts.folder_for("artifacts", "1.5m", weights, "onnx", "fp32") == Path(
+        "artifacts", expected, "onnx-fp32"
+    )
 
 
 def test_missing(tmp_path: Path, folder: Path) -> None:
@@ -269,7 +271,11 @@ with artifacts.publishing(sys.argv[1]) as fresh:
 def test_a_killed_export_leaves_the_old_artifact(folder: Path, ending: signal.Signals) -> None:
     before = artifacts.read(folder)
     with subprocess.Popen(
-        [sys.executable, "-c", EXPORT, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", EXPORT, str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as export:
         assert export.stdout is not None
         assert export.stdout.readline() == "started\n"

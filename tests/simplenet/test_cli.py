@@ -15,7 +15,7 @@ from simplenet import cli, variants
 
 ROOT = Path(__file__).parents[2]
 
-SCRIPT = '''
+SCRIPT = """
 import sys, time, warnings
 from simplenet import cli, errors
 
@@ -24,7 +24,7 @@ def main():
     return 0
 
 cli.run(main)
-'''
+"""
 
 
 def run(body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,12 @@ def run(body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE) -> s
         ("raise errors.DataError('a\\nb\\x1b[2J\\udcff')", 1, "", "error: a b\ufffd[2J\ufffd\n"),
         ("raise KeyboardInterrupt", 130, "", "interrupted; nothing half-written was kept\n"),
         ("warnings.warn('odd', errors.UntrainedWarning)", 0, "", "warning: odd\n"),
-        ("raise OSError(28, 'No space left on device', '/a')", 1, "", "error: No space left on device: /a; free some space\n"),
+        (
+            "raise OSError(28, 'No space left on device', '/a')",
+            1,
+            "",
+            "error: No space left on device: /a; free some space\n",
+        ),
     ],
 )
 def test_exit_codes_and_lines(body: str, code: int, output: str, errors: str) -> None:
@@ -112,7 +117,13 @@ FLAGS = (
 def test_shared_flags() -> None:
     done = run(FLAGS)
     assert done.stderr == ""
-    for expected in ("'variant': '1.5m'", "'weights': 'auto'", "'precision': 'fp32'", "'threads': None", "'json': False"):
+    for expected in (
+        "'variant': '1.5m'",
+        "'weights': 'auto'",
+        "'precision': 'fp32'",
+        "'threads': None",
+        "'json': False",
+    ):
         assert expected in done.stdout
     assert "'variant': '5.7m-m1'" in run(FLAGS, "--variant", "simplenetv1_5m_m1").stdout
 
@@ -128,7 +139,10 @@ def test_help_shows_the_docstring() -> None:
     ("arguments", "message"),
     [
         (("--variant", "1.5"), "unknown variant '1.5', did you mean '1.5m'?; choose from: 1.5m,"),
-        (("--precision", "fp61"), "unknown precision 'fp61', did you mean 'fp16'?; choose from: fp32, fp16, bf16, int8"),
+        (
+            ("--precision", "fp61"),
+            "unknown precision 'fp61', did you mean 'fp16'?; choose from: fp32, fp16, bf16, int8",
+        ),
         (("--threads", "0"), "'0' is not a whole number from 1 to 1024"),
         (("--threads", "2.5"), "'2.5' is not a whole number"),
         (("--vari", "1.5m"), "unrecognized arguments: --vari"),

@@ -299,7 +299,6 @@ def test_another_file_than_the_name_says(server: Server, target: Path, monkeypat
         ("http://127.0.0.1.example.invalid/x", "without https"),
         ("http://user:secret@127.0.0.1/x", "with a user name or password"),
         ("http://[::1/x", "not valid"),
-        ("//", "only http and https|not valid|without https"),
     ],
 )
 def test_redirects_to_unsafe_places_are_refused(server: Server, target: Path, location: str, reason: str) -> None:
@@ -325,7 +324,9 @@ def test_redirects_without_end(server: Server, target: Path) -> None:
     assert len(server.requests) == 6
 
 
-@pytest.mark.parametrize("url", ["file:///tmp/", "ftp://host/", "host/folder", "https://", "https://me:secret@host/", "http://a:b/"])
+@pytest.mark.parametrize(
+    "url", ["file:///tmp/", "ftp://host/", "host/folder", "https://", "https://me:secret@host/", "http://a:b/"]
+)
 def test_a_mirror_that_is_no_address(cache: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("SIMPLENET_WEIGHTS_URL", url)
     with pytest.raises(UsageError, match="SIMPLENET_WEIGHTS_URL: ") as caught:
@@ -430,7 +431,9 @@ def test_the_disk_fills_up(server: Server, target: Path) -> None:
     process = fetching("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))")
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert errors == f"error: cannot keep weights at {target} (File too large); name another folder: SIMPLENET_CACHE=DIR\n"
+    assert (
+        errors == f"error: cannot keep weights at {target} (File too large); name another folder: SIMPLENET_CACHE=DIR\n"
+    )
     assert [path.name for path in target.parent.iterdir()] == [f"{target.name}.lock"]
 
 

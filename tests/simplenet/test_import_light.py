@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIGHT = [
     "errors", "variants", "preprocessing", "fast_resize", "model_card", "manifest", "strict_json", "files", "artifacts",
-    "cli", "labels", "images", "datasets", "download", "http_get",
+    "cli", "labels", "images", "pictures", "datasets", "download", "http_get",
 ]  # fmt: skip
 HEAVY = [
     "torch", "torchvision", "safetensors", "PIL", "cykooz_resizer", "cv2", "rich", "onnx", "onnxruntime", "onnxscript",
@@ -30,11 +30,13 @@ for name in {modules}:
 @pytest.mark.parametrize("modules", [LIGHT, *([name] for name in LIGHT[:3])], ids=["all", *LIGHT[:3]])
 def test_it_imports_without_torch_or_any_vendor_package(modules: list[str]) -> None:
     code = CODE.format(heavy=HEAVY, modules=modules)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_only_the_torch_modules_are_left_out_of_it() -> None:
     """A new file in simplenet/ belongs on the list above, or here."""
     files = {path.stem for path in (ROOT / "simplenet").glob("*.py")} - {"__init__"}
-    assert files - set(LIGHT) <= {"model", "weights", "checkpoints", "pictures"}
+    assert files - set(LIGHT) <= {"model", "weights", "checkpoints"}

@@ -31,7 +31,9 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(num_classes=st.integers(1, 300), in_channels=st.integers(1, 5), batch=st.integers(1, 3), size=st.integers(16, 70))
+@given(
+    num_classes=st.integers(1, 300), in_channels=st.integers(1, 5), batch=st.integers(1, 3), size=st.integers(16, 70)
+)
 def test_any_number_of_classes_channels_images_and_pixels(
     num_classes: int, in_channels: int, batch: int, size: int
 ) -> None:

@@ -109,7 +109,9 @@ def test_a_shift_of_half_a_pixel_would_show() -> None:
     assert np.abs(shifted - slow).mean() > 2 * MOST_MEAN_DIFFERENCE
 
 
-@pytest.mark.parametrize(("configuration", "size"), [(CIFAR10_PREPROCESSING, 32), (IMAGENET_PREPROCESSING, 256), (GREY28, 28)])
+@pytest.mark.parametrize(
+    ("configuration", "size"), [(CIFAR10_PREPROCESSING, 32), (IMAGENET_PREPROCESSING, 256), (GREY28, 28)]
+)
 def test_where_the_size_matches_no_pixel_changes(configuration: Preprocessing, size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     edge, padding = (size - configuration.crop_size) // 2, configuration.padding

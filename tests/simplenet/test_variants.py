@@ -54,9 +54,7 @@ def create(name: str) -> model.SimpleNet:
 
 
 def convolutions(name: str) -> dict[int, nn.Conv2d]:
-    return {
-        position: module for position, module in enumerate(create(name).features) if isinstance(module, nn.Conv2d)
-    }
+    return {position: module for position, module in enumerate(create(name).features) if isinstance(module, nn.Conv2d)}
 
 
 def test_all_twelve_are_there() -> None:
@@ -107,7 +105,11 @@ def test_stride_modes() -> None:
 
 def test_the_chain_of_cifar_310k() -> None:
     kinds = [type(module).__name__ for module in create("cifar-310k").features]
-    full, bare, pool = ["Conv2d", "BatchNorm2d", "ReLU", "Dropout2d"], ["Conv2d", "BatchNorm2d", "ReLU"], ["MaxPool2d", "Dropout2d"]
+    full, bare, pool = (
+        ["Conv2d", "BatchNorm2d", "ReLU", "Dropout2d"],
+        ["Conv2d", "BatchNorm2d", "ReLU"],
+        ["MaxPool2d", "Dropout2d"],
+    )
     expected = [*full * 3, *bare, *pool, *full * 2, *bare, *pool, *full, *bare, *pool, *full * 2, *bare, *pool, *bare]
     assert kinds == expected
 
@@ -116,7 +118,9 @@ def test_kernels_and_batch_norm() -> None:
     network = create("1.5m")
     kernels = [convolution.kernel_size[0] for convolution in convolutions("1.5m").values()]
     assert kernels == [3] * 10 + [1, 1, 3]
-    assert all(convolution.padding == (convolution.kernel_size[0] // 2,) * 2 for convolution in convolutions("1.5m").values())
+    assert all(
+        convolution.padding == (convolution.kernel_size[0] // 2,) * 2 for convolution in convolutions("1.5m").values()
+    )
     assert all(convolution.bias is not None for convolution in convolutions("1.5m").values())
     norms = [module for module in network.features if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.05)}

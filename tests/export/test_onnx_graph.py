@@ -1,0 +1,149 @@
+"""The ONNX graph that everything but PyTorch starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from torch import nn
+
+from export import onnx_graph
+from simplenet import model, pictures, preprocessing, variants
+from simplenet.artifacts import InputSpec
+from simplenet.model import SimpleNet
+
+LARGE = {name for name, variant in variants.VARIANTS.items() if variant.parameters > 3_000_000}
+SMALL = "cifar-310k"
+
+
+def lived_in(variant: str) -> SimpleNet:
+    """Random weights whose batch norms do something: fresh ones would fold into nothing."""
+    network = model.create(variant)
+    random = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.running_mean.shape if module.running_mean is not None else ()
+            module.running_mean = torch.rand(size, generator=random) * 0.2 - 0.1
+            module.running_var = torch.rand(size, generator=random) + 0.5
+            module.weight.data = torch.rand(size, generator=random) + 0.5
+            module.bias.data = torch.rand(size, generator=random) * 0.2 - 0.1
+    return network.eval()
+
+
+def spec(variant: str, dtype: str = "uint8", batch: int | None = 1) -> InputSpec:
+    size = variants.get(variant).preprocessing.input_size
+    return InputSpec("image", dtype, "NHWC" if dtype == "uint8" else "NCHW", size, size, batch)
+
+
+def graph_of(variant: str, dtype: str = "uint8", batch: int | None = 1, half: bool = False) -> Any:
+    config = variants.get(variant).preprocessing
+    return onnx_graph.build(lived_in(variant), config, spec(variant, dtype, batch), half)
+
+
+def run(graph: Any, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits: npt.NDArray[np.float32] = session.run(["logits"], {"image": inputs})[0]
+    return logits
+
+
+def images_and_logits(variant: str, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Model inputs and what the original PyTorch network says of them."""
+    config = variants.get(variant).preprocessing
+    images, _ = pictures.load("synthetic", "evaluation", config, limit=count).all()
+    with torch.inference_mode():
+        return images, lived_in(variant)(torch.from_numpy(preprocessing.normalise(images, config))).numpy()
+
+
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    return graph_of(SMALL)
+
+
+@pytest.mark.parametrize("name", [pytest.param(v, marks=[pytest.mark.slow] * (v in LARGE)) for v in variants.VARIANTS])
+def test_every_variant_agrees_with_pytorch(name: str) -> None:
+    images, expected = images_and_logits(name, 2)
+    graph = graph_of(name, batch=2)
+    logits = run(graph, images)
+    assert logits.dtype == np.float32
+    assert cosine(logits, expected) > 0.99999
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    operators = Counter(node.op_type for node in graph.graph.node)
+    assert set(operators) <= {"Transpose", "Cast", "Mul", "Add", "Conv", "Relu", "MaxPool", "ReduceMax", "Gemm"}
+    assert operators["Conv"] == operators["Relu"] > 10
+
+
+def test_its_input_and_output_are_what_the_manifest_will_say(small: Any) -> None:
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    (image,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", [1, 32, 32, 3])
+    assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", [1, 10])
+    assert [(opset.domain, opset.version) for opset in small.opset_import] == [("", 18)]
+    assert small.ir_version <= 10  # what ONNX Runtime 1.20 reads
+
+
+def test_openvino_opens_it_and_says_the_same(small: Any) -> None:
+    images, expected = images_and_logits(SMALL, 1)
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(small.SerializeToString(), b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    assert cosine(compiled([images])["logits"], expected) > 0.99999
+
+
+def test_the_same_weights_give_the_same_bytes(small: Any) -> None:
+    assert graph_of(SMALL).SerializeToString() == small.SerializeToString()
+
+
+def test_a_normalised_float_input_gives_the_same_logits_as_the_picture(small: Any) -> None:
+    images, _ = images_and_logits(SMALL, 1)
+    graph = graph_of(SMALL, "float32")
+    assert not {"Transpose", "Cast", "Mul"} & {node.op_type for node in graph.graph.node}
+    normalised = preprocessing.normalise(images, variants.get(SMALL).preprocessing)
+    np.testing.assert_allclose(run(graph, normalised), run(small, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(None, (1, 5)), (8, (8,))])
+def test_batches(batch: int | None, sizes: tuple[int, ...]) -> None:
+    graph = graph_of(SMALL, batch=batch)
+    for size in sizes:
+        images, expected = images_and_logits(SMALL, size)
+        assert cosine(run(graph, images), expected) > 0.99999
+    if batch is not None:
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+            run(graph, images[:1])
+
+
+def test_half_precision_is_in_the_graph_and_normalisation_is_not(small: Any) -> None:
+    graph = graph_of(SMALL, half=True)
+    types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    weights = [types[name] for node in graph.graph.node if node.op_type in ("Conv", "Gemm") for name in node.input[1:]]
+    assert set(weights) == {onnx.TensorProto.FLOAT16}
+    assert {types[n.input[1]] for n in graph.graph.node if n.op_type in ("Mul", "Add")} == {onnx.TensorProto.FLOAT}
+    images, expected = images_and_logits(SMALL, 1)
+    assert run(graph, images).dtype == np.float32
+    assert cosine(run(graph, images), expected) > 0.999
+    assert graph.ByteSize() < 0.55 * small.ByteSize()
+
+
+def test_the_network_itself_is_left_alone() -> None:
+    network = lived_in(SMALL)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    onnx_graph.build(network, variants.get(SMALL).preprocessing, spec(SMALL), half=True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_no_path_of_this_machine_is_in_it(small: Any) -> None:
+    assert str(Path.cwd()).encode() not in small.SerializeToString()
