@@ -81,7 +81,7 @@ def folder_for(
 ) -> Path:
     """artifacts/<variant>[-<weights>]/<format>-<precision>; official weights have no suffix.
 
-    What differs from the default input (uint8, batch 1) is in the name too: onnx-fp32-float32-batch8, onnx-fp32-dynamic.
+    What differs from the default input (uint8, batch 1) is in the name too: onnx-fp32-float32-batch8, ...-dynamic.
     """
     name = f"{format}-{precision}"
     if input_dtype != "uint8":
@@ -145,7 +145,7 @@ def publishing(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     try:
-        if folder.exists() and not folder.is_dir():
+        if folder.is_file():
             raise ArtifactError(f"cannot write {folder}: a file is in its place; move it, or name another --artifacts")
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)

@@ -6,24 +6,13 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-
-# cykooz-resizer works in the memory of Pillow's images: only with those versions whose layout it is known to read.
-_PILLOW_VERSIONS = ("11", "12", "13")
-_KEPT_PIXELS = 1 << 22
-# Memory is kept between calls, for each thread its own: on a 640x480 frame, taking fresh pages from the operating
-# system and giving them back costs three times as much as the resize itself.
-_kept = threading.local()
 
 
 def available() -> bool:
@@ -50,22 +39,16 @@ def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
     left, top, right, bottom = box
     columns, rows = _needed(left, right, size, image.shape[1]), _needed(top, bottom, size, image.shape[0])
     part = image[rows, columns]
-    if not image.flags.c_contiguous:
-        image = part = np.ascontiguousarray(part)
-    source = _canvas("source", part.shape[1], part.shape[0])
-    # The part's bytes lie in the whole picture's rows: Pillow unpacks them from there, row by row.
-    start = (part.__array_interface__["data"][0] - image.__array_interface__["data"][0]) if part is not image else 0
-    stop = start + image.strides[0] * (part.shape[0] - 1) + part.shape[1] * 3
-    source.frombytes(memoryview(image.reshape(-1))[start:stop], "raw", "RGB", image.strides[0], 1)  # type: ignore[arg-type]
-    target = _canvas("target", size, size)
-    left, top = left - columns.start, top - rows.start
-    width, height = min(right - columns.start, part.shape[1]) - left, min(bottom - rows.start, part.shape[0]) - top
+    height, width = part.shape[:2]
+    left, top, right, bottom = left - columns.start, top - rows.start, right - columns.start, bottom - rows.start
+    source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, part.tobytes())
+    target = cykooz.ImageData(size, size, cykooz.PixelType.U8x3)
     options = cykooz.ResizeOptions(
         cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),  # Pillow's bicubic under its own name
-        crop_box=cykooz.CropBox(left, top, width, height),
+        crop_box=cykooz.CropBox(left, top, min(right, width) - left, min(bottom, height) - top),
     )
-    cykooz.Resizer().resize_pil(source, target, options)
-    return np.array(target)
+    cykooz.Resizer().resize(source, target, options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3).copy()
 
 
 def _needed(start: float, stop: float, size: int, limit: int) -> slice:
@@ -74,23 +57,11 @@ def _needed(start: float, stop: float, size: int, limit: int) -> slice:
     return slice(max(0, math.floor(start - reach)), min(limit, math.ceil(stop + reach)))
 
 
-def _canvas(name: str, width: int, height: int) -> Image.Image:
-    """An RGB image with any content, the same as last time in this thread if that had this size."""
-    from PIL import Image
-
-    canvas: Image.Image | None = getattr(_kept, name, None)
-    if canvas is None or canvas.size != (width, height):
-        canvas = Image.new("RGB", (width, height))
-        setattr(_kept, name, canvas if width * height <= _KEPT_PIXELS else None)
-    return canvas
-
-
 @functools.lru_cache(maxsize=1)
 def _cykooz() -> Any:
-    """The module, or None where it cannot be used."""
+    """The module, or None where it has no wheel."""
     try:
         import cykooz_resizer
-        import PIL
     except ImportError:
         return None
-    return cykooz_resizer if PIL.__version__.split(".")[0] in _PILLOW_VERSIONS else None
+    return cykooz_resizer

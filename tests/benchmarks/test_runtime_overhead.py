@@ -17,7 +17,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import runtimes
-from simplenet import pictures, preprocessing
+from simplenet import fast_resize, pictures, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import UntrainedWarning
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
@@ -117,7 +117,7 @@ def test_preprocessing_a_frame(
     benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray[Any, Any], how: str
 ) -> None:
     if how == "Pillow-one-step":
-        monkeypatch.setattr(preprocessing, "_cykooz", lambda: None)
+        monkeypatch.setattr(fast_resize, "available", lambda: False)
     step = preprocessing.reference if how == "Pillow-reference" else preprocessing.to_model_input
     measure(benchmark, lambda: step(frame, IMAGENET_PREPROCESSING), "640x480 to 224")
 

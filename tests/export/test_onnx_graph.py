@@ -20,7 +20,6 @@ from simplenet import model, pictures, preprocessing, variants
 from simplenet.artifacts import InputSpec
 from simplenet.model import SimpleNet
 
-LARGE = {name for name, variant in variants.VARIANTS.items() if variant.parameters > 3_000_000}
 SMALL = "cifar-310k"
 
 
@@ -72,7 +71,7 @@ def small() -> Any:
     return graph_of(SMALL)
 
 
-@pytest.mark.parametrize("name", [pytest.param(v, marks=[pytest.mark.slow] * (v in LARGE)) for v in variants.VARIANTS])
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_every_variant_agrees_with_pytorch(name: str) -> None:
     images, expected = images_and_logits(name, 2)
     graph = graph_of(name, batch=2)

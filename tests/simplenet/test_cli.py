@@ -109,8 +109,8 @@ def test_ctrl_c() -> None:
 
 
 FLAGS = (
-    "p = cli.parser('Does it.\\n\\nTry:\\n  this --now 100 %'); cli.add_variant(p); cli.add_weights(p); cli.add_precision(p); "
-    "cli.add_artifacts(p); cli.add_threads(p); cli.add_json(p); print(vars(p.parse_args()))"
+    "p = cli.parser('Does it.\\n\\nTry:\\n  this --now 100 %'); cli.add_variant(p); cli.add_weights(p); "
+    "cli.add_precision(p); cli.add_artifacts(p); cli.add_threads(p); cli.add_json(p); print(vars(p.parse_args()))"
 )
 
 

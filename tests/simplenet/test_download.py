@@ -100,8 +100,8 @@ def silent(handler: Handler) -> None:
     time.sleep(2)
 
 
-def status(code: int, **headers: str) -> Answer:
-    return lambda handler: handler.send(code, **headers)
+def status(code: int, location: str | None = None) -> Answer:
+    return lambda handler: handler.send(code) if location is None else handler.send(code, Location=location)
 
 
 def other_range(handler: Handler) -> None:
@@ -302,7 +302,7 @@ def test_another_file_than_the_name_says(server: Server, target: Path, monkeypat
     ],
 )
 def test_redirects_to_unsafe_places_are_refused(server: Server, target: Path, location: str, reason: str) -> None:
-    server.answers = [status(302, Location=location)]
+    server.answers = [status(302, location)]
     with pytest.raises(DownloadError, match=reason) as caught:
         download.fetch_official(VARIANT, FAST)
     assert "secret" not in str(caught.value)
@@ -311,14 +311,14 @@ def test_redirects_to_unsafe_places_are_refused(server: Server, target: Path, lo
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_redirects_on_this_machine_are_followed(server: Server, target: Path, code: int) -> None:
-    server.answers = [status(code, Location="/elsewhere"), status(code, Location=f"{server.url}there"), whole]
+    server.answers = [status(code, "/elsewhere"), status(code, f"{server.url}there"), whole]
     download.fetch_official(VARIANT, FAST)
     assert [path for path, _ in server.requests] == [f"/{target.name}", "/elsewhere", "/there"]
     assert target.read_bytes() == CONTENT
 
 
 def test_redirects_without_end(server: Server, target: Path) -> None:
-    server.answers = [status(302, Location="/again")]
+    server.answers = [status(302, "/again")]
     with pytest.raises(DownloadError, match="more than 5 redirects"):
         download.fetch_official(VARIANT, FAST)
     assert len(server.requests) == 6
@@ -342,7 +342,7 @@ def test_no_network(cache: Path, target: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DownloadError, match=r"Connection refused\); put the file at .*, or type --weights random"):
         download.fetch_official(VARIANT, FAST)
     monkeypatch.setenv("SIMPLENET_WEIGHTS_URL", "https://nowhere.invalid/")
-    with pytest.raises(DownloadError, match="cannot download https://nowhere.invalid/"):
+    with pytest.raises(DownloadError, match=r"cannot download https://nowhere\.invalid/"):
         download.fetch_official(VARIANT, FAST)
 
 

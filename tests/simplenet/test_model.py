@@ -47,7 +47,7 @@ def test_it_comes_in_eval_mode_and_dropout_works_in_training() -> None:
     network = model.create("cifar-310k", dropout=0.5)
     assert not network.training
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout2d)} == {0.5}
-    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(network(images), network(images))
         network.train()

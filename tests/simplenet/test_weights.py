@@ -129,7 +129,7 @@ def test_an_unknown_name(shipped: Path, name: str, hint: str) -> None:
 
 
 def test_an_unknown_variant() -> None:
-    with pytest.raises(UsageError, match="did you mean '1.5m'"):
+    with pytest.raises(UsageError, match=r"did you mean '1\.5m'"):
         weights.load("1.5", "random")
 
 
@@ -408,7 +408,7 @@ def test_cards_that_do_not_fit(tmp_path: Path) -> None:
 def test_an_official_file_of_another_stride_mode(tmp_path: Path) -> None:
     """The shapes of m1 and m2 are the same: only the name can tell, and wrong strides would cost half the accuracy."""
     path = write(tmp_path / "simplenetv1_small_m1_05-be804903.pth", state("1.5m"))
-    with pytest.raises(WeightsError, match="holds weights of 1.5m-m1, not of 1.5m; type --variant 1.5m-m1"):
+    with pytest.raises(WeightsError, match=r"holds weights of 1\.5m-m1, not of 1\.5m; type --variant 1.5m-m1"):
         weights.load("1.5m", path)
     assert weights.load("1.5m-m1", path).origin.source == "checkpoint"
 

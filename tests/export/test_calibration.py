@@ -1,0 +1,118 @@
+"""Which pictures are used for what."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export import calibration
+from simplenet import datasets, weights
+from simplenet.errors import DataError
+from simplenet.manifest import WeightsOrigin
+from simplenet.weights import LoadedWeights
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LoadedWeights:
+    return weights.load("cifar-310k", "fashion-mnist")
+
+
+@pytest.fixture(scope="module")
+def random() -> LoadedWeights:
+    return weights.load("cifar-310k", "random")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Sixty pictures, each of one grey level of its own."""
+    for level in range(60):
+        Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level:02}.png")
+    return tmp_path
+
+
+def levels(samples: calibration.Samples) -> set[int]:
+    return {int(image.max()) for image in samples.inputs}
+
+
+def test_shipped_weights_bring_their_own_pictures(shipped: LoadedWeights) -> None:
+    calibrating = calibration.for_calibration(shipped, "auto")
+    checking = calibration.for_checking(shipped, "auto", "int8")
+    assert (calibrating.source, len(calibrating)) == ("fashion-mnist calibration", 500)
+    assert (checking.source, len(checking)) == ("fashion-mnist evaluation", 2000)
+    assert checking.labels is not None
+    assert calibration.for_checking(shipped, "auto", "fp32").labels is None
+
+
+def test_a_checkpoint_of_the_same_classes_gets_the_same_pictures(shipped: LoadedWeights) -> None:
+    retrained = dataclasses.replace(shipped, origin=WeightsOrigin("checkpoint", "mine-12345678", "0" * 64))
+    assert calibration.for_calibration(retrained, "auto").source == "fashion-mnist calibration"
+    assert calibration.for_checking(retrained, "auto", "int8").labels is not None
+
+
+def test_trained_weights_of_other_classes_need_a_folder(shipped: LoadedWeights) -> None:
+    card = dataclasses.replace(shipped.card, labels=tuple("abcdefghij"))
+    others = LoadedWeights(shipped.model, card, WeightsOrigin("checkpoint", "mine-12345678", "0" * 64))
+    with pytest.raises(DataError, match="--calibration DIR"):
+        calibration.for_calibration(others, "auto")
+    assert calibration.for_checking(others, "auto", "fp32").source == "synthetic"
+    borrowed = calibration.for_checking(others, "fashion-mnist", "int8")
+    assert borrowed.source == "fashion-mnist evaluation"
+    assert borrowed.labels is None  # they are labels of other classes than this model's
+
+
+def test_random_weights_are_calibrated_with_synthetic_pictures_which_is_said(random: LoadedWeights) -> None:
+    samples = calibration.for_calibration(random, "auto")
+    assert calibration.note(samples) == {"source": "synthetic: for latency only", "images": 64}
+    again = calibration.for_calibration(random, "synthetic")
+    np.testing.assert_array_equal(samples.inputs, again.inputs)
+    assert len(levels(samples)) > 1
+
+
+def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: LoadedWeights, folder: Path) -> None:
+    calibrating = calibration.for_calibration(random, folder)
+    checking = calibration.for_checking(random, folder, "int8")
+    assert levels(calibrating).isdisjoint(levels(checking))
+    assert levels(calibrating) | levels(checking) == set(range(60))
+    assert calibration.note(calibrating) == {"source": str(folder), "images": 30}
+
+
+def test_one_picture_serves_for_both(random: LoadedWeights, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "only.png")
+    assert len(calibration.for_calibration(random, tmp_path)) == 1
+    assert len(calibration.for_checking(random, tmp_path, "int8")) == 1
+
+
+def test_folders_named_as_classes_label_their_pictures_and_others_do_not(
+    shipped: LoadedWeights, random: LoadedWeights, tmp_path: Path
+) -> None:
+    card = dataclasses.replace(shipped.card, labels=("cat", "dog", *"cdefghij"))
+    mine = LoadedWeights(shipped.model, card, WeightsOrigin("checkpoint", "mine-12345678", "0" * 64))
+    for name in ("dog", "cat"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
+    checking = calibration.for_checking(mine, tmp_path, "int8")
+    assert checking.labels is not None
+    assert sorted(checking.labels) == [0, 0, 1, 1]
+    assert calibration.for_checking(random, tmp_path, "int8").labels is None
+    assert len(calibration.for_calibration(random, tmp_path)) == 4
+
+
+@pytest.mark.parametrize("asked", ["fashion-mist", "/no/such/folder"])
+def test_no_such_pictures(random: LoadedWeights, asked: str) -> None:
+    with pytest.raises(DataError, match="neither a folder"):
+        calibration.for_calibration(random, asked)
+
+
+def test_an_empty_folder(random: LoadedWeights, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        calibration.for_calibration(random, tmp_path)
+
+
+def test_shipped_sets_have_held_out_pictures() -> None:
+    evaluation, calibrating = (datasets.shipped("fashion-mnist", split) for split in ("evaluation", "calibration"))
+    assert not {image.tobytes() for image in evaluation.images} & {image.tobytes() for image in calibrating.images}

@@ -1,0 +1,122 @@
+"""ONNX artifacts of the shipped model, as other people's tools see them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import runtimes
+from export import agreement
+from export.calibration import Samples
+from export.to_onnx import PRECISIONS, export_onnx
+from simplenet import artifacts, datasets, weights
+from simplenet.artifacts import METADATA_KEY, Manifest
+from simplenet.errors import UsageError
+from simplenet.preprocessing import to_model_input
+from tests.conftest import MakeArtifact
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
+    artifact = make_artifact("onnx", precision)
+    assert {path.name for path in artifact.folder.iterdir()} == {"model.onnx", "manifest.json"}
+    session = onnxruntime.InferenceSession(artifact.model_file, providers=["CPUExecutionProvider"])
+    embedded = Manifest.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY], where="the file")
+    on_disk = artifacts.read(artifact.folder).manifest
+    assert embedded == dataclasses.replace(on_disk, files={})
+    assert on_disk == artifact.manifest
+    assert on_disk.weights.name == "fashion-mnist"
+    assert on_disk.labels[9] == "Ankle boot"
+    assert on_disk.tools["onnxruntime"] == onnxruntime.__version__
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_of_the_shipped_model_loses_at_most_half_a_point(make_artifact: MakeArtifact, format: str) -> None:
+    manifest = make_artifact(format, "int8").manifest
+    accuracy = manifest.measured["accuracy"]
+    assert accuracy["images"] == 2000
+    assert accuracy["top1_pytorch"] > 93
+    assert accuracy["drop_points"] <= 0.5
+    assert manifest.calibration is not None
+    assert manifest.calibration["source"] == "fashion-mnist calibration"
+    assert manifest.calibration["images"] == 500
+
+
+def test_int8_is_int8_with_weights_that_cannot_saturate(make_artifact: MakeArtifact) -> None:
+    artifact = make_artifact("onnx", "int8")
+    graph = onnx.load(artifact.model_file).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    for node in layers:
+        assert [makers[name].op_type for name in node.input] == ["DequantizeLinear"] * 3
+        weight = constants[makers[node.input[1]].input[0]]
+        assert weight.dtype == np.int8
+        assert np.abs(weight.astype(int)).max() <= 64  # two products of 64 x 255 fit into 16 bits
+        assert constants[makers[node.input[1]].input[1]].shape == (weight.shape[0],)  # a scale for each channel
+    assert Counter(node.op_type for node in graph.node)["Relu"] == 0  # the integer range clips already
+    assert artifact.size_bytes < 0.35 * make_artifact("onnx", "fp32").size_bytes
+
+
+@pytest.mark.parametrize(("format", "precision"), [
+    ("torch", "fp32"), *(("onnx", precision) for precision in PRECISIONS),
+    *(("openvino", precision) for precision in PRECISIONS),
+])  # fmt: skip
+def test_other_pictures_stay_within_the_tolerance_that_the_manifest_states(
+    make_artifact: MakeArtifact, format: str, precision: str
+) -> None:
+    artifact = make_artifact(format, precision)
+    loaded = weights.load("cifar-310k", "fashion-mnist")
+    images = datasets.shipped("fashion-mnist", "calibration").images[:100]
+    inputs = np.stack([to_model_input(image, artifact.manifest.preprocessing) for image in images])
+    expected = agreement.reference_logits(loaded, Samples("training pictures", inputs, None))
+    with runtimes.load(artifact, threads=1) as runtime:
+        logits = runtime.infer_any(inputs)
+    measured = agreement.judge(logits, expected, Samples("", inputs, None), precision, False, 0)["agreement"]
+    tolerance = artifact.manifest.measured["tolerance"]
+    assert measured["cosine_min"] >= tolerance["cosine"]
+    assert measured["max_absolute_difference"] <= tolerance["absolute"]
+    assert tolerance["absolute"] < 2  # the logits span 10: a tolerance that allows everything is none
+
+
+def test_an_unusual_input_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    options = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path}
+    made = [
+        export_onnx(**options),  # type: ignore[arg-type]
+        export_onnx(**options, input="float32", batch=8, precision="int8"),  # type: ignore[arg-type]
+        export_onnx(**options, batch=None),  # type: ignore[arg-type]
+    ]
+    names = ["onnx-fp32", "onnx-int8-float32-batch8", "onnx-fp32-dynamic"]
+    assert [artifact.folder for artifact in made] == [tmp_path / "cifar-310k-random" / name for name in names]
+    plain, batched, dynamic = made
+    assert batched.manifest.input.shape == (8, 3, 32, 32)
+    assert dynamic.manifest.input.shape == (None, 32, 32, 3)
+    image = np.full((32, 32, 3), 200, np.uint8)
+    answers = []
+    for artifact in made:
+        with pytest.warns(UserWarning, match="random weights"), runtimes.load(artifact, threads=1) as runtime:
+            answers.append(runtime.infer_any(runtime.preprocess([image] * 3)))
+    assert batched.manifest.calibration is not None
+    assert batched.manifest.calibration["source"] == "synthetic: for latency only"
+    np.testing.assert_allclose(answers[0], answers[2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(answers[0], answers[1], atol=0.1 * np.abs(answers[0]).max())
+    assert plain.manifest.weights.source == "random"
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"precision": "bf16"}, "bf16 is a way to run an fp32 artifact"),
+    ({"precision": "int7"}, "did you mean 'int8'"),
+    ({"input": "uint9"}, "did you mean 'uint8'"),
+    ({"batch": 0}, "batch must be 1 to"),
+    ({"variant": "1.6m"}, "unknown variant '1.6m'"),
+])  # fmt: skip
+def test_what_cannot_be_asked_for(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        export_onnx(artifacts=tmp_path, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

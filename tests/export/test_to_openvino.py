@@ -1,0 +1,79 @@
+"""OpenVINO artifacts of the shipped model, as OpenVINO itself sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from export.to_openvino import PRECISIONS
+from simplenet.artifacts import METADATA_KEY, Manifest
+from tests.conftest import MakeArtifact
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
+    artifact = make_artifact("openvino", precision)
+    assert {path.name for path in artifact.folder.iterdir()} == {"model.xml", "model.bin", "manifest.json"}
+    model = openvino.Core().read_model(artifact.model_file)
+    embedded = Manifest.from_json(model.get_rt_info(METADATA_KEY).astype(str), where="the file")
+    assert embedded == dataclasses.replace(artifact.manifest, files={})
+    assert model.input("image").get_element_type() == openvino.Type.u8
+    assert list(model.input("image").shape) == [1, 32, 32, 3]
+    assert model.output("logits").get_element_type() == openvino.Type.f32
+
+
+def test_nothing_of_the_shape_arithmetic_is_left(make_artifact: MakeArtifact) -> None:
+    model = openvino.Core().read_model(make_artifact("openvino", "fp32").model_file)
+    operators = Counter(node.get_type_name() for node in model.get_ops())
+    assert operators["Convolution"] == 13
+    assert not {"ShapeOf", "BatchNormInference", "Reshape", "Broadcast"} & set(operators)
+
+
+def test_fp16_weights_are_half_as_large(make_artifact: MakeArtifact) -> None:
+    single, half = (make_artifact("openvino", precision).folder / "model.bin" for precision in ("fp32", "fp16"))
+    assert half.stat().st_size < 0.51 * single.stat().st_size
+
+
+def test_int8_computes_in_integers(make_artifact: MakeArtifact) -> None:
+    artifact = make_artifact("openvino", "int8")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(artifact.model_file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    executed = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    convolutions = [
+        info["runtimePrecision"].astype(str) for info in executed if info["layerType"].astype(str) == "Convolution"
+    ]
+    assert len(convolutions) == 13
+    assert set(convolutions) <= {"u8", "i8"}
+
+
+def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
+    model = openvino.Core().read_model(make_artifact("openvino", "int8").model_file)
+    weights = [
+        node.get_data() for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.i8
+    ]  # fmt: skip
+    assert len(weights) == 14
+    assert max(np.abs(weight.astype(int)).max() for weight in weights) <= 64
+
+
+def test_nobody_is_told_that_nncf_was_used(tmp_path: Path) -> None:
+    script = """
+import sys
+from export import openvino_int8
+openvino_int8._nncf()
+from nncf.telemetry import wrapper
+assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub), wrapper.telemetry
+assert "openvino_telemetry" not in sys.modules
+"""
+    environment = {"HOME": str(tmp_path), "PATH": ""}
+    folder = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []  # no consent file, no client id

@@ -1,0 +1,61 @@
+"""PyTorch programs of the shipped model, as PyTorch itself and an unzipper see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.to_torch import export_torch
+from simplenet import pictures, preprocessing, weights
+from simplenet.artifacts import METADATA_KEY, Manifest
+from simplenet.errors import UsageError
+from tests.conftest import MakeArtifact
+
+
+def test_pytorch_runs_it_without_this_project(make_artifact: MakeArtifact) -> None:
+    artifact = make_artifact("torch", "fp32")
+    extra = {METADATA_KEY: ""}
+    program = torch.export.load(artifact.model_file, extra_files=extra)
+    assert Manifest.from_json(extra[METADATA_KEY], where="the file") == dataclasses.replace(artifact.manifest, files={})
+    loaded = weights.load("cifar-310k", "fashion-mnist")
+    images, _ = pictures.load("fashion-mnist", "evaluation", loaded.card.preprocessing, limit=1).all()
+    with torch.inference_mode():
+        logits = program.module()(torch.from_numpy(images)).numpy()
+        expected = loaded.model(torch.from_numpy(preprocessing.normalise(images, loaded.card.preprocessing))).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_its_weights_lie_channels_last_and_batch_norms_are_gone(make_artifact: MakeArtifact) -> None:
+    program = torch.export.load(make_artifact("torch", "fp32").model_file)
+    convolutions = [tensor for tensor in program.state_dict.values() if tensor.ndim == 4 and tensor.shape[2] == 3]
+    assert len(convolutions) > 10
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
+    assert "norm" not in str(program.graph)
+    assert "dropout" not in str(program.graph)
+
+
+def test_there_is_no_pickle_and_no_path_of_this_machine_in_it(make_artifact: MakeArtifact) -> None:
+    with zipfile.ZipFile(make_artifact("torch", "fp32").model_file) as archive:
+        contents = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert contents["data/sample_inputs/model.pt"] == b""
+    assert not any(b'use_pickle": true' in content for content in contents.values())
+    assert not any(content.startswith((b"\x80\x02", b"PK")) for content in contents.values())
+    assert str(Path.cwd()).encode() not in contents["models/model.json"]
+    assert b"stack_trace" not in contents["models/model.json"]
+
+
+def test_a_dynamic_batch_of_floats(tmp_path: Path) -> None:
+    artifact = export_torch(variant="cifar-310k", weights="random", input="float32", batch=None, artifacts=tmp_path)
+    module = torch.export.load(artifact.model_file).module()
+    for size in (1, 5):
+        assert module(torch.zeros(size, 3, 32, 32)).shape == (size, 10)
+
+
+def test_other_precisions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bf16 is a way to run an fp32 artifact"):
+        export_torch(variant="cifar-310k", weights="random", precision="bf16", artifacts=tmp_path)
