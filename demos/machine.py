@@ -19,7 +19,7 @@ def describe() -> dict[str, str | int | float]:
         "physical_cores": physical_cores(),
         "logical_cores": os.cpu_count() or 1,
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 

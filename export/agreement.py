@@ -107,10 +107,10 @@ def judge(
             f"the int8 model agrees with PyTorch on {same:.1%} of {len(samples)} pictures, "
             f"{INT8_TOP1_AGREEMENT_FLOOR:.0%} is the least; calibrate with more typical pictures: --calibration DIR"
         )
-    if samples.labels is not None:
+    if samples.labels is not None and not untrained:
         measured["accuracy"] = _accuracy(logits, expected, samples)
         drop = measured["accuracy"]["drop_points"]
-        if precision == "int8" and not untrained and drop > max_drop:
+        if precision == "int8" and drop > max_drop:
             raise AgreementError(
                 f"the int8 model loses {drop:.2f} points of top-1, {max_drop:g} are allowed; "
                 "calibrate with more typical pictures, or allow it: --max-drop POINTS"

@@ -127,4 +127,6 @@ def _read(found: Pictures, limit: int) -> Samples:
     labels = None if found.labels is None else found.labels[chosen]
     some = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
     inputs, known = some.all()
-    return Samples(found.source, inputs, known)
+    folder = Path(found.source)
+    # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
+    return Samples(folder.resolve().name if folder.is_dir() else found.source, inputs, known)

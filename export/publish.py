@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +77,7 @@ def publish(
     """Loads the weights, builds, checks and publishes an artifact; whatever fails, the old one stays as it was.
 
     Args:
-        packages: those whose versions the manifest names.
+        packages: modules whose versions the manifest names.
 
     Raises:
         WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
@@ -125,5 +125,5 @@ def _manifest(source: Source, format: str, built: Built, packages: Sequence[str]
         class_ids=card.class_ids,
         calibration={"method": method, **calibration.note(source.calibration)} if method else None,
         target=built.target,
-        tools={package: importlib.metadata.version(package) for package in packages},
+        tools={package: str(importlib.import_module(package).__version__) for package in packages},
     )

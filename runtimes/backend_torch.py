@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from runtimes import pt2_archive
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
-from simplenet.artifacts import METADATA_KEY
 from simplenet.errors import BackendUnavailable
 
 
@@ -25,7 +25,7 @@ class Backend(Runtime):
             raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")
         if self.device == "cpu":
             torch.set_num_threads(self.threads)
-        program = torch.export.load(self.artifact.model_file)
+        program = torch.export.load(pt2_archive.checked(self.artifact.model_file))
         if self.device == "cuda":
             program = torch.export.passes.move_to_device_pass(program, "cuda")
         self._torch, self._module = torch, program.module()
@@ -53,7 +53,4 @@ class Backend(Runtime):
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        torch = vendor_import("torch", "torch")
-        extra = {METADATA_KEY: ""}
-        torch.export.load(model_file, extra_files=extra)
-        return extra[METADATA_KEY] or None
+        return pt2_archive.embedded_manifest(model_file)

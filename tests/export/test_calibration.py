@@ -77,7 +77,7 @@ def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: Loaded
     checking = calibration.for_checking(random, folder, "int8")
     assert levels(calibrating).isdisjoint(levels(checking))
     assert levels(calibrating) | levels(checking) == set(range(60))
-    assert calibration.note(calibrating) == {"source": str(folder), "images": 30}
+    assert calibration.note(calibrating) == {"source": folder.name, "images": 30}
 
 
 def test_one_picture_serves_for_both(random: LoadedWeights, tmp_path: Path) -> None:

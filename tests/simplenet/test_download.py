@@ -216,6 +216,7 @@ def test_a_second_attempt_completes_it(server: Server, target: Path, first: Answ
         (truncated, "the connection ended after 100000 of 300000 bytes", 3),
         (stalled, "timed out", 3),
         (silent, "timed out", 3),
+        (dripping, "the server sends less than 1024 bytes a second", 3),
         (status(500), "the server answers 500 Internal Server Error", 3),
         (status(404), "the server answers 404 Not Found", 1),
         (status(403), "the server answers 403 Forbidden", 1),

@@ -1,0 +1,121 @@
+"""Opening a PyTorch program (.pt2) that anybody may have written.
+
+`torch.export.load` trusts its file: it unpickles the sample inputs, and evaluates shape expressions and guards as
+Python. So PyTorch never sees the file itself, only a copy with nothing in it but what an export of this project writes:
+raw weights, and a graph of a handful of operators whose every string is a plain word.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from simplenet import files
+from simplenet.artifacts import METADATA_KEY
+from simplenet.errors import ArtifactError, one_line
+
+_PROGRAM = "models/model.json"
+_WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
+_SAMPLE_INPUTS, _EXTRA = "data/sample_inputs/model.pt", f"extra/{METADATA_KEY}"
+_RECORDS = re.compile(
+    r"data/weights/weight_\d+|archive_format|archive_version|\.data/version|byteorder|\.data/serialization_id|"
+    + "|".join(map(re.escape, (_PROGRAM, _WEIGHTS, _CONSTANTS, _SAMPLE_INPUTS, _EXTRA)))
+)
+_OPERATORS = {
+    f"torch.ops.aten.{name}"
+    for name in (
+        "_assert_tensor_metadata.default", "add.Tensor", "amax.default", "conv2d.default", "linear.default",
+        "max_pool2d.default", "mul.Tensor", "permute.default", "relu_.default", "to.dtype",
+    )
+}  # fmt: skip
+# Evaluated or imported by PyTorch, a word can do nothing: no call, no index, no attribute of an object.
+_WORD = re.compile(r"[\w.+-]*")
+_DYNAMIC_BATCH = re.compile(r"Symbol\('s\d+', positive=True, integer=True\)")
+_LEAF = '{"type": null, "context": null, "children_spec": []}'
+_SPECS = (
+    f"[1, {_LEAF}]",
+    '[1, {"type": "builtins.tuple", "context": "null", "children_spec": [{"type": "builtins.tuple", "context": "null", '
+    f'"children_spec": [{_LEAF}]}}, {{"type": "builtins.dict", "context": "[]", "children_spec": []}}]}}]',
+)
+
+
+def checked(path: str | Path) -> io.BytesIO:
+    """A copy of the archive that `torch.export.load` may open.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds anything that an export of this project does not write.
+    """
+    records = _read(path)
+    try:
+        program = json.loads(records[_PROGRAM])
+        targets = {node["target"] for node in program["graph_module"]["graph"]["nodes"]}
+        weights = json.loads(records[_WEIGHTS])["config"].values()
+        if targets - _OPERATORS:
+            raise ValueError(f"the operator {min(targets - _OPERATORS)}")
+        if any(weight["use_pickle"] is not False for weight in weights) or records[_SAMPLE_INPUTS]:
+            raise ValueError("a pickle")
+        if json.loads(records[_CONSTANTS]) != {"config": {}}:
+            raise ValueError("objects beside its weights")
+        if program.get("guards_code"):
+            raise ValueError("guards in Python")
+        for text in _strings(program):
+            if not (_WORD.fullmatch(text) or _DYNAMIC_BATCH.fullmatch(text) or text in _SPECS):
+                raise ValueError(f"the text {one_line(text, 60)!r}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} holds what no export of this project writes ({one_line(error)}), it might run any code; "
+            "refused: export it again"
+        ) from error
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in records.items():
+            archive.writestr(f"archive/{name}", content)
+    copy.seek(0)
+    return copy
+
+
+def embedded_manifest(path: str | Path) -> str | None:
+    """The manifest's JSON inside the archive, or None. Needs no PyTorch.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    content = _read(path).get(_EXTRA)
+    return None if content is None else content.decode("utf-8", "replace")
+
+
+def _read(path: str | Path) -> dict[str, bytes]:
+    """The archive's records, by their names in its one root folder."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            root = entries[0].filename.partition("/")[0]
+            names = [entry.filename.removeprefix(f"{root}/") for entry in entries]
+            strange = [name for name in names if not _RECORDS.fullmatch(name)]
+            if strange or len(set(names)) != len(names) or any(entry.compress_type for entry in entries):
+                raise ArtifactError(
+                    f"{path} is not a PyTorch program of this project ({one_line(repr(strange[:1] or names[:1]))}); "
+                    "export it again"
+                )
+            return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
+    except (OSError, zipfile.BadZipFile, struct.error, LookupError, ValueError, RuntimeError, EOFError) as error:
+        raise ArtifactError(f"cannot read {path}: {one_line(files.reason(error))}; export it again") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
