@@ -18,7 +18,7 @@ from simplenet.weights import LoadedWeights
 
 CALIBRATION_PICTURES = 500
 SYNTHETIC_PICTURES = 64
-FLOAT_CHECKED = 32
+FLOAT_CHECKED = 16
 """Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""
 
 INT8_CHECKED_LABELLED, INT8_CHECKED_UNLABELLED = 2000, 200

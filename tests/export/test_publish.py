@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from export import to_onnx, to_torch
 from simplenet import artifacts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,23 +47,29 @@ def everything(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_works_from_any_folder_and_says_what_it_made(tmp_path: Path, script: str) -> None:
-    done = run(script, "--artifacts", tmp_path, "--json")
+@pytest.mark.parametrize(("script", "precision"), [("to_torch", "fp32"), ("to_onnx", "fp16"), ("to_openvino", "int8")])
+def test_a_script_works_from_any_folder_and_leaves_stdout_to_its_result(
+    tmp_path: Path, script: str, precision: str
+) -> None:
+    done = run(script, "--precision", precision, "--artifacts", tmp_path, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
     artifact = artifacts.read(result["folder"])
     assert result["size_bytes"] == artifact.size_bytes
     assert result["manifest"]["files"] == artifact.manifest.files
-    assert artifact.folder == tmp_path / "cifar-310k-random" / f"{script.removeprefix('to_')}-fp32"
+    assert artifact.folder == tmp_path / "cifar-310k-random" / f"{script.removeprefix('to_')}-{precision}"
     assert [path.name for path in artifact.folder.parent.iterdir()] == [artifact.folder.name]  # nothing temporary
 
 
-def test_int8_leaves_stdout_to_the_closing_line(tmp_path: Path) -> None:
-    done = run("to_openvino", "--precision", "int8", "--artifacts", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 1
-    assert done.stdout.startswith(f"{tmp_path}/cifar-310k-random/openvino-int8: ")
+def test_the_closing_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert to_torch.main(["--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", str(tmp_path)]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert output.startswith(
+        f"{tmp_path}/cifar-310k-fashion-mnist/torch-fp32: 1.30 MB, top-1 agrees with PyTorch on 100.0% of 16 pictures "
+        "(fashion-mnist evaluation), cosine at least "
+    )
+    assert output.count("\n") == 1
 
 
 def test_ctrl_c_leaves_the_old_artifact(tmp_path: Path) -> None:
@@ -123,13 +130,21 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (["--input", "float"], "unknown input 'float', did you mean 'float32'?"),
     (["--batch", "0"], "'0' is not a whole number from 1 to"),
     (["--max-drop", "nan"], "'nan' is not a number of points"),
-    (["--weights", "fashion"], "unknown weights 'fashion', did you mean 'fashion-mnist'?"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
 ])  # fmt: skip
-def test_usage_errors_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run("to_onnx", *arguments, "--artifacts", tmp_path)
+def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        to_onnx.main(arguments)
+    output, errors = capsys.readouterr()
+    assert (stopped.value.code, output) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_unknown_weights_are_a_usage_error_too(tmp_path: Path) -> None:
+    done = run("to_onnx", "--weights", "fashion", "--artifacts", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
+    assert "unknown weights 'fashion', did you mean 'fashion-mnist'?" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
