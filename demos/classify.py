@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths, failures = _found(arguments.images)
     if not paths:
         return 1
-    as_lines = not arguments.json and not sys.stdout.isatty()
+    as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
     results: list[Classified] = []
     with artifact_choice.load(arguments) as model:
         if as_lines:

@@ -98,14 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
         artifacts=arguments.artifacts,
     )
+    if result.reference is None:
+        reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
+        raise SimpleNetError(f"nothing could be measured: {'; '.join(reasons)}")
     if arguments.json:
         json.dump(result.to_json(), sys.stdout)
         print()
     else:
         from rich.console import Console
 
-        comparison_table.show(result, Console(width=None if sys.stdout.isatty() else 160))
-    return 0 if result.reference else 1
+        comparison_table.show(result, Console(width=None if cli.is_terminal(sys.stdout) else 160))
+    return 0
 
 
 def run(
@@ -131,11 +134,12 @@ def run(
     rows = [Row(backend, precision) for backend in backends for precision in PRECISIONS.get(backend, ("fp32",))
             if precision in precisions]  # fmt: skip
     if not rows:
-        raise UsageError("none of these backends has one of these precisions; see python demos/compare.py --help")
+        possible = "; ".join(f"{backend}: {', '.join(PRECISIONS.get(backend, ('fp32',)))}" for backend in backends)
+        raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
     threads = threads or physical_cores()
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=len(rows))
         for row in rows:
             progress.update(task, description=f"preparing {row.name}")

@@ -61,7 +61,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    reference = comparison.reference.name if comparison.reference else "nothing"
+    reference = comparison.reference.name if comparison.reference else "the reference"
     known = "their true labels" if comparison.labelled else "no labels, so no top-1"
     notes = [
         _machine(comparison),

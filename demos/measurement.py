@@ -7,13 +7,15 @@ all of them see the same drift of the machine's clock and temperature.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -137,13 +139,12 @@ class Session:
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
     """A worker's main loop: one request, one answer; an exception is an answer too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     warnings.simplefilter("ignore", UntrainedWarning)  # the parent says it once
     session: Session | None = None
     while True:
         try:
             method, arguments = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has gone
             return
         answer: Any
         try:
@@ -154,7 +155,23 @@ def _serve(connection: Connection, contestant: Contestant) -> None:
             answer = error
         except Exception:  # noqa: BLE001 - it is not swallowed: the parent raises it
             answer = RuntimeError(f"{contestant.name} failed:\n{traceback.format_exc()}")
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:
+            return
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """What a process started in here inherits: Ctrl-C is for the parent, which ends its workers."""
+    if threading.current_thread() is not threading.main_thread():  # only there Python lets handlers be set
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class Worker:
@@ -165,7 +182,8 @@ class Worker:
         self.contestant = contestant
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, contestant), daemon=True)
-        self._process.start()
+        with _ctrl_c_ignored():
+            self._process.start()
         theirs.close()
 
     def ask(self, method: str, *arguments: object) -> Any:

@@ -165,7 +165,7 @@ def _report(summary: stopwatch.Summary, source: Source, model: Runtime, as_json:
 
     untrained = f"  {overlay.UNTRAINED}" if is_untrained(model) else ""
     title = f"{source.name}: {model.manifest.variant} with {what.backend} {what.precision} on {what.device}{untrained}"
-    stopwatch.show(summary, title, Console(width=None if sys.stdout.isatty() else 120))
+    stopwatch.show(summary, title, Console(width=None if cli.is_terminal(sys.stdout) else 120))
 
 
 class _Status:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import runtimes
 from export import calibration
@@ -16,7 +15,9 @@ from simplenet import preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import AgreementError, UntrainedWarning
 from simplenet.preprocessing import Float32Array
-from simplenet.weights import LoadedWeights
+
+if TYPE_CHECKING:
+    from simplenet.weights import LoadedWeights
 
 COSINE_FLOORS = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.999}
 INT8_TOP1_AGREEMENT_FLOOR = 0.9
@@ -41,6 +42,8 @@ def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop:
     Raises:
         AgreementError: it differs too much.
     """
+    import torch
+
     expected = reference_logits(loaded, samples)
     inputs = calibration.model_inputs(samples, artifact.manifest.input.dtype, loaded.card.preprocessing)
     torch_threads = torch.get_num_threads()
@@ -58,6 +61,8 @@ def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop:
 
 def reference_logits(loaded: LoadedWeights, samples: Samples) -> Float32Array:
     """What the original network, batch norms and all, says in float32: [N, num_classes]."""
+    import torch
+
     with torch.inference_mode():
         parts = [
             loaded.model(torch.from_numpy(preprocessing.normalise(part, loaded.card.preprocessing))).numpy()

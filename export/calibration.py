@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import checkpoints, datasets, images, pictures, preprocessing
-from simplenet.errors import DataError
+from simplenet import datasets, images, pictures, preprocessing
+from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.pictures import SYNTHETIC, Pictures
 from simplenet.preprocessing import UInt8Array
-from simplenet.weights import LoadedWeights
+
+if TYPE_CHECKING:
+    from simplenet.weights import LoadedWeights
 
 CALIBRATION_PICTURES = 500
+FEWEST_GOOD = 50
 SYNTHETIC_PICTURES = 64
 FLOAT_CHECKED = 16
 """Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""
@@ -48,7 +52,11 @@ def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
             f"int8 needs pictures to calibrate {loaded.origin.name} weights with, and none are shipped for them; "
             "name a folder of a few hundred typical ones: --calibration DIR"
         )
-    return _read(_part(_load(loaded, source, "calibration"), 0), CALIBRATION_PICTURES)
+    samples = _read(_part(_load(loaded, source, "calibration"), 0), CALIBRATION_PICTURES)
+    if len(samples) < FEWEST_GOOD and samples.source != SYNTHETIC:
+        message = f"int8 is calibrated with only {len(samples)} pictures of {source}; a few hundred are better"
+        warnings.warn(message, SimpleNetWarning, stacklevel=2)
+    return samples
 
 
 def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Samples:
@@ -88,15 +96,7 @@ def _shipped_set(loaded: LoadedWeights) -> str | None:
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None
     labels = loaded.card.labels
-    return next((name for name in names if labels and labels == _labels_of(name)), None)
-
-
-def _labels_of(name: str) -> tuple[str, ...] | None:
-    """The classes of a shipped set, as the weights shipped beside it know them."""
-    for file in sorted((datasets.SHIPPED / name).glob("*.safetensors")):
-        _, card = checkpoints.read(file)
-        return card.labels if card else None
-    return None
+    return next((name for name in names if labels and labels == datasets.shipped(name, "evaluation").classes), None)
 
 
 def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures:
@@ -127,6 +127,9 @@ def _read(found: Pictures, limit: int) -> Samples:
     labels = None if found.labels is None else found.labels[chosen]
     some = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
     inputs, known = some.all()
+    if some.unreadable:
+        counted = f"{len(some.unreadable)} of {len(some)} pictures of {found.source} are left out"
+        warnings.warn(f"{counted}; the first: {some.unreadable[0]}", SimpleNetWarning, stacklevel=2)
     folder = Path(found.source)
     # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
     return Samples(folder.resolve().name if folder.is_dir() else found.source, inputs, known)

@@ -51,12 +51,21 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
             raise ExportError(f"PyTorch cannot export this network to ONNX: {one_line(error)}") from error
         assert program is not None
         graph = onnxslim.slim(program.model_proto)
     del graph.metadata_props[:]
     onnx.checker.check_model(graph, full_check=True)
     return graph
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: the exporter wraps it as if it were its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @contextmanager

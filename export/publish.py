@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from export import agreement, calibration
 from export.calibration import Samples
 from export.request import Request
-from simplenet import artifacts, weights
+from simplenet import artifacts
 from simplenet.artifacts import MODEL_FILES, Artifact, InputSpec, Manifest
-from simplenet.weights import LoadedWeights
+
+if TYPE_CHECKING:
+    from simplenet.weights import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def publish(
         WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
         or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
     """
+    from simplenet import weights  # imports torch, which takes seconds: only once the flags are known to be right
+
     source = Source(request, weights.load(request.variant, request.weights))
     folder = _folder(request, source.loaded, format)
     with artifacts.publishing(folder) as fresh:

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact, InputSpec
 from simplenet.errors import UsageError
+from simplenet.pictures import SYNTHETIC
 
 INPUTS = ("uint8", "float32")
 LARGEST_BATCH = 1024
@@ -158,6 +159,10 @@ def summary(artifact: Artifact) -> str:
     """'artifacts/1.5m/onnx-fp32: 6.1 MB, cosine 1.000000 with PyTorch on 16 synthetic pictures'."""
     measured: dict[str, Any] = artifact.manifest.measured
     parts = [f"{artifact.folder}: {artifact.size_bytes / 1e6:.2f} MB"]
+    if artifact.manifest.weights.source == "random":
+        parts.append("UNTRAINED (random weights)")
+    if str((artifact.manifest.calibration or {}).get("source", "")).startswith(SYNTHETIC):
+        parts.append("calibrated with synthetic pictures, for latency only")
     if agreement := measured.get("agreement"):
         parts.append(
             f"top-1 agrees with PyTorch on {agreement['top1_agreement']:.1%} of {agreement['pictures']} pictures "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from export import onnx_graph, publish, quantize, request
+from export import publish, quantize, request
 from export.publish import Built, Source
 from export.request import Options, Request
 from runtimes.base import vendor_import
@@ -45,6 +45,8 @@ def export_onnx(**options: Unpack[Options]) -> Artifact:
 
 def build_graph(source: Source, model_file: Path) -> Any:
     """The float graph as an `onnx.ModelProto`, also written to `model_file`: fp32, or fp16 where that is asked for."""
+    from export import onnx_graph
+
     onnx = vendor_import("onnx", "export")
     source.request.progress("exporting to ONNX")
     loaded, half = source.loaded, source.request.precision == "fp16"

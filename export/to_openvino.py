@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from export import onnx_graph, openvino_int8, publish, request
+from export import openvino_int8, publish, request
 from export.publish import Built, Source
 from export.request import Options, Request
 from runtimes.base import vendor_import
@@ -46,6 +46,8 @@ def export_openvino(**options: Unpack[Options]) -> Artifact:
 
 
 def _build(source: Source, model_file: Path) -> Built:
+    from export import onnx_graph
+
     openvino = vendor_import("openvino", "openvino-export")
     precision, progress = source.request.precision, source.request.progress
     if precision == "int8":

@@ -31,7 +31,7 @@ if not __package__:
 import numpy as np
 import numpy.typing as npt
 
-from export import agreement, onnx_graph, publish, quantize, request, tensorrt_engine
+from export import agreement, publish, quantize, request, tensorrt_engine
 from export.publish import Built, Source
 from export.request import Options, Request
 from runtimes import gpu
@@ -109,6 +109,8 @@ class _Engineer:
 
 def _onnx_graph(source: Source, calibration_inputs: npt.NDArray[Any] | None) -> Any:
     """The `onnx.ModelProto` in the precision asked for; with calibration inputs, in int8."""
+    from export import onnx_graph
+
     onnx = vendor_import("onnx", "export")
     source.request.progress("exporting to ONNX")
     loaded, half = source.loaded, source.request.precision == "fp16"

@@ -19,10 +19,7 @@ from typing import TYPE_CHECKING
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-
 from export import publish, request
-from export.deployable import Deployable
 from export.publish import Built, Source
 from export.request import Options, Request
 from simplenet import cli
@@ -47,6 +44,10 @@ def export_torch(**options: Unpack[Options]) -> Artifact:
 
 
 def _build(source: Source, model_file: Path) -> Built:
+    import torch
+
+    from export.deployable import Deployable
+
     source.request.progress("exporting the PyTorch program")
     spec, loaded = source.input, source.loaded
     module = Deployable(loaded.model, loaded.card.preprocessing if spec.dtype == "uint8" else None)

@@ -19,8 +19,10 @@ import numpy.typing as npt
 from simplenet import preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
+    ArtifactError,
     BackendError,
     BackendUnavailable,
+    ImageError,
     InputError,
     SimpleNetError,
     UntrainedWarning,
@@ -81,7 +83,7 @@ class Runtime(abc.ABC):
         self.options = options
         self.precision = options.precision or manifest.precision
         self.device = options.device or self.DEVICES[0]
-        self.threads = options.threads or physical_cores()
+        self.threads = physical_cores() if options.threads is None else options.threads
         self._check_options()
         self._shape_tail = manifest.input.shape[1:]
         self._dtype = np.dtype(manifest.input.dtype)
@@ -122,17 +124,22 @@ class Runtime(abc.ABC):
         batch = self._checked(batch)
         try:
             if self.THREAD_SAFE:
-                if self._closed:
-                    raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
-                return self._run(batch)
-            with self._lock:
-                if self._closed:
-                    raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
-                return self._run(batch)
+                logits = self._run_open(batch)
+            else:
+                with self._lock:
+                    logits = self._run_open(batch)
         except SimpleNetError:
             raise
         except Exception as error:
-            raise BackendError(f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}") from error
+            raise BackendError(
+                f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; export it again"
+            ) from error
+        if logits.shape != (len(batch), self.manifest.num_classes):
+            raise ArtifactError(
+                f"{self.artifact.model_file} gives {list(logits.shape)} logits for {len(batch)} pictures, its manifest "
+                f"promises {self.manifest.num_classes} classes; export it again"
+            )
+        return logits
 
     def preprocess(self, images: Sequence[UInt8Array]) -> npt.NDArray[Any]:
         """RGB uint8 [H, W, 3] images of any sizes -> the batch that `infer` takes.
@@ -140,6 +147,8 @@ class Runtime(abc.ABC):
         Raises:
             ImageError: an image is not RGB uint8, or of an impossible size. InputError: no image.
         """
+        if isinstance(images, np.ndarray):
+            raise ImageError("classify() and preprocess() take a list of images, not an array; type: classify([frame])")
         if not images:
             raise InputError("no image given; pass at least one RGB uint8 array [height, width, 3]")
         config = self.manifest.preprocessing
@@ -191,6 +200,11 @@ class Runtime(abc.ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _run_open(self, batch: npt.NDArray[Any]) -> Float32Array:
+        if self._closed:
+            raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
+        return self._run(batch)
 
     # What a backend writes. Vendor packages are imported in here, never at the top of its file.
 

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from simplenet import variants
 from simplenet.artifacts import PRECISIONS
@@ -187,6 +187,11 @@ def add_threads(to: argparse.ArgumentParser) -> None:
 
 def add_json(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at it; a closed stream is None."""
+    return stream is not None and stream.isatty()
 
 
 def console() -> Console:

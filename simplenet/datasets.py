@@ -21,11 +21,12 @@ Split = Literal["evaluation", "calibration"]
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices in the model's class order."""
+    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices into `classes`, the names."""
 
     name: str
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,14 +60,14 @@ def shipped(name: str, split: Split) -> LabelledImages:
 
 
 def load(path: Path) -> LabelledImages:
-    """Reads an .npz of `images` (uint8 [N, H, W] grey or [N, H, W, 3] RGB) and `labels` (uint8 [N]); grey becomes RGB.
+    """Reads an .npz of `images` (uint8 [N, H, W] grey or [N, H, W, 3] RGB) `labels` (uint8 [N]) and `classes`.
 
     Raises:
         DataError: missing, damaged, or not of that form. Pickles are refused.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
+            images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
     except (
         OSError,
         ValueError,
@@ -80,9 +81,11 @@ def load(path: Path) -> LabelledImages:
         raise DataError(f"cannot read the images in {path} ({one_line(error)}); install simplenet again") from error
     grey = images.ndim == 3
     shaped = grey or (images.ndim == 4 and images.shape[3] == 3)
-    if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shaped or labels.shape != images.shape[:1]:
+    sound = labels.shape == images.shape[:1] and classes.ndim == 1 and classes.dtype.kind == "U"
+    if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shaped or not sound:
         raise DataError(
-            f"{path} does not hold uint8 images [N, H, W(, 3)] with uint8 labels [N]; install simplenet again"
+            f"{path} does not hold uint8 images [N, H, W(, 3)] with uint8 labels [N] and classes; install it again"
         )
     rgb = np.repeat(images[..., None], 3, axis=3) if grey else images
-    return LabelledImages(f"{path.parent.name} {path.stem}", np.ascontiguousarray(rgb), labels.astype(np.int64))
+    name = f"{path.parent.name} {path.stem}"
+    return LabelledImages(name, np.ascontiguousarray(rgb), labels.astype(np.int64), tuple(map(str, classes)))

@@ -239,6 +239,8 @@ def _progress(name: str, start: int, total: int | None) -> Iterator[Callable[[in
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with progress.Progress(
+        *columns, console=Console(stderr=True), disable=not (sys.stderr and sys.stderr.isatty())
+    ) as bar:
         task = bar.add_task(name, total=total, completed=start)
         yield lambda size: bar.advance(task, size)

@@ -20,6 +20,10 @@ SimpleNetWarning            a UserWarning; the command line shows it as one line
 Libraries raise; only `simplenet.cli.run` prints. Messages are one line: what is wrong, then what to type next.
 """
 
+import re
+
+_TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class SimpleNetError(Exception):
     """Base of the tree above; `exit_code` is what the command line returns for it."""
@@ -85,6 +89,7 @@ class UntrainedWarning(SimpleNetWarning):
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
     """A vendor's (often many-line) error text as one line of at most `limit` characters, safe to show on a terminal."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _TERMINAL_COLOURS.sub("", str(error))
+    text = " ".join(text.split()) or type(error).__name__
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -79,7 +79,8 @@ def load(
 
     Args:
         split: which part of a shipped set: 'evaluation' or 'calibration'.
-        labels, class_ids: the model's classes; a folder named as one of them labels its pictures.
+        labels, class_ids: the model's classes; a folder named as one of them labels its pictures. A shipped set of
+            other classes comes without its labels.
         limit: at most so many pictures, spread evenly over all.
 
     Raises:
@@ -90,7 +91,9 @@ def load(
     if source in datasets.shipped_names():
         shipped = datasets.shipped(source, split)
         chosen = _spread(len(shipped), limit)
-        return Pictures(shipped.name, [shipped.images[i] for i in chosen], shipped.labels[chosen], preprocessing)
+        is_of_these_classes = not labels or tuple(labels) == shipped.classes
+        truth = shipped.labels[chosen] if is_of_these_classes else None
+        return Pictures(shipped.name, [shipped.images[i] for i in chosen], truth, preprocessing)
     if not Path(source).is_dir():
         names = ", ".join((*datasets.shipped_names(), SYNTHETIC))
         raise DataError(f"{source!r} is neither a folder of pictures nor one of: {names}")

@@ -114,7 +114,9 @@ def _idx_split(spec: DatasetSpec, folder: Path, prefix: str) -> LabelledImages:
         raise DataError(
             f"{folder}: a {prefix} label is {labels.max()}, {spec.name} has classes 0 to {len(spec.labels) - 1}"
         )
-    return LabelledImages(f"{spec.name} {prefix}", np.repeat(images[..., None], 3, axis=3), labels.astype(np.int64))
+    return LabelledImages(
+        f"{spec.name} {prefix}", np.repeat(images[..., None], 3, axis=3), labels.astype(np.int64), spec.labels
+    )
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
@@ -159,7 +161,7 @@ def _folder_split(spec: DatasetSpec, folder: Path) -> LabelledImages:
                 raise DataError(
                     f"{path} has the shape {images[-1].shape}, others {images[0].shape}; make all of one size"
                 )
-    return LabelledImages(f"{spec.name} {folder.name}", np.stack(images), np.asarray(labels, np.int64))
+    return LabelledImages(f"{spec.name} {folder.name}", np.stack(images), np.asarray(labels, np.int64), spec.labels)
 
 
 def _read_image(path: Path) -> UInt8Array:

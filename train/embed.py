@@ -42,7 +42,7 @@ def balanced(split: LabelledImages, count: int, classes: int, seed: int = SEED) 
     if rest or min(map(len, members)) < per_class:
         raise DataError(f"{split.name} cannot give {count} images, equally many of {classes} classes")
     chosen = np.sort(np.concatenate([rng.choice(of_class, per_class, replace=False) for of_class in members]))
-    return LabelledImages(split.name, split.images[chosen], split.labels[chosen])
+    return LabelledImages(split.name, split.images[chosen], split.labels[chosen], split.classes)
 
 
 def embed(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[Path, Path]:
@@ -70,7 +70,8 @@ def _write(path: Path, images: LabelledImages) -> None:
         files.replacing(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
     ):
-        for name, array in (("images", pixels), ("labels", images.labels.astype(np.uint8))):
+        classes = np.array(images.classes, dtype=np.str_)
+        for name, array in (("images", pixels), ("labels", images.labels.astype(np.uint8)), ("classes", classes)):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
             file.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)

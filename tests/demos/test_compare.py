@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from demos import comparison, measurement
@@ -116,6 +118,45 @@ def test_pictures_that_are_not_there_are_one_line(shared_root: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("error: '/nowhere' is neither a folder of pictures nor")
     assert "Traceback" not in result.stderr
+
+
+def test_when_nothing_can_run_it_is_an_error_with_the_reason(shared_root: Path) -> None:
+    result = run_compare("--backend", "tensorrt", "--precision", "fp32", "--artifacts", shared_root)
+    if result.returncode == 0:
+        pytest.skip("there is an NVIDIA GPU here")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("error: nothing could be measured: ")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
+def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group: bool) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "demos" / "compare.py"),
+        "--backend",
+        "onnxruntime",
+        "--precision",
+        "fp32,int8",
+    ]
+    with subprocess.Popen(
+        [*command, "--samples", "1000000", "--artifacts", str(shared_root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as running:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(workers := psutil.Process(running.pid).children(recursive=True)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)  # two workers and multiprocessing's resource tracker
+        time.sleep(1)
+        if whole_group:
+            os.killpg(running.pid, signal.SIGINT)
+        else:
+            running.send_signal(signal.SIGINT)
+        out, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors == "interrupted; nothing half-written was kept\n"
+    assert out == ""
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
 
 
 def contestant(artifact: Artifact, backend: str = "onnxruntime", precision: str = "fp32") -> Contestant:

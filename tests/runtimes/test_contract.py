@@ -156,6 +156,11 @@ def test_wrong_images_are_refused(runtime: runtimes.Runtime, image: object) -> N
         runtime.classify([image])  # type: ignore[list-item]
 
 
+def test_one_image_without_a_list_is_told_how(runtime: runtimes.Runtime) -> None:
+    with pytest.raises(ImageError, match=r"classify\(\[frame\]\)"):
+        runtime.classify(np.zeros((28, 28, 3), np.uint8))  # type: ignore[arg-type]
+
+
 def test_images_of_any_size_are_taken(runtime: runtimes.Runtime) -> None:
     random = np.random.default_rng(0)
     sizes = [(1, 1), (28, 28), (7, 300), (480, 640), (33, 31)]
@@ -190,4 +195,4 @@ def test_what_it_cannot_do_is_an_error_never_a_fallback(runtime: runtimes.Runtim
     with pytest.raises(UsageError, match="not fp64"):
         runtimes.load(runtime.artifact, runtime.name, precision="fp64")
     with pytest.raises(UsageError, match="threads must be"):
-        runtimes.load(runtime.artifact, runtime.name, threads=-1)
+        runtimes.load(runtime.artifact, runtime.name, threads=0)

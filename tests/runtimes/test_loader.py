@@ -138,3 +138,18 @@ def test_random_weights_are_announced(make_artifact: MakeArtifact, tmp_path: Pat
     artifacts.write_manifest(folder, random)
     with pytest.warns(UntrainedWarning, match="random weights"):
         runtimes.load(folder).close()
+
+
+def test_a_manifest_that_promises_other_classes_than_the_model_gives_is_found_out(
+    make_artifact: MakeArtifact, tmp_path: Path
+) -> None:
+    artifact = make_artifact("onnx", "fp32")
+    folder = tmp_path / "onnx-fp32"
+    shutil.copytree(artifact.folder, folder)
+    (folder / "manifest.json").unlink()
+    artifacts.write_manifest(folder, dataclasses.replace(artifact.manifest, num_classes=3, labels=("a", "b", "c")))
+    with (
+        runtimes.load(folder) as model,
+        pytest.raises(ArtifactError, match=r"gives \[1, 10\] logits .* promises 3 classes"),
+    ):
+        model.classify([np.zeros((28, 28, 3), np.uint8)])

@@ -16,7 +16,7 @@ from train import data, recipe
 def _images(count: int, side: int, seed: int = 0) -> LabelledImages:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
-    return LabelledImages("random", pixels, rng.integers(0, 10, count))
+    return LabelledImages("random", pixels, rng.integers(0, 10, count), tuple("abcdefghij"))
 
 
 def _generator(seed: int = 0) -> torch.Generator:
