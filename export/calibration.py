@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
 
 CALIBRATION_PICTURES = 500
-FEWEST_GOOD = 50
+FEWEST_GOOD = 30
 SYNTHETIC_PICTURES = 64
 FLOAT_CHECKED = 16
 """Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from export import calibration
 from simplenet import datasets, weights
-from simplenet.errors import DataError
+from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.manifest import WeightsOrigin
 from simplenet.weights import LoadedWeights
 
@@ -80,12 +80,14 @@ def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: Loaded
     assert calibration.note(calibrating) == {"source": folder.name, "images": 30}
 
 
+@pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
 def test_one_picture_serves_for_both(random: LoadedWeights, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "only.png")
     assert len(calibration.for_calibration(random, tmp_path)) == 1
     assert len(calibration.for_checking(random, tmp_path, "int8")) == 1
 
 
+@pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
 def test_folders_named_as_classes_label_their_pictures_and_others_do_not(
     shipped: LoadedWeights, random: LoadedWeights, tmp_path: Path
 ) -> None:
@@ -116,3 +118,16 @@ def test_an_empty_folder(random: LoadedWeights, tmp_path: Path) -> None:
 def test_shipped_sets_have_held_out_pictures() -> None:
     evaluation, calibrating = (datasets.shipped("fashion-mnist", split) for split in ("evaluation", "calibration"))
     assert not {image.tobytes() for image in evaluation.images} & {image.tobytes() for image in calibrating.images}
+
+
+def test_few_and_unreadable_pictures_are_said_to_be_so(random: LoadedWeights, tmp_path: Path) -> None:
+    for level in range(8):
+        Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level}.png")
+    (tmp_path / "0.png").write_text("no picture")
+    with pytest.warns(SimpleNetWarning) as caught:
+        samples = calibration.for_calibration(random, tmp_path)
+    assert len(samples) == 3
+    said = [str(warning.message) for warning in caught]
+    assert "1 of 4 pictures" in said[0]
+    assert "0.png" in said[0]
+    assert "only 3 pictures" in said[1]

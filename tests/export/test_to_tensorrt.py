@@ -96,6 +96,7 @@ def parsed(graph: onnx.ModelProto) -> Any:
     return network, (log, builder, parser)
 
 
+@pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_precision_of_an_imagenet_variant_becomes_an_engine(

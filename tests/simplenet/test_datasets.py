@@ -61,8 +61,8 @@ def _savez(path: Path, **arrays: object) -> Path:
 
 
 def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
-    images, labels = np.zeros((3, 4, 4), np.uint8), np.zeros(3, np.uint8)
-    good = _savez(tmp_path / "good.npz", images=images, labels=labels)
+    images, labels, classes = np.zeros((3, 4, 4), np.uint8), np.zeros(3, np.uint8), np.array(["a", "b"])
+    good = _savez(tmp_path / "good.npz", images=images, labels=labels, classes=classes)
     assert datasets.load(good).images.shape == (3, 4, 4, 3)
     truncated = tmp_path / "truncated.npz"
     truncated.write_bytes(good.read_bytes()[:-40])
@@ -81,11 +81,13 @@ def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
         flipped,
         garbled,
         plain,
-        _savez(tmp_path / "no_labels.npz", images=images),
-        _savez(tmp_path / "pickled.npz", images=np.array([{}] * 3, object), labels=labels),
-        _savez(tmp_path / "float.npz", images=images.astype(np.float32), labels=labels),
-        _savez(tmp_path / "count.npz", images=images, labels=labels[:2]),
-        _savez(tmp_path / "shape.npz", images=images[0], labels=labels[:2]),
+        _savez(tmp_path / "no_labels.npz", images=images, classes=classes),
+        _savez(tmp_path / "no_classes.npz", images=images, labels=labels),
+        _savez(tmp_path / "numbered.npz", images=images, labels=labels, classes=labels),
+        _savez(tmp_path / "pickled.npz", images=np.array([{}] * 3, object), labels=labels, classes=classes),
+        _savez(tmp_path / "float.npz", images=images.astype(np.float32), labels=labels, classes=classes),
+        _savez(tmp_path / "count.npz", images=images, labels=labels[:2], classes=classes),
+        _savez(tmp_path / "shape.npz", images=images[0], labels=labels[:2], classes=classes),
     ]
     for path in bad:
         with pytest.raises(DataError, match=path.name) as caught:
