@@ -166,7 +166,12 @@ class Runtime(abc.ABC):
         Raises:
             ImageError, InputError, BackendError: as `preprocess` and `infer`.
         """
-        return top_k(self.infer_any(self.preprocess(images)), k, self.manifest.labels)
+        logits = self.infer_any(self.preprocess(images))
+        if not np.isfinite(logits).all():
+            raise BackendError(
+                f"{self.artifact.model_file} gives NaN or infinite logits; export it in another precision"
+            )
+        return top_k(logits, k, self.manifest.labels)
 
     def infer_any(self, batch: npt.NDArray[Any]) -> Float32Array:
         """`infer` for any number of images: a fixed-batch model takes turns, the last one filled up with zeros."""
@@ -295,17 +300,24 @@ def softmax(logits: Float32Array) -> Float32Array:
 def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
     """float32 [N, C] -> for each row its min(k, C) most probable classes, best first; ties by class index.
 
+    The logits must be finite.
+
     Raises:
         UsageError: k is less than 1.
     """
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    chances = np.take_along_axis(softmax(logits), order, axis=1)
     return [
-        [
-            Prediction(labels[index] if labels else f"class {index}", int(index), float(chance))
-            for index, chance in zip(row, row_chances, strict=True)
-        ]
-        for row, row_chances in zip(order, chances, strict=True)
+        _top_of_one(row, chances, min(k, len(row)), labels)
+        for row, chances in zip(logits, softmax(logits), strict=True)
+    ]
+
+
+def _top_of_one(row: Float32Array, chances: Float32Array, k: int, labels: Sequence[str]) -> list[Prediction]:
+    """Sorts only the few that can be among the first k: sorting all of ImageNet's classes takes longer than softmax."""
+    candidates = np.flatnonzero(row >= np.partition(row, -k)[-k])
+    best = candidates[np.argsort(-row[candidates], kind="stable")][:k]
+    return [
+        Prediction(labels[index] if labels else f"class {index}", index, chance)
+        for index, chance in zip(best.tolist(), chances[best].tolist(), strict=True)
     ]
