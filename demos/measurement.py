@@ -29,6 +29,8 @@ from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
 from simplenet.preprocessing import normalise
 
 ANSWER_TIMEOUT_S = 600
+_SETTLE_S = 0.1
+"""Between turns: ONNX Runtime's threads were seen to spin for 42 ms after its last inference, PyTorch's for 10 ms."""
 _UNCOUNTED_CALLS = 5
 """At the start of each turn: another backend has just used the caches."""
 
@@ -240,6 +242,7 @@ def race(
         for worker in [*workers[first:], *workers[:first]]:
             name = worker.contestant.name
             if name not in failures:
+                time.sleep(_SETTLE_S)
                 try:
                     timings[name].rounds_ms.append(worker.ask("time", count))
                     timings[name].end_to_end_rounds_ms.append(worker.ask("time_end_to_end", frame, max(8, count // 5)))
