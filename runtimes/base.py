@@ -91,6 +91,7 @@ class Runtime(abc.ABC):
         self._closed = False
         try:
             self._open()
+            self._description = self._describe()
         except SimpleNetError:
             raise
         except Exception as error:
@@ -188,8 +189,8 @@ class Runtime(abc.ABC):
         return np.concatenate(parts)
 
     def describe(self) -> Description:
-        """What was really loaded; raises nothing."""
-        return self._describe()
+        """What was really loaded; raises nothing, not even once it is closed."""
+        return self._description
 
     def close(self) -> None:
         """Frees the model; harmless the second time."""

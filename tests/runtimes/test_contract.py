@@ -185,6 +185,7 @@ def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(
     with again:
         again.infer(batch)
     again.close()
+    assert again.describe() == runtime.describe()
     with pytest.raises(BackendError, match="is closed"):
         again.infer(batch)
 
