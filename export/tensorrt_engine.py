@@ -11,13 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
-
-import onnx
-from onnx import numpy_helper
+from typing import TYPE_CHECKING, Any
 
 from runtimes import gpu
+from runtimes.base import vendor_import
 from simplenet.errors import BackendUnavailable, ExportError, UsageError, one_line
+
+if TYPE_CHECKING:
+    import onnx
 
 BUILDERS = ("auto", *gpu.TENSORRTS)
 DYNAMIC_BATCH = (1, 8, 64)
@@ -112,6 +113,7 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Other runtimes are quicker the other way round, but TensorRT's uint8 tensors can be nothing but cast.
     """
+    onnx = vendor_import("onnx", "export")
     result = onnx.ModelProto()
     result.CopyFrom(model)
     nodes = result.graph.node
@@ -145,6 +147,8 @@ def refuse_asymmetric(model: onnx.ModelProto) -> None:
 
     TensorRT's parser takes uint8 zero points of 0 (NNCF writes them) and reads the values as int8: silently wrong.
     """
+    onnx = vendor_import("onnx", "export")
+    numpy_helper = vendor_import("onnx.numpy_helper", "export")
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     constants |= {
         node.output[0]: attribute.t
