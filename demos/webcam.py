@@ -24,12 +24,13 @@ if not __package__:
 
 import numpy as np
 
-from demos import artifact_choice, overlay, stopwatch
+from demos import artifact_choice
 from demos.artifact_choice import is_untrained, say_on_stderr
-from demos.display import DISPLAYS, Display, open_display
-from demos.source_choice import open_source
-from demos.sources import Source
-from demos.stopwatch import Stopwatch
+from demos.live import overlay, stopwatch
+from demos.live.display import DISPLAYS, Display, open_display
+from demos.live.source_choice import open_source
+from demos.live.sources import Source
+from demos.live.stopwatch import Stopwatch
 from runtimes import Prediction, Runtime, top_k
 from simplenet import cli
 from simplenet.errors import one_line

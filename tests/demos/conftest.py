@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from demos.opencv import opencv
+from demos.live.opencv import opencv
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 

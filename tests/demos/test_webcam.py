@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pytest
 
 import runtimes
-from demos import display, webcam
-from demos.display import Display, NoDisplay, open_display
-from demos.opencv import opencv
-from demos.source_choice import open_source
-from demos.sources import VideoFile
-from demos.stopwatch import Stopwatch
+from demos import webcam
+from demos.live import display
+from demos.live.display import Display, NoDisplay, open_display
+from demos.live.opencv import opencv
+from demos.live.source_choice import open_source
+from demos.live.sources import VideoFile
+from demos.live.stopwatch import Stopwatch
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import SimpleNetError, SourceError

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demos import sources
-from demos.opencv import opencv
-from demos.source_choice import open_source, redacted
-from demos.sources import LiveSource, Source, VideoFile
+from demos.live import sources
+from demos.live.opencv import opencv
+from demos.live.source_choice import open_source, redacted
+from demos.live.sources import LiveSource, Source, VideoFile
 from simplenet.errors import SourceError, UsageError
 from tests.demos.conftest import WriteVideo, shades
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from demos.opencv import opencv
+from demos.live.opencv import opencv
 from runtimes import Prediction
 
 UInt8Array = npt.NDArray[np.uint8]

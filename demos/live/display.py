@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from demos.opencv import opencv
+from demos.live.opencv import opencv
 from simplenet.errors import SimpleNetError, one_line
 
 UInt8Array = npt.NDArray[np.uint8]
 
 DISPLAYS = ("auto", "window", "none")
 _TITLE = "SimpleNet Edge"
-_PROBE = "from demos.opencv import opencv; cv2 = opencv(); cv2.namedWindow('probe'); cv2.pollKey()"
+_PROBE = "from demos.live.opencv import opencv; cv2 = opencv(); cv2.namedWindow('probe'); cv2.pollKey()"
 _PROBE_TIMEOUT_S = 20
 
 
@@ -114,7 +114,7 @@ def why_no_window() -> str | None:
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=Path(__file__).resolve().parents[2],
             capture_output=True,
             text=True,
             errors="replace",

@@ -9,8 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
-from demos import stopwatch
-from demos.stopwatch import KEPT_SAMPLES, Stopwatch
+from demos.live import stopwatch
+from demos.live.stopwatch import KEPT_SAMPLES, Stopwatch
 
 
 def run_frames(watch: Stopwatch, count: int, *stages: str) -> None:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from demos.opencv import opencv
-from demos.sources import STREAM_TIMEOUT_MS, TYPE_NEXT, LiveSource, Source, VideoFile, check_size
+from demos.live.opencv import opencv
+from demos.live.sources import STREAM_TIMEOUT_MS, TYPE_NEXT, LiveSource, Source, VideoFile, check_size
 from simplenet.errors import SourceError, UsageError, one_line
 from simplenet.images import SUFFIXES
 

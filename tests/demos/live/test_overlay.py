@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos import overlay
+from demos.live import overlay
 from runtimes import Prediction
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from demos.opencv import CAMERA_STALL_S, opencv
+from demos.live.opencv import CAMERA_STALL_S, opencv
 from simplenet.errors import SourceError, one_line
 
 UInt8Array = npt.NDArray[np.uint8]

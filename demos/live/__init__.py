@@ -1,0 +1,1 @@
+"""What the live demo is made of: sources, models in turn, the loop, the window, the page."""
