@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -18,8 +19,9 @@ _ENVIRONMENT = {
 }
 
 
+@functools.cache
 def opencv() -> Any:
-    """The cv2 module.
+    """The cv2 module; asking for it again costs nothing.
 
     Raises:
         BackendUnavailable: it is not installed; the message says how to.

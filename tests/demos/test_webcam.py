@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +20,14 @@ import pytest
 
 import runtimes
 from demos import webcam
-from demos.live import display
-from demos.live.display import Display, NoDisplay, open_display
+from demos.live.display import Display, NoDisplay
 from demos.live.opencv import opencv
 from demos.live.source_choice import open_source
 from demos.live.sources import VideoFile
 from demos.live.stopwatch import Stopwatch
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
-from simplenet.errors import SimpleNetError, SourceError
+from simplenet.errors import SourceError
 from tests.demos.conftest import ROOT, RunDemo, WriteVideo, shades
 
 
@@ -44,6 +41,9 @@ class KeyPresser(Display):
     def show(self, image: npt.NDArray[np.uint8]) -> str:
         self.shown.append(image)
         return self.key if len(self.shown) == self.at else ""
+
+    def poll_key(self) -> str:
+        return ""
 
     def close(self) -> None:
         pass
@@ -74,9 +74,8 @@ def test_max_frames_ends_it_and_the_table_is_for_people(
     path = write_video("clip.avi", shades(30))
     result = run_demo("webcam", "--source", path, "--max-frames", 12, "--artifact", onnx_artifact.folder)
     assert result.returncode == 0, result.stderr
-    assert (
-        result.stderr == "no window can be opened here (there is no screen: DISPLAY is not set); running without one\n"
-    )
+    assert result.stderr.startswith("no window can be opened here (there is no screen: DISPLAY is not set)")
+    assert result.stderr.count("\n") == 1
     assert "12 frames in" in result.stdout
     assert "ended by --max-frames" in result.stdout
     assert "a p90 needs 64 frames" in result.stdout
@@ -93,7 +92,7 @@ def test_the_wrong_source_or_display_is_one_line(
         (("--source", tmp_path / "text.avi"), 1, "is not a video"),
         (("--source", "98"), 1, "plug it in"),
         (("--source", "rtsp://cook:p4ss@127.0.0.1:9/"), 1, "rtsp://***@127.0.0.1:9/ cannot be opened"),
-        (("--source", clip, "--display", "window"), 1, "use --display none"),
+        (("--source", clip, "--display", "window"), 1, "--display none"),
         (("--source", clip, "--display", "windw"), 2, "did you mean 'window'"),
         (("--source", clip, "--max-frames", "0"), 2, "whole number"),
     ):
@@ -223,32 +222,3 @@ def _drain(terminal: int, into: queue.Queue[bytes]) -> None:
             into.put(block)
     except OSError:  # the other end is closed
         return
-
-
-def test_without_a_screen_auto_goes_on_and_window_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    for screen, complaint in (("", "DISPLAY is not set"), (":97", "cannot use the screen :97")):
-        monkeypatch.setenv("DISPLAY", screen)
-        said: list[str] = []
-        assert isinstance(open_display("auto", said.append), NoDisplay)
-        assert len(said) == 1
-        assert complaint in said[0]
-        with pytest.raises(SimpleNetError, match="use --display none"):
-            open_display("window", said.append)
-
-
-@pytest.mark.parametrize("visible", [0.0, -1.0, None])
-def test_closing_the_window_is_the_key_q(monkeypatch: pytest.MonkeyPatch, visible: float | None) -> None:
-    cv2 = SimpleNamespace(**vars(opencv()))
-    for name in ("namedWindow", "resizeWindow", "imshow", "destroyAllWindows"):
-        setattr(cv2, name, Mock())
-    cv2.pollKey = Mock(side_effect=[-1, ord("b"), 27])
-    # Qt raises once its last window is gone, others answer 0 or -1.
-    gone = cv2.error("NULL guiReceiver") if visible is None else visible
-    cv2.getWindowProperty = Mock(side_effect=[1.0, 1.0, gone])
-    monkeypatch.setattr(display, "opencv", lambda: cv2)
-    picture = np.zeros((8, 8, 3), np.uint8)
-    with display.Window() as window:
-        assert [window.show(picture) for _ in range(4)] == ["", "b", "escape", "q"]
-    assert cv2.imshow.call_count == 3  # a closed window is not opened again
-    cv2.destroyAllWindows.assert_not_called()
