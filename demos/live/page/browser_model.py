@@ -4,7 +4,7 @@
     /model/model.onnx?sha256=...  the model; 409 when the manifest has moved on meanwhile
     /onnxruntime-web/NAME         the files of `onnxruntime_web.SERVED`; 404 and what to type where they are missing
 
-Errors are JSON, {"error": one line}. All else that such a page needs (its own policy, isolation) the page's server sets.
+Errors are JSON, {"error": one line}. The headers that make the page isolated and strict are its server's.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     make web
     python demos/live/page/onnxruntime_web.py
 
-Only the files that the page serves are kept: about 41 MB of a package of 145 MB. The version is pinned by the hash of the
-package, whichever registry or mirror npm is set up for. What is there already is not fetched again.
+Only the files that the page serves are kept: about 41 MB of a package of 145 MB. The hash of the package is pinned,
+whichever registry or mirror npm is set up for. What is there already is not fetched again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_complete(vendor: Path = VENDOR) -> bool:
 
 
 def fetch(vendor: Path = VENDOR) -> Path:
-    """Fetches the package with `npm pack`, checks its hash, keeps the served files; the folder appears whole or not at all.
+    """Fetches the package with `npm pack`, checks its hash, keeps the served files; the folder appears whole or not.
 
     Raises:
         DownloadError: no npm, no network, another package than the pinned one, or no place to write.
@@ -112,8 +112,8 @@ def _unpack(package: Path, fresh: Path) -> None:
     """The files that the page needs, from a package that is the pinned one; its other members are never touched."""
     if package.stat().st_size > _LARGEST_PACKAGE_BYTES or _sha512(package) != SHA512:
         raise DownloadError(
-            f"npm brought another onnxruntime-web {VERSION} than the pinned one (its SHA-512 differs); check npm's registry"
-            f" (npm config get registry) and type: {COMMAND}"
+            f"npm brought another onnxruntime-web {VERSION} than the pinned one (its SHA-512 differs); see which "
+            f"registry it uses (npm config get registry), then type: {COMMAND}"
         )
     with tarfile.open(package, "r:gz") as archive:
         for name in (*_KEPT_BESIDE, *(f"package/dist/{name}" for name in SERVED)):

@@ -33,11 +33,7 @@ async function load(provider, threads) {
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = threads;
   const bytes = await modelBytes(manifest);
-  const session = await ort.InferenceSession.create(bytes, {
-    executionProviders: [provider],
-    // Idle threads that spin would burn the cores of the server's own backends, when it is the same machine.
-    extra: { session: { intra_op: { allow_spinning: "0" } } },
-  });
+  const session = await createSession(ort, bytes, provider);
   if (!session.inputNames.includes(manifest.input.name) || !session.outputNames.includes(manifest.output)) {
     throw new Error(`the model has no input ${manifest.input.name} or no output ${manifest.output}; export it again`);
   }
@@ -108,9 +104,22 @@ async function modelBytes(manifest) {
   return new Uint8Array(bytes);
 }
 
+async function createSession(ort, bytes, provider) {
+  try {
+    return await ort.InferenceSession.create(bytes, {
+      executionProviders: [provider],
+      // Idle threads that spin would burn the cores of the server's own backends, where it is the same machine.
+      extra: { session: { intra_op: { allow_spinning: "0" } } },
+    });
+  } catch (error) {
+    throw new Error(`onnxruntime-web cannot run this model on ${provider} here: ${oneLine(error)}`);
+  }
+}
+
 async function adapterName() {
   const { info } = await navigator.gpu.requestAdapter();
-  return info.description || [info.vendor, info.architecture].filter(Boolean).join(" ") || "a GPU without a name";
+  const name = info.description || [info.vendor, info.architecture].filter(Boolean).join(" ") || "a GPU without a name";
+  return info.isFallbackAdapter ? `${name} (software, no GPU)` : name;
 }
 
 async function classify(bitmap, sequence) {
