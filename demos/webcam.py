@@ -7,9 +7,9 @@
     python demos/webcam.py --display browser --source visitor  no camera here: visitors of the page bring their own
     python demos/webcam.py --source synthetic --display none --duration 30 --json > events.jsonl
 
-Keys in the window: q or Esc ends, space pauses, s takes a snapshot, r records, b next backend, p next precision, h help.
-The page is at http://127.0.0.1:8000; for a device without a screen, type on your own machine
-`ssh -L 8000:127.0.0.1:8000 DEVICE` and open that address there: browsers give a page the camera only on localhost or https.
+Keys in the window: q or Esc ends, space pauses, s snapshot, r record, b next backend, p next precision, h help.
+The page is at http://127.0.0.1:8000. Of a device without a screen, type `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
+machine and open that address there: browsers give a page the visitor's camera only on localhost or https.
 A file loses no frame; of a camera or stream the models always get the newest one. However it ends, a summary follows.
 """
 

@@ -84,7 +84,7 @@ class Session:
         self.feeds.wake()
 
     def state(self) -> dict[str, Any]:
-        """Everything a page or a window shows beside the picture, JSON-able; demos/live/page/README.md lists it."""
+        """Everything a page or a window shows beside the picture, JSON-able."""
         manifest, switch = self.lineup.models[0].manifest, self._switch
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if switch is not None:
@@ -110,7 +110,7 @@ class Session:
         }
 
     def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
-        """`callback` is called in the loop's thread after every frame and must return at once. Returns: call it to stop."""
+        """`callback` is called in the loop's thread after every frame and must return at once; call the result to stop."""
         with self._lock:
             self._listeners = (*self._listeners, callback)
 
@@ -129,12 +129,10 @@ class Session:
         flags, manifest = self.selection.arguments, self.lineup.models[0].manifest
         if flags.artifact is not None:
             if manifest.format != "onnx":
-                raise UsageError(
-                    f"--artifact is in {manifest.format} format, a browser runs ONNX; name an ONNX artifact"
-                )
+                raise UsageError(f"a browser runs ONNX, --artifact is in {manifest.format} format; name an ONNX one")
             return self.lineup.models[0].artifact
-        weights = flags.weights
-        return artifact_choice.ensure_artifact(manifest.variant, weights, "onnx", "fp32", flags.artifacts, self.say)
+        wanted = (manifest.variant, flags.weights, "onnx", "fp32")
+        return artifact_choice.ensure_artifact(*wanted, flags.artifacts, self.say)
 
     # For the loop.
 
