@@ -104,7 +104,7 @@ export function mount(element) {
     working = null;
     figures.preprocess.add(preprocess_ms);
     figures.infer.add(infer_ms);
-    const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions[0]);
+    const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions?.[0]);
     if (agrees !== null) {
       figures.compared += 1;
       figures.agreed += Number(agrees);
@@ -122,14 +122,21 @@ export function mount(element) {
   /** Starts again with the server's model when that is another one by now. */
   async function followModel() {
     const current = worker;
-    let files;
+    let told;
+    let isWell;
     try {
       const answer = await fetch("/model/manifest.json", { cache: "no-cache" });
-      files = answer.ok ? (await answer.json()).files : null;
+      isWell = answer.ok;
+      told = await answer.json();
     } catch {
       return; // the page itself says when the server is gone
     }
-    if (current === worker && files !== null && files["model.onnx"] !== loaded.manifest.files["model.onnx"]) {
+    if (current !== worker) {
+      return;
+    }
+    if (!isWell) {
+      fail(told.error);
+    } else if (told.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) {
       start();
     }
   }
