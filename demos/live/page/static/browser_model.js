@@ -19,7 +19,7 @@ export function mount(element) {
   let pending = null; // the newest frame not yet given to the worker
   let working = null; // the frame that the worker has
   let taken = 0; // frames seen, to tell the newer of two copies
-  let drawnMs = 0;
+  let drawing = 0; // the timer of the next redraw; 0 when none is due
   let check = 0;
   let figures = null;
 
@@ -43,9 +43,11 @@ export function mount(element) {
   function stop() {
     worker?.terminate();
     clearInterval(check);
+    clearTimeout(drawing);
+    drawing = 0;
     pending?.bitmap.close();
     worker = loaded = pending = working = null;
-    figures = { preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: null };
+    figures = { predictions: [], preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: "" };
     tile.show({ running: false, status: "Stopped." });
   }
 
@@ -112,11 +114,14 @@ export function mount(element) {
     }
     const detail = { sequence, predictions, logits, preprocess_ms, infer_ms, agrees };
     document.dispatchEvent(new CustomEvent("browser-answer", { detail }));
-    const nowMs = performance.now();
-    if (nowMs - drawnMs >= REDRAW_MS) {
-      drawnMs = nowMs;
-      tile.showAnswer(predictions, figures);
-    }
+    figures.predictions = predictions;
+    drawing ||= setTimeout(draw, REDRAW_MS);
+  }
+
+  /** Ten times a second at most: more cannot be read. */
+  function draw() {
+    drawing = 0;
+    tile.showAnswer(figures);
   }
 
   /** Starts again with the server's model when that is another one by now. */

@@ -425,13 +425,10 @@ def test_figures_and_agreement_are_shown_and_no_percentile_that_n_cannot_carry(
     with tile_of(browser, OneModel(artifact)) as tile:
         tile.start()
         tile.call("classifyAll", image, 0, [server_says(best if n % 4 else best + 1) for n in range(60)])
-        tile.page.wait_for_timeout(150)  # so that the next answer is drawn
         tile.call("classifyAll", image, 60, [server_says(best)])
         tile.says("75.4 % of 61 with openvino int8")
         tile.says("p90 needs 64, n 61")
-        tile.call("classifyAll", image, 61, [[], [], []])  # nothing to compare with
-        tile.page.wait_for_timeout(150)
-        tile.call("classifyAll", image, 64, [server_says(best + 1)])
+        tile.call("classifyAll", image, 61, [[], [], [], server_says(best + 1)])  # []: nothing to compare with
         tile.says("74.2 % of 62 with openvino int8")
         tile.says("n 65")
         assert "p90 needs" not in tile.page.inner_text("#tile")
