@@ -72,7 +72,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         if session.paused:
             with watch.paused():
                 screen.refresh()
-                feeds.wait_for_wake(_REFRESH_S)
+                time.sleep(_REFRESH_S)
             continue
         # Source: the next frame of a file, the newest one of a camera.
         with watch.stage("capture"):
