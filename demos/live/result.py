@@ -1,0 +1,35 @@
+"""What the loop says of one frame: every model's answer, and how long each part took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from demos.live.sources import Frame, Source
+from runtimes import Prediction
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer. `agrees`: the same top-1 as the first model's; None for the first model itself."""
+
+    name: str
+    backend: str
+    precision: str
+    predictions: tuple[Prediction, ...]
+    infer_ms: float
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One frame, classified by every model. `frame_age_ms`, capture to hand-over, is None for files.
+
+    `number` counts the frames of all sources together, from 1.
+    """
+
+    source: Source
+    frame: Frame
+    answers: tuple[Answer, ...]
+    frame_age_ms: float | None
+    preprocess_ms: float
+    number: int
