@@ -18,10 +18,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if not __package__:
@@ -37,13 +38,14 @@ from demos.live.result import Update
 from demos.live.screen import Screen
 from demos.live.selection import Selection
 from demos.live.session import Session
-from demos.live.source_choice import open_feeds
+from demos.live.source_choice import open_source
+from demos.live.sources import Source
 from demos.live.stopwatch import Summary
 from simplenet import cli
 from simplenet.errors import ImageError, SourceError, one_line
 
 DEFAULT_PORT = 8000
-VISITOR = "visitor"
+SYNTHETIC, VISITOR = "synthetic", "visitor"
 _REFRESH_S = 0.1
 _STATUS_EVERY_S = 0.25
 
@@ -72,7 +74,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         if session.paused:
             with watch.paused():
                 screen.refresh()
-                feeds.wait_for_wake(_REFRESH_S)
+                time.sleep(_REFRESH_S)
             continue
         # Source: the next frame of a file, the newest one of a camera.
         with watch.stage("capture"):
@@ -176,10 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = "browser" if visitors_only and arguments.display == "auto" else arguments.display
     kind = display.choose(kind, why_no_page, say_on_stderr)
     with contextlib.ExitStack() as opened:
-        texts = [] if visitors_only else arguments.source
-        feeds = opened.enter_context(
-            open_feeds(texts, say_on_stderr, loop=arguments.loop, pace=kind != "none", patience_s=arguments.patience)
-        )
+        feeds = opened.enter_context(contextlib.closing(Feeds()))
+        for source in [] if visitors_only else _sources(arguments, pace=kind != "none"):
+            feeds.add(source)
         selection, lineup = selection.load(say_on_stderr)
         session = opened.enter_context(Session(feeds, selection, lineup, event=events or _nothing))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
@@ -203,6 +204,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             status.clear()
             _report(session, session.summary(ended), events)
     return 0
+
+
+def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
+    """What was asked for. The only source must be there now; of several, a dead one is tried again beside the others.
+
+    Raises:
+        SourceError: the only source, or every one of several files, cannot be opened.
+    """
+    open_one = functools.partial(open_source, loop=arguments.loop, pace=pace, patience_s=arguments.patience)
+    if arguments.source is None:
+        try:
+            yield open_one("0")
+        except SourceError as error:
+            say_on_stderr(f"{error}. Showing a generated scene")
+            yield open_one(SYNTHETIC)
+        return
+    names = [name for name in arguments.source if name != VISITOR]
+    refused: list[SourceError] = []
+    for name in names:
+        try:
+            yield open_one(name, wait_for_it=len(names) > 1)
+        except SourceError as error:
+            if len(refused) + 1 == len(names):
+                raise
+            refused.append(error)
+            say_on_stderr(f"without {error}")
 
 
 def why_no_page() -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,14 +17,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from simplenet import images as pictures
 from simplenet.datasets import LabelledImages
-from simplenet.errors import DataError, UsageError, one_line
-from simplenet.preprocessing import CIFAR10_PREPROCESSING, Preprocessing
+from simplenet.errors import DataError, ImageError, UsageError, one_line
+from simplenet.preprocessing import CIFAR10_PREPROCESSING, Preprocessing, to_model_input
 from simplenet.variants import nearest
 
 UInt8Array = npt.NDArray[np.uint8]
 MAX_BYTES = 1 << 30  # of one decompressed file; the largest of the family, EMNIST, has 0.55e9
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+FOLDER_SIDE = 32  # pixels, of the images of --dataset folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class DatasetSpec:
     name: str
     form: Literal["idx", "folders"]
     labels: tuple[str, ...]
-    preprocessing: Preprocessing
+    """Empty where the folders' names are the classes."""
+    preprocessing: Preprocessing | None
+    """None where the training images' own mean and deviation are taken."""
     mirrored: bool
     install: str
     folders: tuple[Path, ...] = ()
@@ -76,6 +80,14 @@ DATASETS: dict[str, DatasetSpec] = {
             mirrored=True,
             install="name a folder of train/<class>/ and test/<class>/ images: --data DIR",
         ),
+        DatasetSpec(
+            name="folder",
+            form="folders",
+            labels=(),
+            preprocessing=None,
+            mirrored=True,
+            install="name a folder of train/<class>/ and test/<class>/ images: --data DIR",
+        ),
     )
 }  # fmt: skip
 
@@ -102,7 +114,7 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> tuple[LabelledImages,
         raise DataError(f"{spec.name} is not in {where}; get it: {spec.install}, or name its folder: --data DIR")
     if spec.form == "idx":
         return _idx_split(spec, folder, "train"), _idx_split(spec, folder, "t10k")
-    return _folder_split(spec, folder / "train"), _folder_split(spec, folder / "test")
+    return _folder_splits(spec, folder)
 
 
 def _idx_split(spec: DatasetSpec, folder: Path, prefix: str) -> LabelledImages:
@@ -142,38 +154,84 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _folder_split(spec: DatasetSpec, folder: Path) -> LabelledImages:
-    """Every image below one folder per class, all of one size, in the order of the classes and file names."""
-    images: list[UInt8Array] = []
+@dataclass(frozen=True)
+class Described:
+    """A data set as training wants it: `labels` and `preprocessing` are known, whoever knew them."""
+
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    mirrored: bool
+
+
+def read(name: str, folder: Path | None = None) -> tuple[Described, tuple[LabelledImages, LabelledImages]]:
+    """The training and test splits, and what is known of them; raises as `get` and `load` do."""
+    spec = get(name)
+    splits = load(spec, folder)
+    preprocessing = spec.preprocessing or _measured(splits[0])
+    return Described(splits[0].classes, preprocessing, spec.mirrored), splits
+
+
+def _measured(train: LabelledImages) -> Preprocessing:
+    """Of the size that the images have, and by their own mean and deviation."""
+    scaled = train.images.reshape(-1, 3).astype(np.float32) / 255
+    mean, std = (tuple(round(float(value), 4) for value in values) for values in (scaled.mean(0), scaled.std(0)))
+    std = tuple(max(value, 0.01) for value in std)
+    side = train.images.shape[1]
+    return Preprocessing(side, side, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def _folder_splits(spec: DatasetSpec, folder: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Every image below one folder per class, in the order of the classes and of the file names.
+
+    Those of a named data set have one size, others are cut to a square as a runtime would do it.
+    """
+    classes = spec.labels or _class_folders(folder / "train")
+    if not spec.labels and (others := set(_class_folders(folder / "test")) ^ set(classes)):
+        raise DataError(
+            f"{folder / 'train'} and {folder / 'test'} differ in the class {min(others)!r}; make them equal"
+        )
+    return _folder_split(spec, folder / "train", classes), _folder_split(spec, folder / "test", classes)
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read {folder} ({one_line(error)}); name its parent: --data DIR") from error
+    if len(names) < 2:
+        raise DataError(f"{folder} has {len(names)} folders of classes; it needs two or more")
+    return tuple(names)
+
+
+def _folder_split(spec: DatasetSpec, folder: Path, classes: tuple[str, ...]) -> LabelledImages:
+    paths: list[Path] = []
     labels: list[int] = []
-    for index, label in enumerate(spec.labels):
+    for index, label in enumerate(classes):
         class_folder = folder / label
-        paths = sorted(path for path in class_folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
+        found = sorted(path for path in class_folder.glob("*") if path.suffix.lower() in pictures.SUFFIXES)
+        if not found:
             raise DataError(
                 f"no images in {class_folder}; {spec.name} needs train/<class>/*.jpg and test/<class>/*.jpg "
-                f"for the classes {', '.join(spec.labels)}"
+                f"for the classes {one_line(', '.join(classes))}"
             )
-        for path in paths:
-            images.append(_read_image(path))
-            labels.append(index)
-            if images[-1].shape != images[0].shape:
-                raise DataError(
-                    f"{path} has the shape {images[-1].shape}, others {images[0].shape}; make all of one size"
-                )
-    return LabelledImages(f"{spec.name} {folder.name}", np.stack(images), np.asarray(labels, np.int64), spec.labels)
+        paths += found
+        labels += [index] * len(found)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(_read_image if spec.labels else _read_square, paths))
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(f"{path} has the shape {image.shape}, others {images[0].shape}; make all of one size")
+    return LabelledImages(f"{spec.name} {folder.name}", np.stack(images), np.asarray(labels, np.int64), classes)
+
+
+def _read_square(path: Path) -> UInt8Array:
+    geometry = Preprocessing(FOLDER_SIDE, FOLDER_SIDE, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return to_model_input(_read_image(path), geometry)
 
 
 def _read_image(path: Path) -> UInt8Array:
     """RGB uint8 [H, W, 3]."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            if max(image.size) > 1024:
-                raise DataError(
-                    f"{path} is {image.width}x{image.height} pixels, too large to hold a data set in memory"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path} ({one_line(error)}); remove it or replace it") from error
+        return pictures.read_rgb(path)
+    except ImageError as error:
+        raise DataError(str(error)) from error

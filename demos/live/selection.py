@@ -125,6 +125,10 @@ class Switch:
     def done(self) -> bool:
         return not self._thread.is_alive()
 
+    def join(self, timeout_s: float) -> None:
+        """Waits until it is done, `timeout_s` at most."""
+        self._thread.join(timeout_s)
+
     def result(self) -> tuple[Selection, Lineup]:
         """Once `done`. Raises SimpleNetError where it could not be loaded; then the present models stay."""
         if self._error is not None:

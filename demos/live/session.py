@@ -110,7 +110,7 @@ class Session:
         }
 
     def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
-        """`callback` is called in the loop's thread after every frame and must return at once; call the result to stop."""
+        """`callback` is called in the loop's thread after each frame and must be quick; call the result to end it."""
         with self._lock:
             self._listeners = (*self._listeners, callback)
 

@@ -123,12 +123,9 @@ def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
     Image.new("RGB", (31, 32)).save(odd)
     with pytest.raises(DataError, match=r"frog/0\.png has the shape \(32, 31, 3\)"):
         data.load(spec, folder)
-    Image.new("RGB", (1025, 32)).save(odd)
-    with pytest.raises(DataError, match=r"frog/0\.png is 1025x32"):
-        data.load(spec, folder)
     Image.new("RGB", (32, 32)).save(odd)
     odd.write_bytes(odd.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cannot read the image .*frog/0\.png"):
+    with pytest.raises(DataError, match=r"frog/0\.png: "):
         data.load(spec, folder)
     for image in (folder / "train/cat").iterdir():
         image.unlink()
