@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -32,21 +32,45 @@ _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # an addre
 class ModelSource(Protocol):
     """The part of a Session that is needed here."""
 
+    def state(self) -> dict[str, Any]:
+        """Its `variant` and `weights` tell when there is another model."""
+
     def onnx_artifact(self) -> Artifact:
-        """The current variant and weights as ONNX fp32, made if missing. Raises SimpleNetError."""
+        """The current variant and weights as ONNX, made if missing. Raises SimpleNetError."""
+
+
+class _Current:
+    """The session's artifact, asked for once per model: that may mean an export, or looking for official weights."""
+
+    def __init__(self, session: ModelSource) -> None:
+        self._session = session
+        self._known: tuple[object, object, Artifact] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def artifact(self) -> Artifact:
+        """In a thread; whoever comes meanwhile waits for the same result. Raises SimpleNetError or OSError."""
+        async with self._one_at_a_time:
+            return await run_in_threadpool(self._artifact)
+
+    def _artifact(self) -> Artifact:
+        state = self._session.state()
+        model = (state["variant"], state["weights"])
+        if self._known is not None:
+            known_model, status, artifact = self._known
+            if model == known_model and status is not None and status == _file_status(artifact):
+                return artifact
+        artifact = self._session.onnx_artifact()
+        self._known = (model, _file_status(artifact), artifact)
+        return artifact
 
 
 def routes(session: ModelSource, vendor: Path = onnxruntime_web.VENDOR) -> list[Route]:
-    """The routes above. An export runs in a thread, one at a time, and everybody who waits for it gets its result."""
-    one_at_a_time = asyncio.Lock()
-
-    async def artifact() -> Artifact:
-        async with one_at_a_time:
-            return await run_in_threadpool(session.onnx_artifact)
+    """The routes above."""
+    current = _Current(session)
 
     async def manifest(request: Request) -> Response:
         try:
-            text = (await artifact()).manifest.to_json()
+            text = (await current.artifact()).manifest.to_json()
         except (SimpleNetError, OSError) as error:
             return _unavailable(error)
         headers = {**_ALWAYS_ASK, "ETag": f'"{hashlib.sha256(text.encode()).hexdigest()}"'}
@@ -57,15 +81,15 @@ def routes(session: ModelSource, vendor: Path = onnxruntime_web.VENDOR) -> list[
     async def model(request: Request) -> Response:
         asked = request.query_params.get("sha256")
         try:
-            current = await artifact()
-            status = await run_in_threadpool(current.model_file.stat)
+            artifact = await current.artifact()
+            status = await run_in_threadpool(artifact.model_file.stat)
         except (SimpleNetError, OSError) as error:
             return _unavailable(error)
-        if asked is not None and asked != current.manifest.files[current.model_file.name]:
+        if asked is not None and asked != artifact.manifest.files[artifact.model_file.name]:
             return _error(409, "the model has changed since its manifest was read; start again")
         headers = _ALWAYS_ASK if asked is None else _FOREVER
         return FileResponse(
-            current.model_file, headers=headers, media_type="application/octet-stream", stat_result=status
+            artifact.model_file, headers=headers, media_type="application/octet-stream", stat_result=status
         )
 
     async def runtime(request: Request) -> Response:
@@ -86,6 +110,15 @@ def routes(session: ModelSource, vendor: Path = onnxruntime_web.VENDOR) -> list[
         Route("/model/model.onnx", model),
         Route("/onnxruntime-web/{name}", runtime),
     ]
+
+
+def _file_status(artifact: Artifact) -> tuple[int, int] | None:
+    """Another one when the artifact was made anew; None when it is gone."""
+    try:
+        status = artifact.model_file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _unavailable(error: SimpleNetError | OSError) -> Response:

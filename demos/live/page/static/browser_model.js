@@ -19,7 +19,7 @@ export function mount(element) {
   let pending = null; // the newest frame not yet given to the worker
   let working = null; // the frame that the worker has
   let taken = 0; // frames seen, to tell the newer of two copies
-  let drawnMs = 0;
+  let drawing = 0; // the timer of the next redraw; 0 when none is due
   let check = 0;
   let figures = null;
 
@@ -43,9 +43,11 @@ export function mount(element) {
   function stop() {
     worker?.terminate();
     clearInterval(check);
+    clearTimeout(drawing);
+    drawing = 0;
     pending?.bitmap.close();
     worker = loaded = pending = working = null;
-    figures = { preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: null };
+    figures = { predictions: [], preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: "" };
     tile.show({ running: false, status: "Stopped." });
   }
 
@@ -104,7 +106,7 @@ export function mount(element) {
     working = null;
     figures.preprocess.add(preprocess_ms);
     figures.infer.add(infer_ms);
-    const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions[0]);
+    const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions?.[0]);
     if (agrees !== null) {
       figures.compared += 1;
       figures.agreed += Number(agrees);
@@ -112,24 +114,34 @@ export function mount(element) {
     }
     const detail = { sequence, predictions, logits, preprocess_ms, infer_ms, agrees };
     document.dispatchEvent(new CustomEvent("browser-answer", { detail }));
-    const nowMs = performance.now();
-    if (nowMs - drawnMs >= REDRAW_MS) {
-      drawnMs = nowMs;
-      tile.showAnswer(predictions, figures);
-    }
+    figures.predictions = predictions;
+    drawing ||= setTimeout(draw, REDRAW_MS);
+  }
+
+  /** Ten times a second at most: more cannot be read. */
+  function draw() {
+    drawing = 0;
+    tile.showAnswer(figures);
   }
 
   /** Starts again with the server's model when that is another one by now. */
   async function followModel() {
     const current = worker;
-    let files;
+    let told;
+    let isWell;
     try {
       const answer = await fetch("/model/manifest.json", { cache: "no-cache" });
-      files = answer.ok ? (await answer.json()).files : null;
+      isWell = answer.ok;
+      told = await answer.json();
     } catch {
       return; // the page itself says when the server is gone
     }
-    if (current === worker && files !== null && files["model.onnx"] !== loaded.manifest.files["model.onnx"]) {
+    if (current !== worker) {
+      return;
+    }
+    if (!isWell) {
+      fail(told.error);
+    } else if (told.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) {
       start();
     }
   }

@@ -70,7 +70,7 @@ export function view(element, { onStart, onStop }) {
     },
 
     /** The latest answer, and the figures so far. */
-    showAnswer(predictions, { preprocess, infer, compared, agreed, reference }) {
+    showAnswer({ predictions, preprocess, infer, compared, agreed, reference }) {
       fillAnswers(answers, predictions);
       fillFigures(table, [
         ["model", latency(infer)],

@@ -18,7 +18,8 @@ export function checkPreprocessing(preprocessing) {
   if (!whole || crop < 1 || crop > shorter || shorter > 4096 || padding < 0 || padding > 1024) {
     throw new TypeError(`preprocessing has impossible sizes: resize ${shorter}, crop ${crop}, padding ${padding}`);
   }
-  const sane = (values) => Array.isArray(values) && values.length === 3 && values.every((value) => Math.abs(value) < 1e6);
+  const isSane = (value) => typeof value === "number" && Math.abs(value) < 1e6; // and not NaN
+  const sane = (values) => Array.isArray(values) && values.length === 3 && values.every(isSane);
   if (!sane(mean) || !sane(std) || Math.min(...std) < 1e-6) {
     throw new TypeError(`preprocessing has an impossible mean ${mean} or std ${std}`);
   }
