@@ -12,7 +12,7 @@ SUPPORTED := import sys; assert (3, 10) <= sys.version_info < (3, 13)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help compare test lint bench format setup setup-dev clean distclean
+.PHONY: help compare test lint bench web format setup setup-dev clean distclean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ lint: setup-dev ## check style (ruff) and types (mypy)
 bench: setup-dev ## time the parts: pytest-benchmark over tests/benchmarks
 	$(RUN) -m pytest tests/benchmarks --benchmark-only $(ARGS)
 
+web: setup ## fetch onnxruntime-web from npm: the live page then also runs the model in the browser
+	$(RUN) demos/live/page/onnxruntime_web.py $(ARGS)
+
 format: setup-dev ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -43,7 +46,7 @@ format: setup-dev ## rewrite the code in the project's style
 setup: $(VENV)/.ready ## only set up what the scripts need
 setup-dev: $(VENV)/.ready-dev ## ... and the developers' tools
 
-clean: ## remove caches and build leftovers; artifacts/, runs/ and data/ stay
+clean: ## remove caches and build leftovers; artifacts/, runs/, data/ and what make web fetched stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -path './$(VENV)' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 

@@ -24,9 +24,9 @@ import runtimes
 from demos import webcam
 from demos.live import display
 from demos.live.display import Display, NoDisplay, open_display
+from demos.live.file_source import VideoFile
 from demos.live.opencv import opencv
 from demos.live.source_choice import open_source
-from demos.live.sources import VideoFile
 from demos.live.stopwatch import Stopwatch
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
