@@ -133,7 +133,7 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
     threading.Timer(0.6, session.command, args=("pause",)).start()
     dropped = session.feeds.sources[0].dropped
     before_s = time.perf_counter()
-    session.run(max_frames=5)
+    session.run(max_frames=15)
     assert time.perf_counter() - before_s >= 0.6
     (resumed,) = [index for index, (name, _) in enumerate(session.told) if name == "resumed"]
     assert session.told[resumed - 1][0] == "paused"
@@ -185,7 +185,7 @@ def test_a_picture_that_no_model_can_take_is_told_and_skipped(
     session = make_session(str(tmp_path))
     assert session.run() == "end of file"
     assert [update.frame.image.shape for update in session.updates] == [(90, 90, 3)]
-    assert any("900x2" in line for line in [*session.said, str(session.feeds.sources[0].note)])
+    assert "a.png" in str(session.feeds.sources[0].note)
 
 
 def test_the_browsers_model_is_the_one_that_runs(make_session: MakeSession) -> None:
