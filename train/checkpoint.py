@@ -124,8 +124,8 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tenso
 
 
 def _check_options(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in (*wanted, *saved):
-        before, now = saved.get(name), wanted.get(name)
+    for name, before in saved.items():  # an option that came later has its default
+        now = wanted.get(name)
         if before != now:
             raise UsageError(
                 f"{folder} holds a run with {name} {before}, not {now}; resume it with the command that started it, "

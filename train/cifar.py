@@ -1,11 +1,11 @@
 """Train a SimpleNet on a data set of small images, on a CPU or a GPU.
 
-    sudo apt install dataset-fashion-mnist
     python train/cifar.py --dataset fashion-mnist --variant cifar-310k --epochs 20 --output runs/fashion-mnist
-    python train/cifar.py --dataset mnist --data ~/mnist --epochs 20
+    python train/cifar.py --dataset mnist --data ~/mnist         four .gz files; without --data they are downloaded
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --variant cifar-5m --epochs 30
     python train/cifar.py --dataset folder --data ~/leaves       train/<class>/*.jpg and test/<class>/*.jpg
     python train/cifar.py --dataset fashion-mnist --resume       after Ctrl-C or a power cut, with the same flags
+    torchrun --nproc-per-node 2 train/cifar.py --dataset cifar100 --variant cifar-5m
 
 The output folder gets, after every epoch, last.safetensors (the exponential moving average of the weights, which any
 script here takes as --weights PATH), best.safetensors (that of the epoch with the best test accuracy, which is chosen
@@ -63,7 +63,7 @@ def train(
     group = group or Group()
     spec, splits = data.read(dataset, data_folder)
     network = model.create(variant, len(spec.labels), dropout=how.dropout, seed=how.seed)
-    images = SmallImages.of(splits, spec.preprocessing, spec.mirrored, how, group)
+    images = SmallImages.of(splits, spec.preprocessing, spec.mirrored and how.flip, how, group)
     name = variants.get(variant).name
     run = loop.Run(
         title=f"{name} on {dataset}",
@@ -96,7 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="the data set's folder (default: where its Debian package puts it)"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set's folder (default: its Debian package's, else it is downloaded once)",
     )
     cli.add_variant(parser, default="cifar-310k")
     options.add_recipe(parser, recipe.DEFAULT)

@@ -26,6 +26,7 @@ _FLAGS = {
     "label_smoothing": "--label-smoothing",
     "translate": "--translate",
     "cutout": "--cutout",
+    "flip": "flip (--no-flip turns it off)",
     "mixup": "--mixup",
     "cutmix": "--cutmix",
     "dropout": "--dropout",
@@ -52,6 +53,7 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
     add("--cutmix", weight, default.cutmix, "A", "swap rectangles of pairs of images, by Beta(A, A); 0 is off")
     add("--dropout", share, default.dropout, "X", "part of the channels that each Dropout2d hides in training")
     add("--average-decay", share, default.average_decay, "X", "of the moving average of the weights, each step")
+    to.add_argument("--no-flip", action="store_true", help="never mirror an image: for letters, say")
     to.add_argument("--fp32", action="store_true", help="compute in float32; default: bf16 where the hardware has it")
     add("--seed", cli.integer_in(0, 2**31), default.seed, "N", "of weights, order, augmentation and dropout")
 
@@ -91,6 +93,7 @@ def common_recipe(arguments: argparse.Namespace, device: torch.device) -> dict[s
         "warmup": arguments.warmup,
         "weight_decay": arguments.weight_decay,
         "label_smoothing": arguments.label_smoothing,
+        "flip": not arguments.no_flip,
         "mixup": arguments.mixup,
         "cutmix": arguments.cutmix,
         "dropout": arguments.dropout,

@@ -17,8 +17,9 @@ WARM_UP_STEPS = 10  # of the average: it starts as the average of the last few s
 class Recipe:
     """How to train. `translate` and `cutout` are pixels; `warmup` is the part of the steps in which the rate rises.
 
-    `batch_size` counts the images of one step, whoever computes them: two processes take half of it each. `mixup` and
-    `cutmix` are the Beta distribution's parameter, 0 is off; `freeze` is how many entries of the chain do not train.
+    `batch_size` counts the images of one step, whoever computes them: two processes take half of it each. `flip`
+    mirrors half of the images, unless the data set forbids it. `mixup` and `cutmix` are the Beta distribution's
+    parameter, 0 is off. `freeze` is how many convolutions, from the first, stay as they are.
     """
 
     epochs: int = 20
@@ -29,6 +30,7 @@ class Recipe:
     label_smoothing: float = 0.05
     translate: int = 2
     cutout: int = 8
+    flip: bool = True
     mixup: float = 0.0
     cutmix: float = 0.0
     dropout: float = 0.0

@@ -22,23 +22,25 @@ def open_camera(text: str, name: str) -> Opened:
     is_linux = sys.platform == "linux"
     device = Path(text if text.startswith("/dev/") else f"/dev/video{text}")
     if is_linux and not device.exists():
-        raise SourceError(f"no {name}: {device} does not exist; plug it in, or {TYPE_NEXT}")
+        raise SourceError(f"no {name}: {one_line(str(device))} does not exist; plug it in, or {TYPE_NEXT}")
     if is_linux and not device.is_char_device():
-        raise SourceError(f"no {name}: {device} is not a device; {TYPE_NEXT}")
+        raise SourceError(f"no {name}: {one_line(str(device))} is not a device; {TYPE_NEXT}")
     # Video4Linux alone: OpenCV's other readers would take a path such as /dev/zero for a file.
     capture = cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY)
     if capture.isOpened():
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera has nowhere to write while a frame is decoded
     busy = (
         f"{name} cannot be opened; close other programs that use it, check that you may read it "
         f"(sudo usermod -aG video $USER), or {TYPE_NEXT}"
     )
-    return _with_first_frame(capture, name, busy, may_end=False)
+    return _with_first_frame(capture, name, busy, "is another program using it?", may_end=False)
 
 
 def open_stream(address: str, name: str) -> Opened:
     """A stream or a video by its address; `name` is the address as it may be shown. Raises SourceError."""
     cv2 = opencv()
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        raise BackendUnavailable(f"{name} needs an OpenCV with FFmpeg, which this one is without; try gst:PIPELINE")
     limits = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * OPEN_TIMEOUT_S)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * READ_TIMEOUT_S)),
@@ -46,7 +48,7 @@ def open_stream(address: str, name: str) -> Opened:
     ]
     capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
     refusal = f"{name} cannot be opened; check the address, user and password, or {TYPE_NEXT}"
-    return _with_first_frame(capture, name, refusal, may_end=True)
+    return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
 
 
 def open_gstreamer(pipeline: str, name: str) -> Opened:
@@ -61,7 +63,7 @@ def open_gstreamer(pipeline: str, name: str) -> Opened:
         pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
     capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     refusal = f"{name} cannot be opened; try the pipeline with gst-launch-1.0, or {TYPE_NEXT}"
-    return _with_first_frame(capture, name, refusal, may_end=True)
+    return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
 
 
 def csi_pipeline(sensor: int, size: tuple[int, int, int] | None) -> str:
@@ -88,12 +90,14 @@ def open_video(path: Path, name: str) -> tuple[Any, float | None, int]:
 
 
 def redacted(address: str) -> str:
-    """A stream's address as it may be shown: no user, no password, no query (cameras carry passwords there too)."""
+    """A stream's address as it may be shown: no user, no password, no query, and nothing that is assigned with "=" in
+    its path: cameras carry passwords in all of these."""
     without_user = re.sub(r"://.*@", "://***@", address, flags=re.DOTALL)
-    return one_line(re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL))
+    without_query = re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL)
+    return one_line(re.sub(r"=[^/]*", "=…", without_query))
 
 
-def _with_first_frame(capture: Any, name: str, refusal: str, *, may_end: bool) -> Opened:
+def _with_first_frame(capture: Any, name: str, refusal: str, question: str, *, may_end: bool) -> Opened:
     """What opens but gives nothing, as a camera that another program holds may, is not open."""
     cv2 = opencv()
     try:
@@ -102,7 +106,7 @@ def _with_first_frame(capture: Any, name: str, refusal: str, *, may_end: bool) -
         _check_announced_size(capture, name)
         first = read_past_bad_frames(capture, name)
         if first is None:
-            raise SourceError(f"{name} gave no frame; is another program using it? close it, or {TYPE_NEXT}")
+            raise SourceError(f"{name} opens but gives no frame; {question} Otherwise {TYPE_NEXT}")
         announced = _announced_frames(capture) if may_end else 0
         return Opened(capture, first, sane_rate(capture.get(cv2.CAP_PROP_FPS)), announced)
     except cv2.error as error:

@@ -70,6 +70,8 @@ def open_source(
         return live(text, "camera", lambda: open_gstreamer(pipeline, text))
     if text.startswith("gst:"):
         pipeline = text.removeprefix("gst:").strip()
+        if not pipeline:
+            raise UsageError("gst: needs a pipeline, such as gst:videotestsrc")
         name = one_line(f"gst:{re.split(r'[^A-Za-z0-9_-]', pipeline)[0]}", 40)  # the rest may hold a password
         return live(name, "stream", lambda: open_gstreamer(pipeline, name))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -128,4 +130,4 @@ def _reason(error: OSError | ValueError) -> str:
 def _perhaps_an_address(name: str) -> str:
     """A file that is not there may be an address with a slip of the pen, and hold a password."""
     without_user = re.sub(r"^.*:.*@", "***@", name)
-    return re.sub(r"[?#].*=.*", "?…", without_user)
+    return re.sub(r"(?i)([?#&/])[^?#&/]*(?:user|pass|pwd|key|token)[^/]*=.*", r"\1…", without_user)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import math
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,7 +28,7 @@ SourceKind = Literal["camera", "stream", "file", "pictures", "synthetic", "visit
 
 LARGEST_FRAME_MEGAPIXELS = 50
 TYPE_NEXT = "name a video, a camera or a stream, or try --source synthetic"
-_SINGLE_BAD_FRAMES = 8
+BAD_FRAMES_IN_A_ROW, BAD_FRAMES_S = 8, 1.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,16 @@ def read_pixels(capture: Capture, name: str) -> UInt8Array | None:
 
 
 def read_past_bad_frames(capture: Capture, name: str) -> UInt8Array | None:
-    """The same, but a few damaged frames between good ones are passed over, as OpenCV calls them the end as well."""
-    for _ in range(_SINGLE_BAD_FRAMES):
+    """The same, but a few damaged frames between good ones are passed over; to OpenCV each looks like the end.
+
+    Not so after a read that took long: what has stalled shall not be waited for eight times.
+    """
+    start_s = time.perf_counter()
+    for _ in range(BAD_FRAMES_IN_A_ROW):
         if (pixels := read_pixels(capture, name)) is not None:
             return pixels
+        if time.perf_counter() - start_s > BAD_FRAMES_S:
+            return None
     return None
 
 

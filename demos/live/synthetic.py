@@ -91,9 +91,9 @@ class SyntheticCapture:
     def read(self) -> tuple[bool, UInt8Array]:
         rate = self._scene.frame_rate
         self._number = max(self._number + 1, int((time.perf_counter() - self._start_s) * rate))
-        picture = self._scene.picture(self._number)
+        # First waited, then drawn: drawing ahead would hold Python's lock just when the last frame is handed over.
         time.sleep(max(0.0, self._start_s + self._number / rate - time.perf_counter()))
-        return True, picture
+        return True, self._scene.picture(self._number)
 
     def release(self) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from demos.live.source_choice import open_source
 from simplenet.errors import SourceError
 from tests.demos.conftest import shades
 from tests.demos.live.network_camera import Request, send_burst, send_file, send_frame, send_part, serving, start_stream
+from tests.demos.live.rtsp_camera import rtsp_camera
 from tests.demos.live.scripted_camera import ScriptedCamera, brightness, source_of, wait_until
 
 
@@ -142,6 +144,27 @@ def test_single_damaged_frames_are_passed_over(camera: ScriptedCamera) -> None:
     assert brightness(source) == 20
     assert source.reconnects == 0
     end(source, camera)
+
+
+def test_a_paced_video_from_the_network_comes_at_its_own_rate_and_whole(camera: ScriptedCamera) -> None:
+    for value in range(2, 7):
+        camera.show(value)
+    camera.end()
+    start_s = time.perf_counter()
+    with source_of(camera, frames=6, pace=True) as source:  # of 100 frames a second
+        assert [brightness(source) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        assert time.perf_counter() - start_s >= 5 / 100 - 0.001  # it may be slower, never faster
+        assert source.next() is None
+        assert (source.state, source.is_live, source.note) == ("ended", False, None)
+
+
+def test_a_stall_is_not_waited_for_again_and_again(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.BAD_FRAMES_S", 0.0)
+    source = source_of(camera)
+    camera.frames.put(None)  # after a read that took too long
+    wait_until(lambda: source.state == "reconnecting")
+    assert camera.reads == 1
+    source.close()
 
 
 def test_what_is_pushed_is_the_newest_frame_of_a_visitor() -> None:
@@ -322,6 +345,46 @@ def test_a_stream_that_is_not_there_yet_is_waited_for() -> None:
             assert brightness(source) == pytest.approx(70, abs=4)
             assert (source.state, source.reconnects) == ("running", 0)
             source.close()
+
+
+def test_an_rtsp_camera_is_read_and_read_again_when_it_hangs_up(tmp_path: Path) -> None:
+    video(tmp_path / "clip.avi", "XVID")
+    with (
+        rtsp_camera(tmp_path / "clip.avi", "cook:p4ss") as host,
+        open_source(f"rtsp://cook:p4ss@{host}/live") as source,
+    ):
+        assert (source.is_live, source.name) == (True, f"rtsp://***@{host}/live")
+        while source.reconnects < 2:
+            assert brightness(source) < 210
+    with rtsp_camera(tmp_path / "clip.avi", "cook:other") as host, pytest.raises(SourceError) as caught:
+        open_source(f"rtsp://cook:p4ss@{host}/live")
+    assert "p4ss" not in str(caught.value)
+
+
+def test_a_udp_stream_is_read(tmp_path: Path) -> None:
+    content = video(tmp_path / "clip.ts", "mp2v")
+    stop = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
+            while not stop.is_set():
+                for start in range(0, len(content), 1316):
+                    to.sendto(content[start : start + 1316], ("127.0.0.1", port))
+                    time.sleep(0.002)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with open_source(f"udp://127.0.0.1:{port}") as source:
+            assert source.is_live
+            for _ in range(20):
+                assert brightness(source) < 210
+    finally:
+        stop.set()
+        sender.join()
 
 
 def video(path: Path, codec: str) -> bytes:

@@ -146,7 +146,8 @@ def test_the_jetsons_camera_drops_old_frames() -> None:
     "text",
     [
         "synthetic:", "synthetic:640", "synthetic:0x480", "synthetic:99999x480", "synthetic@0", "synthetic@999",
-        "synthetic:640x480@", "synthetic-x", "csi:", "csi:x", "csi:0:640", "csi:999", "ftp://host/", "rtsp:host",
+        "synthetic:640x480@", "synthetic-x", "gst:", "gst: ", "csi:",
+        "csi:x", "csi:0:640", "csi:999", "ftp://host/", "rtsp:host",
     ],
 )  # fmt: skip
 def test_a_slip_of_the_pen_is_a_usage_error(text: str) -> None:
@@ -161,6 +162,7 @@ def test_a_slip_of_the_pen_is_a_usage_error(text: str) -> None:
         "rtsp://cook:p4ss@127.0.0.1:9/x", "http://cook:p4ss@127.0.0.1:9/x", "http://127.0.0.1:9/x?password=p4ss",
         "ftp://cook:p4ss@host/", "rtsp:cook:p4ss@host", "rtsp//cook:p4ss@host/x", "cook:p4ss@host",
         "camera.local/video?user=cook&password=p4ss", "rtsp:/cook:p4ss@host", "https:cook:p4ss@host", "RTSP:p4ss",
+        "rtsp://127.0.0.1:9/user=cook_password=p4ss_channel=1.sdp", "rtsp//camera/user=cook&password=p4ss&channel=1",
     ],
 )  # fmt: skip
 def test_no_message_shows_a_password(text: str) -> None:
