@@ -6,7 +6,7 @@ import argparse
 import functools
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import runtimes
@@ -18,7 +18,9 @@ from simplenet.errors import DownloadError, UntrainedWarning, UsageError
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_VARIANT = "1.5m"
 SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
-"""What a demo shows where the official weights of the default variant cannot be had."""
+"""What a demo shows where the official weights of the default variant cannot be had: its pictures are shipped too."""
+_BEST_SHIPPED = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
+"""For pictures from the world, the best first."""
 
 # Each format's one public export function, called with keywords: variant, weights, precision, artifacts.
 _EXPORTS = {
@@ -26,6 +28,14 @@ _EXPORTS = {
     "onnx": ("export.to_onnx", "export_onnx"),
     "openvino": ("export.to_openvino", "export_openvino"),
     "tensorrt": ("export.to_tensorrt", "export_tensorrt"),
+}
+
+# What is offered and compared: a backend of your own runs in fp32 until you add it here.
+_PRECISIONS = {
+    "torch": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
 }
 
 Say = Callable[[str], None]
@@ -39,6 +49,27 @@ def say_on_stderr(message: str) -> None:
 def format_of(backend: str) -> str:
     """The artifact format that is made for a backend; raises UsageError for an unknown one."""
     return backend_class(backend).FORMATS[0]
+
+
+def precisions_of(backend: str) -> tuple[str, ...]:
+    """The precisions that a demo offers for a backend, fp32 first."""
+    return _PRECISIONS.get(backend, ("fp32",))
+
+
+def several(kind: str, text: str, choices: Sequence[str]) -> list[str]:
+    """'A,B' -> those of `choices`, each once, as typed; 'all' -> all of them, PyTorch, the reference, first.
+
+    Raises:
+        UsageError: one of them is unknown; the message lists the choices and the nearest one.
+    """
+    if text == "all":
+        known = [name for name in _PRECISIONS if name in choices]
+        return [*known, *(name for name in choices if name not in known)]
+    check = cli.choice(kind, choices)
+    try:
+        return list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from error
 
 
 def artifact_precision(backend: str, precision: str) -> str:
@@ -115,12 +146,22 @@ def ensure_artifact(
 
 
 def default_artifact(format: str, precision: str, root: str | Path, say: Say = say_on_stderr) -> Artifact:
-    """Of the default variant with its official weights; where those cannot be had, of the shipped model."""
+    """Of the default variant with its official weights; where those cannot be had, of the best shipped model."""
     official = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root)
     if official is not None or (reason := _why_not_official(DEFAULT_VARIANT)) is None:
         return official or ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
-    say(f"{reason}; using {SHIPPED_VARIANT} trained on {SHIPPED_WEIGHTS}, which comes with the project")
-    return ensure_artifact(SHIPPED_VARIANT, SHIPPED_WEIGHTS, format, precision, root, say)
+    variant, weights = best_shipped()
+    say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
+    return ensure_artifact(variant, weights, format, precision, root, say)
+
+
+def best_shipped() -> tuple[str, str]:
+    """Variant and weights of the best model that comes with the project."""
+    return next(
+        (variant, weights)
+        for variant, weights in _BEST_SHIPPED
+        if (datasets.SHIPPED / weights / f"{variant}.safetensors").is_file()
+    )
 
 
 def _weights_to_be_had(variant: str, say: Say) -> str:
@@ -151,8 +192,11 @@ def _why_not_official(variant: str) -> str | None:
     return None
 
 
-def add_model(to: argparse.ArgumentParser) -> None:
-    """The flags that `load` reads: which model, and how to run it."""
+def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) -> None:
+    """The flags that `load` reads: which model, and how to run it; with `several_backends`, --backend takes A,B or all.
+
+    Then its value is still text: `several` reads it.
+    """
     to.add_argument(
         "--artifact", type=Path, metavar="PATH", help="an artifact's folder, or a model file that carries its manifest"
     )
@@ -166,8 +210,8 @@ def add_model(to: argparse.ArgumentParser) -> None:
     cli.add_weights(to)
     to.add_argument(
         "--backend",
-        type=cli.choice("backend", runtimes.names()),
-        metavar="NAME",
+        type=str if several_backends else cli.choice("backend", runtimes.names()),
+        metavar="A,B|all" if several_backends else "NAME",
         help=f"{', '.join(runtimes.names())} (default: the artifact's, else {DEFAULT_BACKEND})",
     )
     to.add_argument(
@@ -181,8 +225,10 @@ def add_model(to: argparse.ArgumentParser) -> None:
     cli.add_threads(to)
 
 
-def load(arguments: argparse.Namespace, say: Say = say_on_stderr) -> runtimes.Runtime:
+def load(arguments: argparse.Namespace, say: Say = say_on_stderr, *, spinning: bool = True) -> runtimes.Runtime:
     """The model that the flags of `add_model` ask for, loaded; says so where its weights are random.
+
+    `spinning` as in `runtimes.load`: off where several models take turns.
 
     Raises:
         UsageError: flags that exclude each other, or a backend that cannot run so.
@@ -205,7 +251,12 @@ def load(arguments: argparse.Namespace, say: Say = say_on_stderr) -> runtimes.Ru
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)  # said below, in one line
         model = runtimes.load(
-            source, arguments.backend, device=arguments.device, threads=arguments.threads, precision=arguments.precision
+            source,
+            arguments.backend,
+            device=arguments.device,
+            threads=arguments.threads,
+            precision=arguments.precision,
+            spinning=spinning,
         )
     if is_untrained(model):
         say(f"UNTRAINED: {model.artifact.folder} has random weights; times are real, answers mean nothing")

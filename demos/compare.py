@@ -27,11 +27,11 @@ import numpy as np
 
 import runtimes
 from demos import comparison_table, machine
-from demos.artifact_choice import artifact_precision, ensure_artifact, format_of
+from demos.artifact_choice import artifact_precision, ensure_artifact, format_of, precisions_of, several
 from demos.comparison import Comparison, Row, compare, steps
 from runtimes.base import physical_cores
 from simplenet import cli, pictures
-from simplenet.artifacts import Artifact
+from simplenet.artifacts import PRECISIONS, Artifact
 from simplenet.errors import (
     BackendUnavailable,
     DataError,
@@ -40,14 +40,6 @@ from simplenet.errors import (
     UntrainedWarning,
     UsageError,
 )
-
-PRECISIONS = {
-    "torch": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "fp16", "int8"),
-    "openvino": ("fp32", "bf16", "fp16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-}
-"""What is compared: a backend of your own runs in fp32 until you add it here."""
 
 DEFAULT_VARIANT = "cifar-310k"
 FRAME_WIDTH, FRAME_HEIGHT = 640, 480
@@ -84,8 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    backends = _chosen("backend", arguments.backend, runtimes.names())
-    precisions = _chosen("precision", arguments.precision, ("fp32", "fp16", "bf16", "int8"))
+    backends = several("backend", arguments.backend, runtimes.names())
+    precisions = several("precision", arguments.precision, PRECISIONS)
     result = run(
         variant=arguments.variant,
         weights=arguments.weights,
@@ -131,10 +123,10 @@ def run(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    rows = [Row(backend, precision) for backend in backends for precision in PRECISIONS.get(backend, ("fp32",))
+    rows = [Row(backend, precision) for backend in backends for precision in precisions_of(backend)
             if precision in precisions]  # fmt: skip
     if not rows:
-        possible = "; ".join(f"{backend}: {', '.join(PRECISIONS.get(backend, ('fp32',)))}" for backend in backends)
+        possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
         raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
     threads = threads or physical_cores()
     console = cli.console()
@@ -199,17 +191,6 @@ def _frame(artifact: Artifact) -> np.typing.NDArray[np.uint8]:
     """A camera-sized frame, the same for every backend."""
     square = replace(artifact.manifest.preprocessing, resize_shorter_side=FRAME_WIDTH, crop_size=FRAME_WIDTH)
     return np.ascontiguousarray(pictures.synthetic(1, square)[0][:FRAME_HEIGHT])
-
-
-def _chosen(kind: str, text: str, choices: Sequence[str]) -> list[str]:
-    if text == "all":
-        known = [name for name in PRECISIONS if name in choices]  # the reference first
-        return [*known, *(name for name in choices if name not in known)]
-    check = cli.choice(kind, choices)
-    try:
-        return [check(name.strip()) for name in text.split(",")]
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

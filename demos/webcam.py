@@ -1,191 +1,317 @@
-"""Classifies a camera, a video or a stream, live.
+"""Classifies cameras, videos and streams, live, in a window, on a page, or without either.
 
-    python demos/webcam.py                                    camera 0, in a window where there is a screen
-    python demos/webcam.py --backend openvino --source clip.mp4 --display none --max-frames 500
-    python demos/webcam.py --source rtsp://user:password@camera/stream --variant 3m --precision bf16 --backend openvino
-    python demos/webcam.py --artifact artifacts/1.5m/onnx-int8 --source /dev/video2 --json > summary.json
+    python demos/webcam.py                                    camera 0; without one, a generated scene
+    python demos/webcam.py --backend openvino --source clip.mp4
+    python demos/webcam.py --backend all --precision int8     every backend answers the same frames, side by side
+    python demos/webcam.py --source 0 --source rtsp://user:password@camera/stream --display browser
+    python demos/webcam.py --display browser --source visitor  no camera here: visitors of the page bring their own
+    python demos/webcam.py --source synthetic --display none --duration 30 --json > events.jsonl
 
-q or Esc ends it, and so do Ctrl-C, the end of the file and --max-frames; a summary of the times follows in any case.
-A video file loses no frame; of a camera or stream the model always gets the newest one.
+Keys in the window: q or Esc ends, space pauses, s snapshot, r record, b next backend, p next precision, h help.
+The page is at http://127.0.0.1:8000. Of a device without a screen, type `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
+machine and open that address there: browsers give a page the visitor's camera only on localhost or https.
+A file loses no frame; of a camera or stream the models always get the newest one. However it ends, a summary follows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import json
+import functools
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-
 from demos import artifact_choice
-from demos.artifact_choice import is_untrained, say_on_stderr
-from demos.live import overlay, stopwatch
-from demos.live.display import DISPLAYS, Display, open_display
+from demos.artifact_choice import say_on_stderr
+from demos.live import display, stopwatch
+from demos.live.events import EventLines
+from demos.live.feeds import Feeds
+from demos.live.overlay import UNTRAINED
+from demos.live.recorder import CODECS
+from demos.live.result import Update
+from demos.live.screen import Screen
+from demos.live.selection import Selection
+from demos.live.session import Session
 from demos.live.source_choice import open_source
 from demos.live.sources import Source
-from demos.live.stopwatch import Stopwatch
-from runtimes import Prediction, Runtime, top_k
+from demos.live.stopwatch import Summary
 from simplenet import cli
-from simplenet.errors import one_line
+from simplenet.errors import ImageError, SourceError, one_line
 
-WARM_UP_FRAMES = 5
+DEFAULT_PORT = 8000
+SYNTHETIC, VISITOR = "synthetic", "visitor"
+_REFRESH_S = 0.1
 _STATUS_EVERY_S = 0.25
 
 
-def run(
-    source: Source,
-    model: Runtime,
-    display: Display,
-    watch: Stopwatch,
-    *,
-    top: int = 5,
-    max_frames: int | None = None,
-    on_frame: Callable[[list[Prediction]], None] = lambda predictions: None,
-) -> str:
-    """Classifies frame after frame until something ends it, timing every stage with `watch`.
+def run(session: Session, screen: Screen, *, max_frames: int | None = None, duration_s: float | None = None) -> str:
+    """Answers frame after frame until something ends it, timing every stage.
 
     Args:
-        top: how many answers to show.
-        max_frames: stop after so many frames.
-        on_frame: is told each frame's best answers.
+        max_frames: stop after so many frames. duration_s: or after so long, pauses not counted.
 
     Returns:
-        What ended it: 'end of file', 'end of stream', 'q', 'Esc' or '--max-frames'.
+        What ended it: 'end of file', 'end of stream', 'q', 'Esc', 'quit', '--max-frames' or '--duration'.
 
     Raises:
-        SourceError: the camera or stream failed. BackendError: the model failed. KeyboardInterrupt: Ctrl-C.
+        SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: Ctrl-C.
     """
-    untrained = is_untrained(model)
-    image = np.zeros((480, 640, 3), np.uint8)
-    for _ in range(WARM_UP_FRAMES):  # the first calls allocate; they are no part of a live loop's speed
-        model.classify([image], k=top)
+    watch, feeds = session.watch, session.feeds
     watch.start()
-    while max_frames is None or watch.frames < max_frames:
+    while not session.quit:
+        # What keys and the page have asked for since the last frame.
+        screen.asked(session.obey())
+        if max_frames is not None and watch.frames >= max_frames:
+            return "--max-frames"
+        if duration_s is not None and watch.seconds >= duration_s:
+            return "--duration"
+        if session.paused:
+            with watch.paused():
+                screen.refresh()
+                time.sleep(_REFRESH_S)
+            continue
         # Source: the next frame of a file, the newest one of a camera.
         with watch.stage("capture"):
-            frame = source.next()
-        if frame is None:
-            return "end of stream" if source.is_live else "end of file"
-        if source.is_live:
-            watch.frame_age(frame.captured_s)
-        # Infer: the crop that the model was trained on, the model, and its best answers.
-        with watch.stage("preprocess"):
-            batch = model.preprocess([frame.image])
-        with watch.stage("infer"):
-            logits = model.infer_any(batch)
-        with watch.stage("post"):
-            (predictions,) = top_k(logits, top, model.manifest.labels)
-        key = ""
-        if display.shows_pictures:
+            received = feeds.next(_REFRESH_S)
+        if received is None:
+            if feeds.all_ended:
+                return _end(feeds)
+            screen.refresh()
+            continue
+        source, frame = received
+        frame_age_ms = session.received(source, frame)
+        # Infer: the crop that the models were trained on, every model in turn, its best answers.
+        try:
+            answers, preprocess_ms, post_ms = session.lineup.answer(frame.image, keep=not session.is_switching)
+        except ImageError as error:
+            session.refuse(source, error)
+            continue
+        watch.note("preprocess", preprocess_ms)
+        watch.note("infer", sum(answer.infer_ms for answer in answers))
+        watch.note("post", post_ms)
+        update = Update(source, frame, answers, frame_age_ms, preprocess_ms, watch.frames + 1)
+        # Overlay and render: the answers over the picture, to the window or into the recording.
+        if screen.draws:
             with watch.stage("draw"):
-                # Overlay: the answers over the picture. Render: the picture to the person.
-                overlay.draw(frame.image, predictions, _figures(model, watch), untrained)
-                key = display.show(frame.image)
+                screen.show(update)
         watch.frame_done()
-        on_frame(predictions)
-        if key in ("q", "escape"):
-            return "q" if key == "q" else "Esc"
-    return "--max-frames"
+        session.publish(update)
+    return session.quit
 
 
-def _figures(model: Runtime, watch: Stopwatch) -> str:
-    return f"{model.name} {model.precision}  infer {watch.this_frame_ms('infer'):.1f} ms  {watch.recent_fps():.0f} FPS"
+def _end(feeds: Feeds) -> str:
+    failed = [source for source in feeds.sources if source.state == "failed"]
+    if failed:
+        raise SourceError("; ".join(source.note or f"{source.name} failed" for source in failed))
+    return "end of stream" if any(source.is_live for source in feeds.sources) else "end of file"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "--source",
-        default="0",
+        action="append",
         metavar="WHAT",
-        help="a camera's number or /dev/video path, a video file, or an rtsp, rtmp, http or udp address (default: 0)",
+        help="a camera's number or /dev/video path; a video, picture or folder of pictures; an rtsp, rtmp, http or udp "
+        "address; gst:PIPELINE or csi:0 where OpenCV has GStreamer; synthetic, a generated scene; visitor, cameras of "
+        "the page's visitors only. Several times for several (default: 0, or synthetic without a camera)",
     )
     parser.add_argument(
         "--display",
-        type=cli.choice("display", DISPLAYS),
+        type=cli.choice("display", display.DISPLAYS),
         default="auto",
         metavar="NAME",
-        help="window, none, or auto: a window where one can be opened (default: auto)",
+        help="window, browser, none, or auto: the first of them that can be had (default: auto)",
     )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME",
+        help="where the page listens; anything but this machine alone is open to everybody who can reach it "
+        "(default: 127.0.0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--port", type=cli.integer_in(1, 65_535), default=DEFAULT_PORT, metavar="N",
+        help=f"the page's port (default: {DEFAULT_PORT})",
+    )  # fmt: skip
     parser.add_argument(
         "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after so many frames (default: never)"
     )
     parser.add_argument(
+        "--duration", type=_seconds, metavar="SECONDS", help="stop after so long, pauses not counted (default: never)"
+    )
+    parser.add_argument(
+        "--patience", type=_seconds, default=60.0, metavar="SECONDS",
+        help="how long a camera or stream that has gone may take to come back (default: 60)",
+    )  # fmt: skip
+    parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
+    parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
+    parser.add_argument(
+        "--output", type=Path, default=Path("recordings"), metavar="DIR",
+        help="where the keys s and r put snapshots and recordings (default: ./recordings)",
+    )  # fmt: skip
+    parser.add_argument(
         "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="answers to show (default: 5)"
     )
-    artifact_choice.add_model(parser)
-    cli.add_json(parser)
-    return parser  # fmt: skip
+    artifact_choice.add_model(parser, several_backends=True)
+    parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
+    return parser
+
+
+def _film(text: str) -> Path:
+    """argparse type: a file that can be recorded to."""
+    if Path(text).suffix.lower() not in CODECS:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(CODECS)}")
+    return Path(text)
+
+
+def _seconds(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    watch, ended = Stopwatch(), "an error"
-    with (
-        open_source(arguments.source) as source,
-        artifact_choice.load(arguments) as model,
-        open_display(arguments.display, say_on_stderr) as display,
-    ):
+    selection = Selection.from_arguments(arguments)
+    events = EventLines() if arguments.json else None
+    visitors_only = arguments.source == [VISITOR]
+    kind = "browser" if visitors_only and arguments.display == "auto" else arguments.display
+    kind = display.choose(kind, why_no_page, say_on_stderr)
+    with contextlib.ExitStack() as opened:
+        feeds = opened.enter_context(contextlib.closing(Feeds()))
+        for source in [] if visitors_only else _sources(arguments, pace=kind != "none"):
+            feeds.add(source)
+        if feeds.sources and all(source.kind == SYNTHETIC for source in feeds.sources):
+            selection = selection.for_shipped_pictures()
+        selection, lineup = selection.load(say_on_stderr)
+        session = opened.enter_context(Session(feeds, selection, lineup, event=events or _nothing))
+        shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
+        screen = Screen(session, shown, arguments.output, arguments.record)
+        if kind == "browser":
+            opened.enter_context(_page(session, arguments.host, arguments.port))
+        status = opened.enter_context(_Status(session))
+        session.listen(status.update)
+        if events is not None:
+            session.listen(events.frame)
+        _start(session, events)
+        ended = "an error"
         try:
-            with _Status(source.name, watch) as status:
-                ended = run(
-                    source, model, display, watch,
-                    top=arguments.top, max_frames=arguments.max_frames, on_frame=status.update,
-                )  # fmt: skip
+            ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
         except KeyboardInterrupt:
             ended = "Ctrl-C"
             raise
         finally:
             # Whatever ended the loop: what was measured until then is true and is told.
-            summary = watch.summary(ended, source.dropped, source.note)
-            _report(summary, source, model, as_json=arguments.json)
+            screen.stop_recording()
+            status.clear()
+            _report(session, session.summary(ended), events)
     return 0
 
 
-def _report(summary: stopwatch.Summary, source: Source, model: Runtime, as_json: bool) -> None:
-    what = model.describe()
-    if as_json:
-        facts = {
-            "schema_version": 1,
-            "source": source.name,
-            "variant": model.manifest.variant,
-            "weights": dataclasses.asdict(model.manifest.weights),
-            "untrained": is_untrained(model),
-            "runtime": dataclasses.asdict(what),
-        }
-        print(json.dumps({**facts, **summary.to_json()}))
+def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
+    """What was asked for. The only source must be there now; of several, a dead one is tried again beside the others.
+
+    Raises:
+        SourceError: the only source, or every one of several files, cannot be opened.
+    """
+    open_one = functools.partial(open_source, loop=arguments.loop, pace=pace, patience_s=arguments.patience)
+    if arguments.source is None:
+        try:
+            yield open_one("0")
+        except SourceError as error:
+            say_on_stderr(f"{error}. Showing a generated scene")
+            yield open_one(SYNTHETIC)
+        return
+    names = [name for name in arguments.source if name != VISITOR]
+    refused: list[SourceError] = []
+    for name in names:
+        try:
+            yield open_one(name, wait_for_it=len(names) > 1)
+        except SourceError as error:
+            if len(refused) + 1 == len(names):
+                raise
+            refused.append(error)
+            say_on_stderr(f"without {error}")
+
+
+def why_no_page() -> str | None:
+    """None where the page can be served, else what to install."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("starlette", "uvicorn", "websockets") if find_spec(name) is None]
+    return f"{', '.join(missing)} not installed; type: pip install '.[web]'" if missing else None
+
+
+def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextManager[object]:
+    from demos.live.page.server import Page
+
+    page = Page(session, host, port)
+    page.start()
+    say_on_stderr(f"open {page.url}")
+    return contextlib.closing(page)
+
+
+def _start(session: Session, events: EventLines | None) -> None:
+    for line in session.lineup.skipped:
+        say_on_stderr(line)
+    if events is None:
+        say_on_stderr(f"{', '.join(session.lineup.records)}: {session.state()['title']}")
+        return
+    events(
+        "start",
+        sources=[source.name for source in session.feeds.sources],
+        variant=session.lineup.models[0].manifest.variant,
+        weights=dataclasses.asdict(session.lineup.models[0].manifest.weights),
+        untrained=session.state()["untrained"],
+        models=[dataclasses.asdict(model.describe()) for model in session.lineup.models],
+        skipped=session.lineup.skipped,
+    )
+
+
+def _report(session: Session, summary: Summary, events: EventLines | None) -> None:
+    if events is not None:
+        events.summary(summary)
         return
     from rich.console import Console
 
-    untrained = f"  {overlay.UNTRAINED}" if is_untrained(model) else ""
-    title = f"{source.name}: {model.manifest.variant} with {what.backend} {what.precision} on {what.device}{untrained}"
+    state = session.state()
+    title = state["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
     stopwatch.show(summary, title, Console(width=None if cli.is_terminal(sys.stdout) else 120))
+
+
+def _nothing(event: str, **facts: object) -> None:
+    """Nobody listens to the events."""
 
 
 class _Status:
     """One line on stderr that says what is seen, a few times a second; nothing where stderr is not a terminal."""
 
-    def __init__(self, name: str, watch: Stopwatch) -> None:
+    def __init__(self, session: Session) -> None:
         self._console = cli.console()
-        self._name, self._watch = name, watch
+        self._session = session
         self._next_s = 0.0
 
-    def update(self, predictions: list[Prediction]) -> None:
+    def update(self, update: Update) -> None:
         now_s = time.perf_counter()
         if not self._console.is_terminal or now_s < self._next_s:
             return
         self._next_s = now_s + _STATUS_EVERY_S
-        best = predictions[0]
-        line = f"{self._name}: frame {self._watch.frames}, {self._watch.recent_fps():.0f} FPS, "
+        best = update.answers[0].predictions[0]
+        line = f"{update.source.name}: frame {update.number}, {self._session.watch.recent_fps():.0f} FPS, "
         line += f"{best.label} {100 * best.probability:.1f} %"
         self._write(one_line(line, self._console.width - 1))
+
+    def clear(self) -> None:
+        if self._next_s:
+            self._write("")
 
     def _write(self, text: str) -> None:
         sys.stderr.write(f"\r\x1b[K{text}")
@@ -195,8 +321,7 @@ class _Status:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._next_s:
-            self._write("")
+        self.clear()
 
 
 if __name__ == "__main__":

@@ -167,7 +167,14 @@ class Runtime(abc.ABC):
         Raises:
             ImageError, InputError, BackendError: as `preprocess` and `infer`.
         """
-        logits = self.infer_any(self.preprocess(images))
+        return self.rank(self.infer_any(self.preprocess(images)), k)
+
+    def rank(self, logits: Float32Array, k: int = 5) -> list[list[Prediction]]:
+        """Logits [N, num_classes] of this model -> for each row its `k` most probable classes, best first.
+
+        Raises:
+            BackendError: logits that are not numbers: they have no best.
+        """
         if not np.isfinite(logits).all():
             raise BackendError(
                 f"{self.artifact.model_file} gives NaN or infinite logits; export it in another precision"

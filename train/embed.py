@@ -87,7 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="the data set's folder (default: where its Debian package puts it)"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set's folder (default: its Debian package's, else it is downloaded once)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"

@@ -1,4 +1,4 @@
-"""What the training loop stands on: pixels to tensors, augmentation, schedule, optimizer, averaging, evaluation."""
+"""How to train: options, schedule, optimizer, average of the weights, precision, and where randomness comes from."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
-from simplenet.datasets import LabelledImages
-from simplenet.preprocessing import Preprocessing, to_model_input
+WARM_UP_STEPS = 10  # of the average: it starts as the average of the last few steps
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. `translate` and `cutout` are pixels; `warmup` is the part of the steps in which the rate rises."""
+    """How to train. `translate` and `cutout` are pixels; `warmup` is the part of the steps in which the rate rises.
+
+    `batch_size` counts the images of one step, whoever computes them: two processes take half of it each. `flip`
+    mirrors half of the images, unless the data set forbids it. `mixup` and `cutmix` are the Beta distribution's
+    parameter, 0 is off. `freeze` is how many convolutions, from the first, stay as they are.
+    """
 
     epochs: int = 20
     batch_size: int = 128
@@ -27,49 +30,17 @@ class Recipe:
     label_smoothing: float = 0.05
     translate: int = 2
     cutout: int = 8
+    flip: bool = True
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    dropout: float = 0.0
     average_decay: float = 0.998
+    freeze: int = 0
     bf16: bool = True
     seed: int = 0
 
 
 DEFAULT = Recipe()
-
-
-def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's uint8 pixels [N, S, S, 3], by the very function that the runtimes use, and int64 labels [N]."""
-    pixels = np.stack([to_model_input(image, preprocessing) for image in data.images])
-    return torch.from_numpy(pixels), torch.from_numpy(data.labels)
-
-
-def augment(pixels: torch.Tensor, translate: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
-    """uint8 [N, S, S, 3]: each image moved by up to `translate` pixels, black coming in, and mirrored half the time."""
-    count, size = pixels.shape[:2]
-    padded = functional.pad(pixels, (0, 0, translate, translate, translate, translate))
-    top, left = torch.randint(0, 2 * translate + 1, (2, count, 1), generator=generator)
-    span = torch.arange(size)
-    columns = span.expand(count, size)
-    if flip:
-        mirrored = torch.randint(0, 2, (count, 1), generator=generator) == 1
-        columns = torch.where(mirrored, size - 1 - columns, columns)
-    images = torch.arange(count)[:, None, None]
-    return padded[images, (top + span)[:, :, None], (left + columns)[:, None, :]]
-
-
-def normalise(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 [N, S, S, 3] -> float32 [N, 3, S, S], channels_last: simplenet.preprocessing.normalise, on tensors."""
-    scaled = (pixels.float() / 255 - torch.tensor(preprocessing.mean)) / torch.tensor(preprocessing.std)
-    return scaled.permute(0, 3, 1, 2)
-
-
-def cutout(images: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Normalised [N, 3, S, S]: a square of `size` pixels of each image set to 0, the mean; it may hang over."""
-    count, side = images.shape[0], images.shape[-1]
-    top, left = torch.randint(-(size // 2), side - size // 2, (2, count, 1), generator=generator)
-    span = torch.arange(side)
-    rows = (span >= top) & (span < top + size)
-    columns = (span >= left) & (span < left + size)
-    hidden = rows[:, None, :, None] & columns[:, None, None, :]
-    return images.masked_fill(hidden, 0.0)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -98,39 +69,35 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.updates += 1
-        weight = 1 - min(self.decay, self.updates / (self.updates + 10))
-        for average, current in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if average.dtype.is_floating_point:
-                average.lerp_(current, weight)
-            else:
+    def update(self, model: nn.Module, steps: int) -> None:
+        """`steps` counts all that the model has taken, this one included."""
+        weight = 1 - min(self.decay, steps / (steps + WARM_UP_STEPS))
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        floating = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        torch._foreach_lerp_([average for average, _ in floating], [current for _, current in floating], weight)
+        for average, current in pairs:
+            if not average.dtype.is_floating_point:
                 average.copy_(current)
 
 
-def autocast(enabled: bool) -> contextlib.AbstractContextManager[object]:
+def seed_for(*path: int) -> int:
+    """A seed of its own for every path of whole numbers (the run's seed, what it is for, the epoch, the step).
+
+    Nothing random in training depends on what was random before it: a run resumes at any step, and any number of
+    processes agree, without a generator's state going anywhere.
+    """
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 is worth it: GPUs since Ampere, CPUs with AVX512-BF16 or AMX; elsewhere it is emulated and slow."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(enabled: bool, device: torch.device | None = None) -> contextlib.AbstractContextManager[object]:
     """bf16 where it is safe: more than twice as fast on CPUs that have it."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    pixels: torch.Tensor,
-    labels: torch.Tensor,
-    preprocessing: Preprocessing,
-    bf16: bool,
-    batch: int = 500,
-) -> tuple[float, float]:
-    """Top-1 in percent and mean cross-entropy of uint8 [N, S, S, 3], one plain view of each image."""
-    model.eval()
-    correct, loss = 0, 0.0
-    for images, wanted in zip(torch.split(pixels, batch), torch.split(labels, batch), strict=True):
-        with autocast(bf16):
-            logits = model(normalise(images, preprocessing)).float()
-        correct += int((logits.argmax(1) == wanted).sum())
-        loss += float(functional.cross_entropy(logits, wanted, reduction="sum"))
-    return 100 * correct / len(labels), loss / len(labels)
+    return torch.autocast(device.type if device else "cpu", torch.bfloat16, enabled=enabled)

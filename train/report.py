@@ -1,19 +1,25 @@
-"""What a training run tells: progress columns, a line per epoch, the machine's name, a summary file and a curve."""
+"""What a training run tells: progress, a line per epoch on disk and in TensorBoard, machine, memory, a curve."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from simplenet import files
 from simplenet.errors import SimpleNetError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class _Throughput(ProgressColumn):
@@ -36,17 +42,46 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 class Log:
-    """One JSON object per line, on disk as soon as it is known; a new run starts a new file."""
+    """A line per epoch, on disk as soon as it is known: log.jsonl, and TensorBoard's files where that is installed.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = []
-        self._write("w", "")
+    `lines` is what a resumed run has done already; it is extended in place. Where `writes` is False only `lines` grow.
+    """
+
+    def __init__(self, folder: Path, lines: list[dict[str, Any]], writes: bool = True) -> None:
+        self.path = folder / "log.jsonl"
+        self.lines = lines
+        self._writes = writes
+        self._board: SummaryWriter | None = None
+        if writes:
+            self._write("w", "".join(json.dumps(line) + "\n" for line in lines))
+            self._board = _open_board(folder / "tensorboard", first_epoch=len(lines) + 1)
 
     def append(self, epoch: int, seconds: float, images_per_second: float, **measured: float) -> None:
         timing = {"epoch": epoch, "seconds": round(seconds, 2), "images_per_second": round(images_per_second, 1)}
         self.lines.append({**timing, **{name: round(value, 5) for name, value in measured.items()}})
-        self._write("a", json.dumps(self.lines[-1]) + "\n")
+        if self._writes:
+            self._write("a", json.dumps(self.lines[-1]) + "\n")
+        if self._board is not None:
+            for name, value in self.lines[-1].items():
+                if name != "epoch":
+                    self._board.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self._board.flush()  # type: ignore[no-untyped-call]
+
+    def note(self) -> str:
+        """The newest line for people."""
+        if not self.lines:
+            return ""
+        line = self.lines[-1]
+        return f"epoch {line['epoch']}: loss {line['train_loss']:.3f}, test {line['test_top1']:.2f} %"
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()  # type: ignore[no-untyped-call]
 
     def _write(self, mode: str, text: str) -> None:
         try:
@@ -59,13 +94,16 @@ class Log:
             ) from error
 
 
-def epochs_logged(path: Path) -> int:
-    """How many whole epochs the log of the current run tells of."""
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first_epoch)  # type: ignore[no-untyped-call]
 
 
-def machine() -> str:
-    """The processor, how many of its cores this process may use, and whether it computes bf16 itself."""
+def machine(device: torch.device | None = None) -> str:
+    """The processor, how many of its cores this process may use, whether it computes bf16 itself, and the GPU used."""
     name, flags = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -73,7 +111,24 @@ def machine() -> str:
         facts = {key.strip(): value.strip() for key, value in facts.items()}
         name, flags = facts.get("model name", name), facts.get("flags", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores" + (", AVX512-BF16" if "avx512_bf16" in flags else "")
+    processor = f"{name}, {cores} cores" + (", AVX512-BF16" if "avx512_bf16" in flags else "")
+    if device is not None and device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}; {processor}"
+    return processor
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has held so far: of the GPU's memory where it trains there, else resident memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

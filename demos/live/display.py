@@ -188,8 +188,3 @@ def _probe(screens: tuple[str, str]) -> str | None:
         return f"OpenCV cannot use the screen {' '.join(filter(None, screens))}".rstrip()
     last_words = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
     return one_line(last_words[-1], 120) if probe.returncode else None
-
-
-def open_display(kind: str, say: Callable[[str], None]) -> Display:
-    """As `choose`, where there is no page: the window, or nothing."""
-    return Window() if choose(kind, lambda: "this demo has none", say) == "window" else NoDisplay()

@@ -23,16 +23,6 @@ KEYS_HELP = (
 )
 
 
-def draw(image: UInt8Array, predictions: Sequence[Prediction], figures: str = "", untrained: bool = False) -> None:
-    """Answers, one line of figures and UNTRAINED, on the picture itself."""
-    unit = paint.unit_of(image.shape[1], image.shape[0])
-    if untrained:
-        draw_untrained(image, unit)
-    draw_answers(image, predictions, unit)
-    if figures:
-        draw_banner(image, figures, unit, bottom=image.shape[0])
-
-
 def draw_answers(image: UInt8Array, predictions: Sequence[Prediction], unit: int, width_units: int = 14) -> None:
     """The best answers as bars, on a dark panel in the upper left; nothing without answers."""
     if not predictions:

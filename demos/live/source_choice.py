@@ -8,101 +8,126 @@ with open_source("clip.avi") as source:
 from __future__ import annotations
 
 import re
-import shlex
-import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from demos.live.opencv import opencv
-from demos.live.sources import STREAM_TIMEOUT_MS, TYPE_NEXT, LiveSource, Source, VideoFile, check_size
-from simplenet.errors import SourceError, UsageError, one_line
-from simplenet.images import SUFFIXES
+from demos.live.file_source import Pictures, VideoFile
+from demos.live.live_source import CaptureSource, Opened
+from demos.live.opening import csi_pipeline, open_camera, open_gstreamer, open_stream, open_video, redacted
+from demos.live.sources import TYPE_NEXT, Source, SourceKind
+from demos.live.synthetic import open_synthetic
+from simplenet.errors import DataError, SourceError, UsageError, one_line
+from simplenet.images import SUFFIXES, find_images
 
-_STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
+STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
+_SIZE = r"(?::(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<rate>\d{1,3}))?"
+_LARGEST_SIDE, _FASTEST = 7680, 240
 
 
-def open_source(text: str) -> Source:
-    """The source that `text` names: a camera's number, /dev/video path, a stream's address or a video file.
+def open_source(
+    text: str,
+    *,
+    changed: threading.Condition | None = None,
+    loop: bool = False,
+    pace: bool = False,
+    patience_s: float = 60,
+    wait_for_it: bool = False,
+    pictures: str = "fashion-mnist",
+) -> Source:
+    """The source that `text` names: a camera's number or /dev path, a stream's address, a video file, a picture, a
+    folder of pictures, `synthetic[:640x480@30]`, `csi:0[:1280x720@30]` (the Jetson's camera) or `gst:PIPELINE`.
+
+    Args:
+        changed: also notified whenever a live source has a frame or changes its state (Feeds does that by itself).
+        loop: files and pictures start again at the end.
+        pace: files play at their own frame rate at most, pictures one a second; still, none is lost.
+        patience_s: a live source that gives no frame for so long has failed for good.
+        wait_for_it: a camera or stream that cannot be opened (yet) is tried again in the background; otherwise it is
+            a SourceError at once.
+        pictures: of which shipped data set `synthetic` shows the pictures.
 
     Raises:
         SourceError: it cannot be opened; the message says why and what to type instead, and never a password.
-        UsageError: an address of an unknown kind. BackendUnavailable: OpenCV is not installed.
+        UsageError: an address of an unknown kind. BackendUnavailable: OpenCV, or its GStreamer, is not installed.
     """
+
+    def live(name: str, kind: SourceKind, open: Callable[[], Opened], at_once: bool = not wait_for_it) -> Source:
+        opened = open() if at_once else None
+        return CaptureSource(
+            name, kind, open, opened, changed=changed, loop=loop, pace=pace, patience_s=patience_s
+        )  # fmt: skip
+
     if re.fullmatch(r"[0-9]{1,3}", text) or text.startswith("/dev/"):
-        return _open_camera(text)
+        name = one_line(f"camera {text}")
+        return live(name, "camera", lambda: open_camera(text, name))
+    if re.match(r"synthetic\b", text) and not Path(text).exists():
+        scene = _size(text, r"synthetic", "synthetic:640x480@30") or (640, 480, 30)
+        return live(text, "synthetic", lambda: open_synthetic(*scene, pictures), at_once=True)
+    if text.startswith("csi:"):
+        size = _size(text, r"csi:\d{1,2}", "csi:0 or csi:0:1280x720@30")
+        pipeline = csi_pipeline(int(re.match(r"csi:(\d+)", text)[1]), size)  # type: ignore[index]
+        return live(text, "camera", lambda: open_gstreamer(pipeline, text))
+    if text.startswith("gst:"):
+        pipeline = text.removeprefix("gst:").strip()
+        if not pipeline:
+            raise UsageError("gst: needs a pipeline, such as gst:videotestsrc")
+        name = one_line(f"gst:{re.split(r'[^A-Za-z0-9_-]', pipeline)[0]}", 40)  # the rest may hold a password
+        return live(name, "stream", lambda: open_gstreamer(pipeline, name))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        return _open_stream(text)
-    if re.match(rf"(?:{'|'.join(_STREAMS)}):", text, re.IGNORECASE):  # not shown: there may be a password in it
+        name, scheme = redacted(text), text.partition("://")[0].lower()
+        if scheme not in STREAMS:
+            raise UsageError(f"{name} is of an unknown kind, {scheme}://; streams are {', '.join(STREAMS)}")
+        return live(name, "stream", lambda: open_stream(text, name))
+    if re.match(rf"(?:{'|'.join(STREAMS)}):", text, re.IGNORECASE):  # not shown: there may be a password in it
         raise UsageError("the address of a stream has two slashes, such as rtsp://camera/stream")
-    return _open_file(Path(text))
+    return _open_file(Path(text), loop, pace)
 
 
-def redacted(address: str) -> str:
-    """A stream's address as it may be shown: no user, no password, no query (cameras carry passwords there too)."""
-    without_user = re.sub(r"://.*@", "://***@", address, flags=re.DOTALL)
-    return one_line(re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL))
-
-
-def _open_camera(text: str) -> Source:
-    cv2 = opencv()
-    device = Path(text if text.startswith("/dev/") else f"/dev/video{text}")
-    name = f"camera {text}"
-    if sys.platform == "linux" and not device.exists():
-        raise SourceError(f"no {name}: {device} does not exist; plug it in, or {TYPE_NEXT}")
-    if sys.platform == "linux" and not device.is_char_device():
-        raise SourceError(f"no {name}: {device} is not a device; {TYPE_NEXT}")
-    capture = cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_ANY)
-    if not capture.isOpened():
-        raise SourceError(
-            f"{name} cannot be opened; close other programs that use it, check that you may read it "
-            f"(sudo usermod -aG video $USER), or {TYPE_NEXT}"
+def _size(text: str, start: str, example: str) -> tuple[int, int, int] | None:
+    """Width, height and frames per second at the end of `text`, or None where it does not name them."""
+    found = re.fullmatch(start + _SIZE, text)
+    if found is None:
+        raise UsageError(f"{one_line(text, 60)} is not understood; type {example}")
+    if found["width"] is None and found["rate"] is None:
+        return None
+    width, height, rate = int(found["width"] or 640), int(found["height"] or 480), int(found["rate"] or 30)
+    if not (min(width, height) >= 16 and max(width, height) <= _LARGEST_SIDE and 1 <= rate <= _FASTEST):
+        raise UsageError(
+            f"{one_line(text, 60)}: sides are 16 to {_LARGEST_SIDE} pixels, at most {_FASTEST} frames a second"
         )
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    _check_announced_size(capture, name)
-    return LiveSource(name, capture, may_end=False)
+    return width, height, rate
 
 
-def _open_stream(address: str) -> Source:
-    name, scheme = redacted(address), address.partition("://")[0].lower()
-    if scheme not in _STREAMS:
-        raise UsageError(f"{name} is of an unknown kind, {scheme}://; streams are {', '.join(_STREAMS)}")
-    cv2 = opencv()
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
-    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-    if not capture.isOpened():
-        raise SourceError(f"{name} cannot be opened; check the address, user and password, or {TYPE_NEXT}")
-    _check_announced_size(capture, name)
-    return LiveSource(name, capture, may_end=True)
-
-
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, loop: bool, pace: bool) -> Source:
     name = one_line(str(path))
     try:
-        exists, is_file = path.exists(), path.is_file()
+        exists, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
         if is_file:
             path.open("rb").close()
             size_bytes = path.stat().st_size
     except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {name}: {one_line(error)}; {TYPE_NEXT}") from error
+        raise SourceError(f"cannot read {_perhaps_an_address(name)}: {_reason(error)}; {TYPE_NEXT}") from error
     if not exists:
-        raise SourceError(f"no such video: {name}; {TYPE_NEXT}")
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
-        kind = "a folder" if path.is_dir() else "a picture"
-        raise SourceError(f"{name} is {kind}, not a video; type: python demos/classify.py {shlex.quote(name)}")
+        raise SourceError(f"no such video: {_perhaps_an_address(name)}; {TYPE_NEXT}")
+    if is_folder or (is_file and path.suffix.lower() in SUFFIXES):
+        try:
+            return Pictures(name, find_images(path), loop=loop, pace=pace)
+        except DataError as error:
+            raise SourceError(f"{one_line(error)}; {TYPE_NEXT}") from error
     if not is_file or not size_bytes:
         raise SourceError(f"{name} is {'empty' if is_file else 'not a regular file'}; {TYPE_NEXT}")
-    cv2 = opencv()
-    # FFmpeg alone, where OpenCV has it: its other readers take a name as a pattern or a sequence of pictures.
-    has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
-    if not capture.isOpened():
-        raise SourceError(f"{name} is not a video that OpenCV can read; {TYPE_NEXT}")
-    _check_announced_size(capture, name)
-    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return VideoFile(name, capture, int(announced) if 0 < announced < 2**53 else 0)
+    capture, frame_rate, announced = open_video(path, name)
+    reopen = (lambda: open_video(path, name)[0]) if loop else None
+    return VideoFile(name, capture, announced, frame_rate=frame_rate, reopen=reopen, pace=pace)
 
 
-def _check_announced_size(capture: Any, name: str) -> None:
-    """Before a frame is decoded: what a file's header says is what memory would be taken for."""
-    cv2 = opencv()
-    check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), name)
+def _reason(error: OSError | ValueError) -> str:
+    """Without the file's name, which an OSError repeats."""
+    return one_line((isinstance(error, OSError) and error.strerror) or error)
+
+
+def _perhaps_an_address(name: str) -> str:
+    """A file that is not there may be an address with a slip of the pen, and hold a password."""
+    without_user = re.sub(r"^.*:.*@", "***@", name)
+    return re.sub(r"(?i)([?#&/])[^?#&/]*(?:user|pass|pwd|key|token)[^/]*=.*", r"\1…", without_user)

@@ -1,29 +1,34 @@
-"""Where frames come from: a video file, every frame of it, or a camera or stream, always its newest frame.
+"""Where frames come from: what every source is, whatever is behind it.
 
 with open_source("clip.avi") as source:
     while (frame := source.next()) is not None:
         ...
+
+Live sources (live_source.py) hand over the newest frame; files and pictures (file_source.py) every one.
 """
 
 from __future__ import annotations
 
 import abc
+import math
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.opencv import CAMERA_STALL_S, opencv
-from simplenet.errors import SourceError, one_line
+from demos.live.opencv import opencv
+from simplenet.errors import SourceError
 
 UInt8Array = npt.NDArray[np.uint8]
+SourceState = Literal["running", "reconnecting", "ended", "failed"]
+SourceKind = Literal["camera", "stream", "file", "pictures", "synthetic", "visitor"]
 
 LARGEST_FRAME_MEGAPIXELS = 50
-STREAM_TIMEOUT_MS = 5_000
-TYPE_NEXT = "name a video, a camera or a stream: --source clip.mp4, --source 0 or --source rtsp://…"
+TYPE_NEXT = "name a video, a camera or a stream, or try --source synthetic"
+BAD_FRAMES_IN_A_ROW, BAD_FRAMES_S = 8, 1.0
 
 
 @dataclass(frozen=True)
@@ -35,129 +40,71 @@ class Frame:
 
 
 class Capture(Protocol):
-    """What is used of cv2.VideoCapture."""
+    """What is used of cv2.VideoCapture once it is open."""
 
     def read(self) -> tuple[bool, Any]: ...
     def release(self) -> None: ...
 
 
 class Source(abc.ABC):
-    """Frames one after another. Use it as a context manager, or call `close`; it is read by one thread."""
+    """Frames one after another. Use it as a context manager, or call `close`; one thread asks for frames."""
 
-    is_live = False
-    """Whether frames come on their own, so that they have an age and can be missed."""
-    dropped = 0
-    """Frames that a newer one replaced before they were asked for, from the first `next` on."""
+    name: str
+    """As shown to people; never with a password."""
+    kind: SourceKind
+    id: int = -1
+    """Given by Feeds.add."""
+    is_live: bool = False
+    """Whether frames come on their own, so that they have an age and can be missed. A stream that turns out to be a
+    video with an end is not."""
+    state: SourceState = "running"
+    dropped: int = 0
+    """Frames that a newer one replaced before they were asked for, from the first time one was asked for."""
+    reconnects: int = 0
+    """How often it was lost and came back."""
     note: str | None = None
-    """After the end: what the person should know about it."""
+    """What the person should know: why it reconnects or failed, which pictures were skipped, ..."""
+    frame_rate: float | None = None
+    """Frames per second that it announces."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, kind: SourceKind) -> None:
+        self.name, self.kind = name, kind
 
     @abc.abstractmethod
-    def next(self) -> Frame | None:
-        """The next frame, waited for if need be, or None at the end.
+    def next(self, timeout_s: float | None = None) -> Frame | None:
+        """The next frame, waited for; None after `timeout_s` and at the end (`state` tells which).
 
         Raises:
-            SourceError: the camera or stream failed, or a frame cannot be used.
+            SourceError: it failed for good.
         """
 
     @abc.abstractmethod
+    def take(self) -> Frame | None:
+        """The next frame if it can be had without waiting for it. Only a file raises SourceError here."""
+
+    @abc.abstractmethod
+    def due_s(self) -> float:
+        """From when on `take` gives a frame, by time.perf_counter; `math.inf` where another thread will tell."""
+
+    def tell(self, changed: threading.Condition) -> None:  # noqa: B027 - files have nothing to tell
+        """From now on, also notifies `changed` whenever a frame arrives or the state changes."""
+
+    def stop_soon(self) -> None:  # noqa: B027 - where nothing runs, nothing has to stop
+        """Asks for the end without waiting for it, so that several sources can be closed in the time of one."""
+
+    @abc.abstractmethod
     def close(self) -> None:
-        """Lets go of the file or device; harmless the second time."""
+        """Lets go of the file or device; harmless the second time. Any thread may call it."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ("ended", "failed")
 
     def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class VideoFile(Source):
-    """A file: decoded in the caller's thread, frame by frame, so none is lost however slow the model is."""
-
-    def __init__(self, name: str, capture: Capture, announced_frames: int) -> None:
-        super().__init__(name)
-        self._capture, self._announced = capture, announced_frames
-        self._count = 0
-
-    def next(self) -> Frame | None:
-        bgr = _read(self._capture, self.name)
-        captured_s = time.perf_counter()
-        if bgr is None:
-            if not self._count:
-                raise SourceError(f"{self.name} holds no frame that can be decoded; {TYPE_NEXT}")
-            if self._count < self._announced:
-                self.note = f"{self.name} announces {self._announced} frames, {self._count} could be decoded"
-            return None
-        self._count += 1
-        return Frame(_rgb(bgr), captured_s)
-
-    def close(self) -> None:
-        self._capture.release()
-
-
-class LiveSource(Source):
-    """A camera or stream: a thread reads all the time and keeps only the newest frame; the model never sees old ones.
-
-    A condition variable wakes the caller the moment a frame arrives; nothing polls.
-    """
-
-    is_live = True
-
-    def __init__(self, name: str, capture: Capture, *, may_end: bool, timeout_s: float = 2 * CAMERA_STALL_S) -> None:
-        """A camera may not end, a stream may; `timeout_s` bounds the wait for one frame."""
-        super().__init__(name)
-        self._capture, self._may_end, self._timeout_s = capture, may_end, timeout_s
-        self._changed = threading.Condition()
-        self._newest: tuple[UInt8Array, float] | None = None
-        self._stopping = self._ended = False
-        self._failure: Exception | None = None
-        self._arrived = self._asked_for = False
-        self._thread = threading.Thread(target=self._read_until_stopped, name=f"reader of {name}", daemon=True)
-        self._thread.start()
-
-    def next(self) -> Frame | None:
-        with self._changed:
-            self._asked_for = True
-            if not self._changed.wait_for(lambda: self._newest is not None or self._ended, self._timeout_s):
-                raise SourceError(f"{self.name} gave no frame for {self._timeout_s:g} s; is it still connected?")
-            newest, self._newest = self._newest, None
-        if newest is None:
-            if self._failure is not None:
-                raise self._failure
-            if self._arrived and self._may_end:
-                return None
-            raise SourceError(
-                f"{self.name} stopped giving frames; is it still connected?"
-                if self._arrived
-                else f"{self.name} gave no frame at all; {TYPE_NEXT}"
-            )
-        bgr, captured_s = newest
-        return Frame(_rgb(bgr), captured_s)
-
-    def close(self) -> None:
-        self._stopping = True
-        self._thread.join(STREAM_TIMEOUT_MS / 1e3 + 1)  # a read that hangs ends by its own timeout
-
-    def _read_until_stopped(self) -> None:
-        failure: Exception | None = None
-        try:
-            while not self._stopping:
-                bgr = _read(self._capture, self.name)
-                if bgr is None:
-                    break
-                with self._changed:
-                    self.dropped += self._asked_for and self._newest is not None
-                    self._newest, self._arrived = (bgr, time.perf_counter()), True
-                    self._changed.notify()
-        except Exception as error:  # noqa: BLE001 - it is raised where the frame is waited for
-            failure = error
-        finally:
-            self._capture.release()  # here and not in close(): releasing under a running read() crashes
-            with self._changed:
-                self._failure, self._ended = failure, True
-                self._changed.notify()
 
 
 def check_size(width: float, height: float, name: str) -> None:
@@ -168,23 +115,59 @@ def check_size(width: float, height: float, name: str) -> None:
         )
 
 
-def _read(capture: Capture, name: str) -> UInt8Array | None:
-    """The next frame as OpenCV gives it, BGR uint8 [H, W, 3], or None where there is none."""
-    cv2 = opencv()
-    try:
-        found, bgr = capture.read()
-    except cv2.error as error:
-        raise SourceError(f"{name} cannot be decoded: {one_line(error)}") from error
-    if not found or bgr is None:
+def sane_rate(frames_per_second: float) -> float | None:
+    """What a file or device announces, if it can be true."""
+    return frames_per_second if math.isfinite(frames_per_second) and 0 < frames_per_second <= 1000 else None
+
+
+def due_after(due_s: float, period_s: float, now_s: float) -> float:
+    """When the frame after the one that was due at `due_s` and came at `now_s` is due: a caller a little late catches
+    up, one that is late by more than a frame does not rush."""
+    return (due_s if now_s - due_s < period_s else now_s) + period_s
+
+
+def read_pixels(capture: Capture, name: str) -> UInt8Array | None:
+    """The next frame as OpenCV gives it, uint8 [H, W, 3] in the order blue, green, red, or None where there is none.
+
+    Raises:
+        SourceError: the frame cannot be used: too large, or of numbers that are no pixels. cv2.error: OpenCV failed.
+    """
+    found, pixels = capture.read()
+    if not found or not isinstance(pixels, np.ndarray) or not pixels.size:
         return None
-    if bgr.dtype != np.uint8 or bgr.ndim != 3 or bgr.shape[2] != 3:
-        raise SourceError(f"{name} gave a frame of {bgr.dtype} {list(bgr.shape)}, not 8-bit colour")
-    check_size(bgr.shape[1], bgr.shape[0], name)
-    pixels: UInt8Array = bgr
-    return pixels
+    check_size(pixels.shape[1] if pixels.ndim > 1 else pixels.size, pixels.shape[0], name)
+    return _to_bgr(pixels, name)
 
 
-def _rgb(bgr: UInt8Array) -> UInt8Array:
+def read_past_bad_frames(capture: Capture, name: str) -> UInt8Array | None:
+    """The same, but a few damaged frames between good ones are passed over; to OpenCV each looks like the end.
+
+    Not so after a read that took long: what has stalled shall not be waited for eight times.
+    """
+    start_s = time.perf_counter()
+    for _ in range(BAD_FRAMES_IN_A_ROW):
+        if (pixels := read_pixels(capture, name)) is not None:
+            return pixels
+        if time.perf_counter() - start_s > BAD_FRAMES_S:
+            return None
+    return None
+
+
+def to_rgb(bgr: UInt8Array) -> UInt8Array:
     cv2 = opencv()
     rgb: UInt8Array = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def _to_bgr(pixels: npt.NDArray[Any], name: str) -> UInt8Array:
+    """Grey, 16-bit grey and frames with a fourth channel, as industrial cameras and GStreamer give them, too."""
+    cv2 = opencv()
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and channels == 3:
+        return pixels
+    if pixels.dtype == np.uint16 and channels == 1:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype == np.uint8 and pixels.ndim in (2, 3) and channels in (1, 4):
+        bgr: UInt8Array = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
+        return bgr
+    raise SourceError(f"{name} gave a frame of {pixels.dtype} {list(pixels.shape)}, not 8-bit colour or grey")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,43 +14,67 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from demos.live.lineup import KEPT_SAMPLES
 from runtimes.timing import SAMPLES_FOR_P90, LatencySummary, summarise
 
 STAGES = {
     "capture": "waiting for a frame",
     "preprocess": "resize and crop",
-    "infer": "the model alone",
+    "infer": "the model alone, or all models in turn",
     "post": "softmax and top-k",
-    "draw": "overlay and window",
+    "draw": "overlay, window and recording",
 }
 _AGE = "frame age"
 _RECENT_FRAMES = 30
-KEPT_SAMPLES = 10_000
-"""A loop may run for weeks: percentiles are those of its latest frames."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model of a live loop. `agrees_percent` is how often its top-1 was the first model's; None for the first."""
+
+    name: str
+    infer: LatencySummary
+    agrees_percent: float | None
+    compared: int
+
+    @property
+    def model_fps(self) -> float | None:
+        """What this model alone would allow at its median latency."""
+        return 1e3 / self.infer.p50_ms if self.infer.p50_ms > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "model_fps": self.model_fps}
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """One source of a live loop. `frame_age`, from a frame's arrival to its hand-over, only live ones have."""
+
+    name: str
+    kind: str
+    state: str
+    frames: int
+    dropped: int
+    reconnects: int
+    frame_age: LatencySummary | None
+    note: str | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a live loop did. `stages` has a latency for every stage that ran; `frame_age` only live sources have."""
+    """What a live loop did. `stages` has a latency for every stage that ran; `seconds` does not count pauses."""
 
     ended: str
     frames: int
-    dropped: int
     seconds: float
     loop_fps: float | None
     stages: dict[str, LatencySummary]
     frame_age: LatencySummary | None
-    """From a frame's arrival to its hand-over to the model."""
-    note: str | None = None
-
-    @property
-    def model_fps(self) -> float | None:
-        """What the model alone would allow at its median latency."""
-        infer = self.stages.get("infer")
-        return 1e3 / infer.p50_ms if infer and infer.p50_ms > 0 else None
+    models: tuple[ModelSummary, ...]
+    sources: tuple[SourceSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "model_fps": self.model_fps}
+        return {**dataclasses.asdict(self), "models": [model.to_json() for model in self.models]}
 
 
 class Stopwatch:
@@ -69,10 +93,19 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times the block as one of `STAGES` of the frame at hand."""
+        """Times the block as one of `STAGES` of the frame at hand; twice in a frame adds up."""
         start_s = time.perf_counter()
         yield
-        self._frame_ms[name] = (time.perf_counter() - start_s) * 1e3
+        self.note(name, (time.perf_counter() - start_s) * 1e3)
+
+    def note(self, name: str, milliseconds: float) -> None:
+        """For a stage that was timed elsewhere."""
+        self._frame_ms[name] = self._frame_ms.get(name, 0.0) + milliseconds
+
+    def frame_age(self, captured_s: float) -> float:
+        """To be called when a live source's frame is handed over; returns its age in milliseconds."""
+        self._frame_ms[_AGE] = (time.perf_counter() - captured_s) * 1e3
+        return self._frame_ms[_AGE]
 
     def frame_done(self) -> None:
         """Counts the frame at hand and its stages; a frame that never gets here leaves no trace."""
@@ -83,56 +116,84 @@ class Stopwatch:
         self._latest_s = time.perf_counter()
         self._recent_s.append(self._latest_s)
 
-    def frame_age(self, captured_s: float) -> None:
-        """To be called when a live source's frame is handed over."""
-        self._frame_ms[_AGE] = (time.perf_counter() - captured_s) * 1e3
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Takes the block out of the loop's time."""
+        start_s = time.perf_counter()
+        yield
+        self._started_s += time.perf_counter() - start_s
+        self._latest_s = max(self._latest_s, self._started_s)
+        self._recent_s.clear()
+        self._frame_ms.clear()
 
-    def this_frame_ms(self, stage: str) -> float:
-        """The time of the frame at hand in a stage that it has been through."""
-        return self._frame_ms[stage]
+    @property
+    def seconds(self) -> float:
+        """Since the start, without pauses."""
+        return time.perf_counter() - self._started_s
 
     def recent_fps(self) -> float:
         """Over the latest second or so; 0 before the second frame."""
-        elapsed_s = self._recent_s[-1] - self._recent_s[0] if self._recent_s else 0.0
-        return (len(self._recent_s) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        recent = list(self._recent_s)
+        elapsed_s = recent[-1] - recent[0] if recent else 0.0
+        return (len(recent) - 1) / elapsed_s if elapsed_s > 0 else 0.0
 
-    def summary(self, ended: str, dropped: int = 0, note: str | None = None) -> Summary:
+    def summary(
+        self, ended: str, models: Sequence[ModelSummary] = (), sources: Sequence[SourceSummary] = ()
+    ) -> Summary:
         seconds = self._latest_s - self._started_s
         latencies = {name: summarise(samples) for name, samples in self._samples_ms.items() if samples}
         frame_age = latencies.pop(_AGE, None)
         return Summary(
             ended=ended,
             frames=self.frames,
-            dropped=dropped,
             seconds=seconds,
             loop_fps=self.frames / seconds if self.frames and seconds > 0 else None,
             stages=latencies,
             frame_age=frame_age,
-            note=note,
+            models=tuple(models),
+            sources=tuple(sources),
         )
 
 
 def show(summary: Summary, title: str, console: Console) -> None:
-    """Prints the summary as a table for people."""
+    """Prints the summary as tables for people."""
     console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("stage", "what it is"):
-        table.add_column(heading)
-    for heading in ("p50 ms", "p90 ms", "frames"):
-        table.add_column(heading, justify="right")
+    table = _table("stage", "what it is", "p50 ms", "p90 ms", "frames")
     for stage, latency in summary.stages.items():
         table.add_row(stage, STAGES[stage], *_columns(latency))
     if summary.frame_age:
-        table.add_row(_AGE, "from arrival to the model", *_columns(summary.frame_age))
+        table.add_row(_AGE, "from arrival to the models", *_columns(summary.frame_age))
     console.print(table, highlight=False)
-    rates = [f"{summary.frames} frames in {summary.seconds:.2f} s", f"{summary.dropped} dropped"]
+    if summary.models:
+        table = _table("model", "agrees", "p50 ms", "p90 ms", "frames", "model alone FPS")
+        for model in summary.models:
+            agrees = "reference" if model.agrees_percent is None else f"{model.agrees_percent:.1f} %"
+            fps = "-" if model.model_fps is None else f"{model.model_fps:.1f}"
+            table.add_row(model.name, agrees, *_columns(model.infer), fps)
+        console.print(table, highlight=False)
+    rates = [f"{summary.frames} frames in {summary.seconds:.2f} s"]
     rates += [f"loop {summary.loop_fps:.1f} FPS"] if summary.loop_fps else []
-    rates += [f"model alone {summary.model_fps:.1f} FPS"] if summary.model_fps else []
-    lines = [f"{', '.join(rates)}; ended by {summary.ended}", summary.note]
-    if any(latency.p90_ms is None for latency in summary.stages.values()):
+    lines = [f"{', '.join(rates)}; ended by {summary.ended}", *map(_source_line, summary.sources)]
+    latencies = (*summary.stages.values(), *(model.infer for model in summary.models))
+    if any(latency.p90_ms is None for latency in latencies):
         lines.append(f"-: a p90 needs {SAMPLES_FOR_P90} frames to mean anything")
-    for line in filter(None, lines):
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _source_line(source: SourceSummary) -> str:
+    facts = [f"{source.frames} frames"]
+    if source.frame_age is not None:
+        facts += [f"{source.dropped} dropped", f"{source.reconnects} reconnects"]
+    return f"{source.name}: {', '.join(facts)}" + (f"; {source.note}" if source.note else "")
+
+
+def _table(*headings: str) -> Table:
+    """The first two columns are words, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if position < 2 else "right")
+    return table
 
 
 def _columns(latency: LatencySummary) -> tuple[str, str, str]:

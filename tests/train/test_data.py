@@ -1,68 +1,26 @@
-"""Reading data sets: what is there is read exactly, what is hostile is refused with one clear line."""
+"""Data sets by name: found on disk or downloaded from a real server, and what is wrong with them said in one line."""
 
 from __future__ import annotations
 
-import gzip
-import struct
-from collections.abc import Callable
+import dataclasses
+import functools
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from simplenet.errors import DataError, UsageError
+from simplenet.preprocessing import CIFAR100_PREPROCESSING
 from train import data
 
 FASHION = data.get("fashion-mnist")
-HEADER = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2, 3, 4)
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(shape=st.tuples(*[st.integers(1, 7)] * 3), seed=st.integers(0, 2**32 - 1))
-def test_an_idx_file_is_read_exactly(tmp_path: Path, shape: tuple[int, int, int], seed: int) -> None:
-    array = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-    path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3I", *shape) + array.tobytes(), 1))
-    np.testing.assert_array_equal(data.read_idx(path, dimensions=3), array)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "not an IDX file"),
-        (b"\x00\x00\x08", "cannot read"),
-        (HEADER + bytes(24), "cannot read"),
-        (gzip.compress(HEADER + bytes(24))[:-12], "cannot read"),
-        (gzip.compress(HEADER + bytes(24))[:-6] + bytes(6), "cannot read"),
-        (gzip.compress(HEADER[:9]), "not an IDX file"),
-        (gzip.compress(HEADER + bytes(23)), "shorter or longer"),
-        (gzip.compress(HEADER + bytes(25)), "shorter or longer"),
-        (gzip.compress(bytes((0, 0, 8, 1)) + struct.pack(">I", 24) + bytes(24)), "not an IDX file"),
-        (gzip.compress(bytes((0, 0, 13, 3)) + HEADER[4:] + bytes(96)), "not an IDX file"),
-        (gzip.compress(HEADER[:4] + struct.pack(">3I", 0, 3, 4)), "impossible shape"),
-        (gzip.compress(HEADER[:4] + struct.pack(">3I", *[2**32 - 1] * 3)), "impossible shape"),
-        (gzip.compress(HEADER[:4] + struct.pack(">3I", 1 << 20, 1 << 5, 1 << 5)), "shorter or longer"),
-    ],
-)
-def test_a_hostile_idx_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
-    path = tmp_path / "x.gz"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=complaint) as caught:
-        data.read_idx(path, dimensions=3)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(content=st.binary(max_size=200), zipped=st.booleans())
-def test_random_bytes_are_never_more_than_a_data_error(tmp_path: Path, content: bytes, zipped: bool) -> None:
-    path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(content, 1) if zipped else content)
-    with pytest.raises(DataError):
-        data.read_idx(path, dimensions=3)
 
 
 def test_grey_images_become_rgb_and_keep_their_labels(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
@@ -83,54 +41,139 @@ def test_counts_that_differ_are_refused(tmp_path: Path, write_idx_set: Callable[
 
 
 def test_a_label_beyond_the_classes_is_refused(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
-    with pytest.raises(DataError, match="label is 10"):
+    with pytest.raises(DataError, match="a label of fashion-mnist train is 10, the classes are 0 to 9"):
         data.load(FASHION, write_idx_set(tmp_path, train=22, test=5, classes=11))
 
 
-def test_a_missing_data_set_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="apt install dataset-fashion-mnist"):
+def test_a_missing_data_set_says_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*nowhere; name the data set's folder: --data DIR"):
         data.load(FASHION, tmp_path / "nowhere")
-    with pytest.raises(DataError, match="--data DIR"):
-        data.load(data.get("mnist"))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz"):
         data.load(FASHION, tmp_path)
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz"):
+        data.load(data.get("cifar10"), tmp_path)
+    with pytest.raises(DataError, match="needs train/<class>"):
+        data.load(data.get("folder"), tmp_path)
+    with pytest.raises(DataError, match="needs train/<class>"):
+        data.load(data.get("folder"))
     with pytest.raises(UsageError, match="did you mean 'fashion-mnist'"):
         data.get("fashion_mnist")
 
 
-def _class_folders(folder: Path) -> Path:
-    """Two images of each CIFAR-10 class in each split; the red channel is the class."""
-    for split in ("train", "test"):
-        for index, label in enumerate(data.get("cifar10").labels):
-            (folder / split / label).mkdir(parents=True)
-            for number in range(2):
-                pixels = np.full((32, 32, 3), (20 * index, number, 9), np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
-    return folder
+def _cifar_tar(path: Path, members: dict[str, bytes]) -> bytes:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path.read_bytes()
 
 
-def test_class_folders_are_read_in_the_order_of_classes_and_names(tmp_path: Path) -> None:
-    train, test = data.load(data.get("cifar10"), _class_folders(tmp_path))
-    assert train.images.shape == test.images.shape == (20, 32, 32, 3)
-    np.testing.assert_array_equal(train.labels, np.repeat(np.arange(10), 2))
-    np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
-    assert test.images[:, 5, 5, 1].tolist() == [0, 1] * 10
+def _record(*labels: int, red: int = 0) -> bytes:
+    return bytes(labels) + bytes([red]) * 1024 + bytes(2048)
 
 
-def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
-    folder, spec = _class_folders(tmp_path), data.get("cifar10")
-    odd = folder / "train/frog/0.png"
-    Image.new("RGB", (31, 32)).save(odd)
-    with pytest.raises(DataError, match=r"frog/0\.png has the shape \(32, 31, 3\)"):
-        data.load(spec, folder)
-    Image.new("RGB", (1025, 32)).save(odd)
-    with pytest.raises(DataError, match=r"frog/0\.png is 1025x32"):
-        data.load(spec, folder)
-    Image.new("RGB", (32, 32)).save(odd)
-    odd.write_bytes(odd.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cannot read the image .*frog/0\.png"):
-        data.load(spec, folder)
-    for image in (folder / "train/cat").iterdir():
-        image.unlink()
-    with pytest.raises(DataError, match=r"no images in .*cat"):
-        data.load(spec, folder)
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that a server on this machine serves; data sets are downloaded from it into an empty cache."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    handler = functools.partial(_QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("SIMPLENET_DATASETS_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("SIMPLENET_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def _expecting(spec: data.DatasetSpec, **contents: bytes) -> data.DatasetSpec:
+    files = tuple((name, hashlib.sha256(contents[name]).hexdigest()) for name, _ in spec.files)
+    return dataclasses.replace(spec, files=files)
+
+
+def test_cifar_is_downloaded_once_checked_and_read(
+    server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar10 = _cifar_tar(
+        server / "cifar-10-binary.tar.gz",
+        {f"d/data_batch_{n}.bin": _record(n, red=n) for n in range(1, 6)} | {"d/test_batch.bin": _record(9) * 2},
+    )
+    spec = _expecting(data.get("cifar10"), **{"cifar-10-binary.tar.gz": tar10})
+    train, test = data.load(spec)
+    assert train.labels.tolist() == [1, 2, 3, 4, 5] == train.images[:, 7, 7, 0].tolist()
+    assert (len(test), test.classes[9]) == (2, "truck")
+    monkeypatch.setenv("SIMPLENET_DATASETS_URL", "https://nowhere.invalid")
+    assert len(data.load(spec)[0]) == 5  # from the cache
+    assert len(data.load(data.get("cifar10"), tmp_path / "cache/datasets/cifar10")[0]) == 5  # or named
+
+
+def test_cifar_100_has_its_fine_labels_and_their_names(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "\n".join(f"class_{index:02}" for index in range(100)).encode()
+    tar = _cifar_tar(
+        server / "cifar-100-binary.tar.gz",
+        {"d/train.bin": _record(3, 42), "d/test.bin": _record(7, 99), "d/fine_label_names.txt": names},
+    )
+    monkeypatch.setitem(data.DATASETS, "cifar100", _expecting(data.get("cifar100"), **{"cifar-100-binary.tar.gz": tar}))
+    spec, (train, test) = data.read("cifar100")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([42], [99])
+    assert (len(spec.labels), spec.labels[42]) == (100, "class_42")
+    assert spec.preprocessing == CIFAR100_PREPROCESSING
+
+
+def test_svhn_is_downloaded_and_read(server: Path) -> None:
+    matlab = pytest.importorskip("scipy.io")
+    contents = {}
+    for split, count in (("train", 3), ("test", 2)):
+        name = f"{split}_32x32.mat"
+        matlab.savemat(server / name, {"X": np.zeros((32, 32, 3, count), np.uint8), "y": np.full((count, 1), 10)})
+        contents[name] = (server / name).read_bytes()
+    train, test = data.load(_expecting(data.get("svhn"), **contents))
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0], [0, 0])
+
+
+def test_another_file_than_the_official_one_is_kept_aside(
+    server: Path, tmp_path: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    write_idx_set(server, train=4, test=4)
+    with pytest.raises(DataError, match=r"should begin with 440fcabf.* kept aside as .*\.rejected; name the folder"):
+        data.load(data.get("mnist"))
+    assert not (tmp_path / "cache/datasets/mnist/train-images-idx3-ubyte.gz").exists()
+
+
+def test_no_network_says_what_to_type(server: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "no such folder")
+    with pytest.raises(DataError, match=r"cannot download .* or type sudo apt install dataset-fashion-mnist, or name"):
+        data.load(FASHION)
+    monkeypatch.setenv("SIMPLENET_DATASETS_URL", "file:///etc")
+    with pytest.raises(DataError, match="only http and https"):
+        data.load(data.get("mnist"))
+
+
+def test_every_official_file_has_a_whole_checksum() -> None:
+    for spec in data.DATASETS.values():
+        assert all(len(sha256) == 64 and int(sha256, 16) for _, sha256 in spec.files)
+        assert bool(spec.files) == bool(spec.read) == bool(spec.url) == (spec.name != "folder")
+
+
+def test_any_folder_of_classes_is_a_data_set(tmp_path: Path) -> None:
+    """Pictures of any size become squares of 32, and the training ones say what mean and deviation are."""
+    for split, level in (("train", 100), ("test", 200)):
+        for name, size in (("oak", (48, 40)), ("ash tree", (32, 32)), ("elm", (20, 64))):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", size, (level, 51, 0)).save(tmp_path / split / name / "1.png")
+    spec, (train, test) = data.read("folder", tmp_path)
+    assert spec.labels == ("ash tree", "elm", "oak") == test.classes
+    assert train.images.shape == (3, 32, 32, 3)
+    assert train.labels.tolist() == [0, 1, 2]
+    assert spec.preprocessing.mean == (round(100 / 255, 4), 0.2, 0.0)
+    assert spec.preprocessing.std == (0.01, 0.01, 0.01)
+    assert spec.preprocessing.input_size == 32

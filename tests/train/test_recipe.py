@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from simplenet import model, preprocessing
 from simplenet.datasets import LabelledImages
-from train import data, recipe
+from train import augmentation, data, evaluation, recipe, small_images
+from train.augmentation import Dice
 
 
 def _images(count: int, side: int, seed: int = 0) -> LabelledImages:
@@ -23,17 +24,21 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def _dice(count: int, seed: int = 0) -> Dice:
+    return Dice(_generator(seed), count)
+
+
 @pytest.mark.parametrize(("name", "side"), [("fashion-mnist", 28), ("mnist", 28), ("cifar10", 32), ("cifar10", 40)])
 def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side: int) -> None:
     spec, images = data.get(name).preprocessing, _images(5, side)
-    pixels, labels = recipe.to_tensors(images, spec)
+    pixels, labels = small_images.to_tensors(images, spec)
     at_runtime = np.stack([preprocessing.to_model_input(image, spec) for image in images.images])
     np.testing.assert_array_equal(pixels.numpy(), at_runtime)
     assert pixels.shape == (5, 32, 32, 3)
     assert pixels.dtype == torch.uint8
     np.testing.assert_array_equal(labels.numpy(), images.labels)
 
-    normalised = recipe.normalise(pixels, spec)
+    normalised = augmentation.normalise(pixels, spec)
     np.testing.assert_array_max_ulp(
         normalised.contiguous().numpy(), preprocessing.normalise(at_runtime, spec), maxulp=1
     )
@@ -44,7 +49,7 @@ def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side:
 @given(seed=st.integers(0, 2**31), translate=st.integers(0, 3), flip=st.booleans())
 def test_augmentation_moves_and_mirrors_and_nothing_else(seed: int, translate: int, flip: bool) -> None:
     pixels = torch.from_numpy(_images(6, 9, seed).images)
-    augmented = recipe.augment(pixels, translate, flip, _generator(seed))
+    augmented = augmentation.augment(pixels, translate, flip, _dice(6, seed))
     shifts = range(2 * translate + 1)
     for before, after in zip(pixels, augmented, strict=True):
         padded = torch.nn.functional.pad(before, (0, 0, translate, translate, translate, translate))
@@ -55,15 +60,15 @@ def test_augmentation_moves_and_mirrors_and_nothing_else(seed: int, translate: i
 
 def test_augmentation_differs_between_images_and_repeats_with_its_seed() -> None:
     same = torch.from_numpy(_images(1, 16).images).expand(64, 16, 16, 3)
-    augmented = recipe.augment(same, 2, True, _generator(1))
+    augmented = augmentation.augment(same, 2, True, _dice(64, 1))
     assert len({image.numpy().tobytes() for image in augmented}) > 20
-    assert torch.equal(augmented, recipe.augment(same, 2, True, _generator(1)))
+    assert torch.equal(augmented, augmentation.augment(same, 2, True, _dice(64, 1)))
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.integers(0, 12))
 def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) -> None:
-    images = recipe.cutout(torch.ones(5, 3, 16, 16), size, _generator(seed))
+    images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _dice(5, seed))
     for image in images:
         hidden = image[0] == 0
         assert torch.equal(image, (~hidden).float().expand(3, 16, 16))
@@ -91,7 +96,7 @@ def test_the_average_follows_weights_and_statistics() -> None:
         with torch.no_grad():
             for value in (*network.parameters(), network[1].running_mean):
                 value.add_(torch.randn(value.shape, generator=_generator(step)))  # type: ignore[union-attr]
-        average.update(network)
+        average.update(network, step)
         decay = min(0.5, step / (step + 10))
         for name, value in network.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
@@ -111,12 +116,12 @@ def test_only_matrices_and_kernels_decay() -> None:
 
 def test_evaluation_counts_every_image_once() -> None:
     spec = data.get("cifar10").preprocessing
-    pixels, labels = recipe.to_tensors(_images(23, 32), spec)
+    pixels, labels = small_images.to_tensors(_images(23, 32), spec)
     network = model.create("cifar-310k", seed=3)
     with torch.inference_mode():
-        logits = network(recipe.normalise(pixels, spec))
+        logits = network(augmentation.normalise(pixels, spec))
     labels[:9] = logits[:9].argmax(1)
     labels[9:] = logits[9:].argmin(1)
-    top1, loss = recipe.evaluate(network, pixels, labels, spec, bf16=False, batch=10)
+    top1, loss = evaluation.evaluate(network, pixels, labels, spec, bf16=False)
     assert top1 == pytest.approx(100 * 9 / 23)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)

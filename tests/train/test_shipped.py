@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from simplenet import datasets, model
 from simplenet.model_card import ModelCard
-from train import data, recipe
+from train import data, evaluation, small_images
 
 FOLDER = datasets.SHIPPED / "fashion-mnist"
 CHECKPOINTS = sorted(datasets.SHIPPED.glob("*/*.safetensors"))
@@ -40,9 +40,9 @@ def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:
         card = ModelCard.from_json(file.metadata()["simplenet"])
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(card_path))
-    evaluation = datasets.shipped("fashion-mnist", "evaluation")
-    top1, _ = recipe.evaluate(
-        network, *recipe.to_tensors(evaluation, card.preprocessing), card.preprocessing, bf16=False
+    embedded = datasets.shipped("fashion-mnist", "evaluation")
+    top1, _ = evaluation.evaluate(
+        network, *small_images.to_tensors(embedded, card.preprocessing), card.preprocessing, bf16=False
     )
     text = (FOLDER / "README.md").read_text()
     stated = re.search(r"([\d.]+) % top-1 on the 2,000", text)

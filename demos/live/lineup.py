@@ -1,0 +1,188 @@
+"""The models that answer a frame: one, or several in turn, in an order that rotates from frame to frame."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from demos import artifact_choice
+from demos.live.result import Answer
+from runtimes import Prediction, Runtime
+from runtimes.timing import LatencySummary, summarise
+from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
+
+UInt8Array = npt.NDArray[np.uint8]
+
+KEPT_SAMPLES = 10_000
+"""A loop may run for weeks: percentiles are those of its latest frames."""
+RECENT_SAMPLES = 60
+_LIVE_SAMPLES = 1_000
+_WARM_UP_FRAMES = 5
+
+
+class Record:
+    """What one model did: its latencies, and how often its top-1 was the reference's. Safe to read from any thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.compared = self.agreed = 0
+        self._infer_ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
+        self._lock = threading.Lock()
+
+    def add(self, infer_ms: float, agrees: bool | None) -> None:
+        with self._lock:
+            self._infer_ms.append(infer_ms)
+            if agrees is not None:
+                self.compared += 1
+                self.agreed += agrees
+
+    def latest_ms(self, count: int = KEPT_SAMPLES) -> list[float]:
+        with self._lock:
+            samples = list(self._infer_ms)
+        return samples[-count:]
+
+    def infer(self) -> LatencySummary | None:
+        """Of all kept samples; None before the first."""
+        return summarise(samples) if (samples := self.latest_ms()) else None
+
+    @property
+    def agrees_percent(self) -> float | None:
+        return 100 * self.agreed / self.compared if self.compared else None
+
+
+class Lineup:
+    """One model or several of one variant and weights. The first is the reference that the others are compared with.
+
+    Use it as a context manager, or call `close`. `answer` is for one thread, the rest for any.
+    """
+
+    def __init__(self, models: Sequence[Runtime], top: int = 5, skipped: Sequence[str] = ()) -> None:
+        """`skipped` says, in one line each, which asked-for models cannot run here."""
+        self.models = tuple(models)
+        self.skipped = tuple(skipped)
+        self.records = {name_of(model): Record(name_of(model)) for model in models}
+        self._top = top
+        self._turn = 0
+
+    def warm_up(self) -> None:
+        """The first calls allocate; they are no part of a live loop's speed."""
+        image = np.zeros((480, 640, 3), np.uint8)
+        for model in self.models:
+            for _ in range(_WARM_UP_FRAMES):
+                model.classify([image], k=1)
+
+    def answer(self, image: UInt8Array, keep: bool = True) -> tuple[tuple[Answer, ...], float, float]:
+        """Asks every model about RGB uint8 [H, W, 3]; with `keep`, the latencies go into the records.
+
+        Returns:
+            The answers in the order of `models`, and how many milliseconds the preprocessing and the ranking took.
+
+        Raises:
+            ImageError: the picture is of an impossible size. BackendError: a model failed.
+        """
+        start = time.perf_counter()
+        batches: dict[tuple[object, str], npt.NDArray[Any]] = {}
+        for model in self.models:  # nearly always one batch for all of them
+            wanted = (model.manifest.preprocessing, model.manifest.input.dtype)
+            if wanted not in batches:
+                batches[wanted] = model.preprocess([image])
+        preprocess_ms = (time.perf_counter() - start) * 1e3
+
+        raw: dict[str, tuple[list[Prediction], float]] = {}
+        post_ms = 0.0
+        for offset in range(len(self.models)):
+            model = self.models[(self._turn + offset) % len(self.models)]
+            batch = batches[model.manifest.preprocessing, model.manifest.input.dtype]
+            start = time.perf_counter()
+            logits = model.infer_any(batch)
+            inferred = time.perf_counter()
+            (predictions,) = model.rank(logits, self._top)
+            post_ms += (time.perf_counter() - inferred) * 1e3
+            raw[name_of(model)] = predictions, (inferred - start) * 1e3
+        self._turn += 1
+
+        reference = raw[name_of(self.models[0])][0][0].index
+        answers = []
+        for position, model in enumerate(self.models):
+            predictions, infer_ms = raw[name_of(model)]
+            agrees = None if position == 0 else predictions[0].index == reference
+            answers.append(Answer(name_of(model), model.name, model.precision, tuple(predictions), infer_ms, agrees))
+            if keep:
+                self.records[name_of(model)].add(infer_ms, agrees)
+        return tuple(answers), preprocess_ms, post_ms
+
+    def state(self) -> list[dict[str, Any]]:
+        """For pages and tiles: what runs, and how fast of late. JSON-able."""
+        return [self._state_of(model) for model in self.models]
+
+    def _state_of(self, model: Runtime) -> dict[str, Any]:
+        record, what = self.records[name_of(model)], model.describe()
+        latest = record.latest_ms(_LIVE_SAMPLES)
+        recent = summarise(latest) if latest else None
+        return {
+            "name": record.name,
+            "backend": model.name,
+            "precision": model.precision,
+            "device": what.device,
+            "threads": what.threads,
+            "infer_p50_ms": recent and recent.p50_ms,
+            "infer_p90_ms": recent and recent.p90_ms,
+            "recent_infer_ms": [round(sample, 3) for sample in latest[-RECENT_SAMPLES:]],
+            "agrees_percent": record.agrees_percent,
+            "compared": record.compared,
+        }
+
+    def close(self) -> None:
+        for model in self.models:
+            model.close()
+
+    def __enter__(self) -> Lineup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def name_of(model: Runtime) -> str:
+    """'openvino int8'."""
+    return f"{model.name} {model.precision}"
+
+
+def load(
+    arguments: argparse.Namespace, backends: Sequence[str | None], say: artifact_choice.Say, top: int = 5
+) -> Lineup:
+    """Loads, and where need be exports, the model that the flags ask for, once for each backend.
+
+    Several get equal threads, and their idle threads do not spin: a spinning one slows its neighbour down many times.
+    One that cannot run here is left out, and `skipped` says why; None in `backends` is the default backend.
+
+    Raises:
+        SimpleNetError: the only model cannot be loaded, or none of several.
+    """
+    skipped: list[str] = []
+    with contextlib.ExitStack() as opened:
+        models: list[Runtime] = []
+        for backend in backends:
+            wish = argparse.Namespace(**{**vars(arguments), "backend": backend})
+            try:
+                model = artifact_choice.load(wish, say, spinning=len(backends) == 1)
+            except (BackendUnavailable, UsageError) as error:
+                if len(backends) == 1:
+                    raise
+                skipped.append(f"without {backend}: {error}")
+                continue
+            models.append(opened.enter_context(model))
+        if not models:
+            raise SimpleNetError(f"none of these backends can run here; {'; '.join(skipped)}")
+        lineup = Lineup(models, top, skipped)
+        lineup.warm_up()
+        opened.pop_all()
+    return lineup

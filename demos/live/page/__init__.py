@@ -1,0 +1,1 @@
+"""The page of the live demo: the pictures and answers in a browser, and visitors' own cameras."""

@@ -1,0 +1,71 @@
+/* The visitor's camera, and in plain words why it cannot be had and what to do. */
+
+/** A stream of the camera, or throws {title, advice: [text | {code}], canRetry}. */
+export async function openCamera(deviceId = null) {
+  if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) throw insecure();
+  const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: { ideal: "environment" } };
+  try {
+    const video = { ...which, width: { ideal: 640 }, height: { ideal: 480 } };
+    return await navigator.mediaDevices.getUserMedia({ video, audio: false });
+  } catch (error) {
+    throw inWords(error);
+  }
+}
+
+/** [{id, name}] of all cameras; their names are known once one may be used. */
+export async function listCameras() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  const cameras = devices.filter((device) => device.kind === "videoinput");
+  return cameras.map((device, at) => ({ id: device.deviceId, name: device.label || `camera ${at + 1}` }));
+}
+
+export const UNPLUGGED = {
+  title: "The camera has stopped",
+  advice: ["It was unplugged, switched off, or taken by another program. Plug it in and try again."],
+  canRetry: true,
+};
+
+export const tunnel = () => `ssh -L 8000:127.0.0.1:${location.port || 80} ${location.hostname}`;
+
+function insecure() {
+  return {
+    title: "This address may not use a camera",
+    advice: [
+      "Browsers give a camera only to https pages and to this very machine. On the computer with the camera, type:",
+      { code: tunnel() },
+      "and then open http://127.0.0.1:8000/ there.",
+    ],
+    canRetry: false,
+  };
+}
+
+function inWords(error) {
+  switch (error.name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return {
+        title: "The camera was not allowed",
+        advice: [
+          "This page asked for the camera, and it was refused. Click the camera or lock sign beside the address, allow " +
+            "the camera, and try again. Pictures go to this server only and are not stored.",
+        ],
+        canRetry: true,
+      };
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return {
+        title: "No camera found",
+        advice: ["This device has no camera that the browser can use. Plug one in and try again."],
+        canRetry: true,
+      };
+    case "NotReadableError":
+    case "AbortError":
+      return {
+        title: "The camera is busy",
+        advice: ["Another program may be using it. Close that program and try again."],
+        canRetry: true,
+      };
+    default:
+      return { title: "The camera does not work", advice: [`The browser says: ${error.message}`], canRetry: true };
+  }
+}

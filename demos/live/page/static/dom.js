@@ -1,0 +1,28 @@
+/* Making elements, and changing them only where something has changed. */
+
+export const byId = (id) => document.getElementById(id);
+
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/** Sets a text; a screen reader or a selection is not disturbed by the same one again. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Keeps one child element for each item, made by `create(item)` and brought up to date by `update(child, item)`. */
+export function keep(parent, items, key, create, update) {
+  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const wanted = items.map((item) => {
+    const name = String(key(item));
+    const child = known.get(name) ?? create(item);
+    child.dataset.key = name;
+    update(child, item);
+    return child;
+  });
+  const same = wanted.length === parent.children.length && wanted.every((child, at) => parent.children[at] === child);
+  if (!same) parent.replaceChildren(...wanted);
+}

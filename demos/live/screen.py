@@ -1,0 +1,126 @@
+"""What a person sees and presses: the window, the recording, snapshots. The page has its own room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from demos.live.canvas import Canvas
+from demos.live.display import KEYS, Display
+from demos.live.recorder import Recorder, UInt8Array, save_snapshot
+from demos.live.result import Update
+from demos.live.session import Session
+from simplenet.errors import SimpleNetError
+
+_QUIT = {"q": "q", "escape": "Esc"}
+_UNKNOWN_FRAME_RATE = 30.0
+
+
+class Screen:
+    """Draws an update once, for whoever wants it, and turns keys into commands. For the loop's thread."""
+
+    def __init__(self, session: Session, display: Display, folder: Path, record_to: Path | None = None) -> None:
+        """`folder` takes snapshots and the recordings that a key starts; `record_to` records from the first frame."""
+        self._session, self._display, self._folder = session, display, folder
+        self._canvas = Canvas()
+        self._recorder: Recorder | None = None
+        self._record_to = record_to
+        self._wants_snapshot = False
+        self._shows_help = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether the next update must be drawn: without a window, a recording or a snapshot nobody looks."""
+        return (
+            self._display.shows_pictures
+            or self._recorder is not None
+            or self._record_to is not None
+            or self._wants_snapshot
+        )
+
+    def asked(self, commands: Sequence[str]) -> None:
+        """The commands that `Session.obey` leaves to the screen."""
+        for command in commands:
+            if command == "help":
+                self._shows_help = not self._shows_help
+            elif command == "snapshot":
+                self._wants_snapshot = True
+                if self._session.paused:
+                    self.refresh()
+            elif self._recorder is not None or self._record_to is not None:
+                self.stop_recording()
+            else:
+                self._record_to = self._folder / time.strftime("simplenet-%Y%m%d-%H%M%S.mp4")
+
+    def show(self, update: Update) -> None:
+        """A visitor's picture is not shown: it is theirs alone."""
+        if update.source.kind == "visitor":
+            return
+        self._canvas.take(update)
+        self._deliver(update)
+
+    def refresh(self) -> None:
+        """No new frame came, or the demo is paused: the last picture with the banners of now; keys are heard."""
+        if self._display.shows_pictures or self._wants_snapshot:
+            self._deliver(None)
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether the pictures have times of their own; a file's come as fast as they are answered."""
+        return any(source.is_live for source in self._session.feeds.sources)
+
+    def stop_recording(self) -> None:
+        """Ends a recording, if there is one, and says where it is."""
+        recorder, self._recorder, self._record_to = self._recorder, None, None
+        self._session.recorder = None
+        if recorder is not None:
+            try:
+                recorder.close()
+            except SimpleNetError as error:
+                self._session.notify(str(error))
+                return
+            self._session.notify(f"recorded {recorder.path}")
+
+    def _deliver(self, update: Update | None) -> None:
+        image = self._canvas.compose(self._session.state(), show_help=self._shows_help)
+        if update is not None and self._record_to is not None:
+            self._start_recording(update)
+        if update is not None and self._recorder is not None:
+            try:
+                self._recorder.write(image, update.frame.captured_s if self._is_live else None)
+            except SimpleNetError as error:
+                self._session.notify(str(error))
+                self.stop_recording()
+        if self._wants_snapshot:
+            self._wants_snapshot = False
+            self._save(image)
+        if self._display.shows_pictures:
+            self._pressed(self._display.show(image))
+
+    def _start_recording(self, update: Update) -> None:
+        assert self._record_to is not None
+        path, self._record_to = self._record_to, None
+        rate = update.source.frame_rate or self._session.watch.recent_fps() or _UNKNOWN_FRAME_RATE
+        try:
+            self._recorder = Recorder(path, rate)
+        except SimpleNetError as error:
+            self._session.notify(str(error))
+            return
+        self._session.recorder = self._recorder
+        self._session.event("recording", path=str(self._recorder.path))
+
+    def _save(self, image: UInt8Array) -> None:
+        try:
+            path = save_snapshot(self._folder, image)
+        except SimpleNetError as error:
+            self._session.notify(str(error))
+            return
+        self._session.notify(f"saved {path}")
+        self._session.event("snapshot", path=str(path))
+
+    def _pressed(self, key: str) -> None:
+        if key in _QUIT:
+            self._session.quit = _QUIT[key]
+        elif key in KEYS:
+            self._session.command(KEYS[key])

@@ -1,0 +1,334 @@
+"""Where the loop, the window and the page meet: what runs, what was asked for, what came of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from demos import artifact_choice
+from demos.artifact_choice import Say, say_on_stderr
+from demos.live.feeds import Feeds
+from demos.live.lineup import KEPT_SAMPLES, Lineup, Record
+from demos.live.recorder import Recorder
+from demos.live.result import Update
+from demos.live.selection import Selection, Switch
+from demos.live.sources import Frame, Source
+from demos.live.stopwatch import ModelSummary, SourceSummary, Stopwatch, Summary
+from runtimes.timing import summarise
+from simplenet import variants
+from simplenet.artifacts import Artifact
+from simplenet.errors import ImageError, SimpleNetError, UsageError
+
+COMMANDS = ("pause", "snapshot", "record", "help", "quit", "next-backend", "next-precision")
+SELECTIONS = ("backend", "precision", "variant")
+NOTICE_S = 6.0
+_LIVE_SAMPLES = 1_000
+_MOST_COMMANDS = 100
+
+
+class Session:
+    """One live demo. `command`, `state`, `listen` and `onnx_artifact` are for any thread, the rest for the loop's."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        selection: Selection,
+        lineup: Lineup,
+        *,
+        say: Say = say_on_stderr,
+        event: Callable[..., None] = lambda name, **facts: None,
+    ) -> None:
+        """`event` is told whatever happens, as a name and facts that JSON can hold."""
+        self.feeds, self.selection, self.lineup = feeds, selection, lineup
+        self.watch = Stopwatch()
+        self.paused = False
+        self.quit = ""
+        """Why the person wants it to end, once they do."""
+        self.recorder: Recorder | None = None
+        """Of the recording, while there is one."""
+        self.say, self.event = say, event
+        self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
+        self._asked_of_screen: list[str] = []
+        self._listeners: tuple[Callable[[Update], None], ...] = ()
+        self._switch: Switch | None = None
+        self._unavailable: list[str] = []
+        self._notice, self._notice_until_s = "", 0.0
+        self._seen: dict[int, _SourceRecord] = {}
+        self._records: dict[str, Record] = {}
+        self._lock = threading.Lock()
+        self._remember_models()
+
+    # For any thread.
+
+    def command(self, name: str, value: str | None = None) -> None:
+        """Asks for something; the loop does it between two frames, and slow work beside the loop.
+
+        Args:
+            name: one of `COMMANDS`, without a value, or of `SELECTIONS`, with one: 'backend' 'openvino,torch'.
+
+        Raises:
+            UsageError: there is no such command or value; the message lists the choices.
+        """
+        if name in SELECTIONS and isinstance(value, str):
+            self._selected(name, value)  # only checked here
+        elif name not in COMMANDS or value is not None:
+            choices = (*COMMANDS, *SELECTIONS)
+            raise UsageError(f"unknown command {name!r}{variants.nearest(name, choices)}; one of: {', '.join(choices)}")
+        try:
+            self._commands.put_nowait((name, value))
+        except queue.Full:
+            raise UsageError("too many commands at once; wait a second") from None
+        self.feeds.wake()
+
+    def state(self) -> dict[str, Any]:
+        """Everything a page or a window shows beside the picture, JSON-able."""
+        manifest, switch, recorder = self.lineup.models[0].manifest, self._switch, self.recorder
+        notice = self._notice if time.perf_counter() < self._notice_until_s else None
+        if switch is not None:
+            wanted = switch.wanted.selected()
+            notice = f"loading {wanted['variant']} {wanted['precision'] or ''} for {', '.join(wanted['backend'])}…"
+        weights = manifest.weights
+        return {
+            "schema_version": 1,
+            "variant": manifest.variant,
+            "weights": weights.name,
+            "untrained": weights.source == "random",
+            "title": f"{manifest.variant}, {'random' if weights.source == 'random' else weights.name} weights",
+            "paused": self.paused,
+            "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
+            "notice": notice,
+            "loop_fps": self.watch.recent_fps(),
+            "frames": self.watch.frames,
+            "ended": self.quit or None,
+            "sources": [self._source_state(source) for source in self.feeds.sources],
+            "models": self.lineup.state(),
+            "choices": self.selection.choices(),
+            "selected": self.selection.selected(),
+        }
+
+    def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
+        """`callback` is called in the loop's thread after each frame and must be quick; call the result to end it."""
+        with self._lock:
+            self._listeners = (*self._listeners, callback)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners = tuple(other for other in self._listeners if other is not callback)
+
+        return stop
+
+    def onnx_artifact(self) -> Artifact:
+        """The ONNX fp32 artifact of the model at hand, made now where it is missing, which may take seconds.
+
+        Raises:
+            SimpleNetError: it cannot be made.
+        """
+        flags, manifest = self.selection.arguments, self.lineup.models[0].manifest
+        if flags.artifact is not None:
+            if manifest.format != "onnx":
+                raise UsageError(f"a browser runs ONNX, --artifact is in {manifest.format} format; name an ONNX one")
+            return self.lineup.models[0].artifact
+        wanted = (manifest.variant, flags.weights, "onnx", "fp32")
+        return artifact_choice.ensure_artifact(*wanted, flags.artifacts, self.say)
+
+    # For the loop.
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether other models are being loaded: what is timed meanwhile says nothing about the present ones."""
+        return self._switch is not None
+
+    def obey(self) -> list[str]:
+        """Does what was asked for since the last frame; returns what only the screen can do: snapshot, record, help."""
+        self._finish_switch()
+        while True:
+            try:
+                name, value = self._commands.get_nowait()
+            except queue.Empty:
+                break
+            self._obey(name, value)
+        self._tell_of_sources()
+        asked, self._asked_of_screen = self._asked_of_screen, []
+        return asked
+
+    def received(self, source: Source, frame: Frame) -> float | None:
+        """Counts a frame that is about to be answered; returns a live one's age in milliseconds, None for files."""
+        record = self._record_of(source)
+        record.frames += 1
+        record.height, record.width = frame.image.shape[:2]
+        if not source.is_live:
+            return None
+        age_ms = self.watch.frame_age(frame.captured_s)
+        with self._lock:
+            record.ages_ms.append(age_ms)
+        return age_ms
+
+    def refuse(self, source: Source, error: ImageError) -> None:
+        """A frame that no model can take: a visitor who sends one is shown out, a source of ours is told of."""
+        if source.kind == "visitor":
+            self.feeds.remove(source)
+        else:
+            self.notify(f"{source.name}: {error}")
+
+    def publish(self, update: Update) -> None:
+        for callback in self._listeners:
+            callback(update)
+
+    def notify(self, text: str) -> None:
+        """A line for whoever looks: in the window, on the page, on stderr and among the events."""
+        self._notice, self._notice_until_s = text, time.perf_counter() + NOTICE_S
+        self.say(text)
+        self.event("notice", text=text)
+
+    def set_paused(self, paused: bool) -> None:
+        """Frames that pass by during a pause were not missed: nobody wanted them."""
+        self.paused = paused
+        for source in self.feeds.sources:
+            record = self._record_of(source)
+            if paused:
+                record.dropped_before_pause = source.dropped
+            else:
+                source.dropped = record.dropped_before_pause
+        self.event("paused" if paused else "resumed")
+
+    def summary(self, ended: str) -> Summary:
+        """What was measured until now."""
+        models = [
+            ModelSummary(record.name, infer, record.agrees_percent, record.compared)
+            for record in self._records.values()
+            if (infer := record.infer()) is not None
+        ]
+        return self.watch.summary(ended, models, [record.summary() for record in self._seen.values()])
+
+    def close(self) -> None:
+        """Lets go of sources and models."""
+        if self._switch is not None:
+            self._switch.abandon()
+        self.feeds.close()
+        self.lineup.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _obey(self, name: str, value: str | None) -> None:
+        if name == "pause":
+            self.set_paused(not self.paused)
+        elif name == "quit":
+            self.quit = value or "quit"
+        elif name in ("snapshot", "record", "help"):
+            self._asked_of_screen.append(name)
+        else:
+            try:
+                self._start_switch(self._selected(name, value))
+            except SimpleNetError as error:
+                self.notify(str(error))
+
+    def _selected(self, name: str, value: str | None) -> Selection:
+        current = self._switch.wanted if self._switch is not None else self.selection
+        if name == "next-backend":
+            return current.next_backend(self._unavailable)
+        if name == "next-precision":
+            return current.next_precision()
+        change = {
+            "backend": current.with_backends,
+            "precision": current.with_precision,
+            "variant": current.with_variant,
+        }
+        return change[name](value or "")
+
+    def _start_switch(self, wanted: Selection) -> None:
+        if wanted.selected() == self.selection.selected() and self._switch is None:
+            return
+        if self._switch is not None:
+            self._switch.abandon()
+        self._switch = Switch(wanted, self.say)
+
+    def _finish_switch(self) -> None:
+        switch = self._switch
+        if switch is None or not switch.done:
+            return
+        self._switch = None
+        try:
+            self.selection, lineup = switch.result()
+        except SimpleNetError as error:
+            backends = switch.wanted.backends
+            self._unavailable += [name for name in backends if name and len(backends) == 1]
+            self.notify(str(error))
+            return
+        old, self.lineup = self.lineup, lineup
+        old.close()
+        self._remember_models()
+        for line in lineup.skipped:
+            self.notify(line)
+        self.event("models", models=[record.name for record in lineup.records.values()], **self.selection.selected())
+
+    def _remember_models(self) -> None:
+        """One record a model for the whole session: switching away and back goes on where it was."""
+        variant = self.lineup.models[0].manifest.variant
+        for name, record in self.lineup.records.items():
+            known = self._records.setdefault(f"{variant} {name}", record)
+            self.lineup.records[name] = known
+
+    def _record_of(self, source: Source) -> _SourceRecord:
+        return self._seen.setdefault(source.id, _SourceRecord(source))
+
+    def _tell_of_sources(self) -> None:
+        for source in self.feeds.sources:
+            record = self._record_of(source)
+            if source.state != record.told:
+                if record.told or source.state != "running":
+                    self.event("source", source=source.name, state=source.state, note=source.note)
+                if source.state in ("reconnecting", "failed"):
+                    self.say(f"{source.name}: {source.note or source.state}")
+                record.told = source.state
+
+    def _source_state(self, source: Source) -> dict[str, Any]:
+        record = self._seen.get(source.id) or _SourceRecord(source)
+        with self._lock:
+            ages_ms = list(record.ages_ms)[-_LIVE_SAMPLES:]
+        age = summarise(ages_ms) if ages_ms else None
+        return {
+            "id": source.id,
+            "name": source.name,
+            "kind": source.kind,
+            "is_live": source.is_live,
+            "state": source.state,
+            "note": source.note,
+            "width": record.width,
+            "height": record.height,
+            "frames": record.frames,
+            "dropped": source.dropped,
+            "reconnects": source.reconnects,
+            "frame_age_p50_ms": age and age.p50_ms,
+            "frame_age_p90_ms": age and age.p90_ms,
+        }
+
+
+class _SourceRecord:
+    """What came from one source, kept after it is gone."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.frames = self.width = self.height = self.dropped_before_pause = 0
+        self.ages_ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
+        self.told = ""
+
+    def summary(self) -> SourceSummary:
+        source = self.source
+        return SourceSummary(
+            name=source.name,
+            kind=source.kind,
+            state=source.state,
+            frames=self.frames,
+            dropped=source.dropped,
+            reconnects=source.reconnects,
+            frame_age=summarise(list(self.ages_ms)) if self.ages_ms else None,
+            note=source.note,
+        )

@@ -1,0 +1,104 @@
+"""What live frames cost before a model sees them: `make bench`. Nothing is asserted about time; read the table.
+
+`frame-age` waits for frames, so its own time is the source's rate; the age at hand-off, capture to hand-over, is in the
+extra information (`make bench ARGS=--benchmark-json=bench.json`): frame_age_p50_ms, frame_age_p90_ms, n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from demos.live.feeds import Feeds
+from demos.live.live_source import LiveSource
+from demos.live.source_choice import open_source
+from demos.live.synthetic import Scene
+from tests.demos.live.network_camera import Request, jpeg, send_part, serving, start_stream
+
+FRAMES = 300
+
+
+@pytest.mark.parametrize("size", ["640x480", "1280x720", "1920x1080"])
+def test_drawing_a_synthetic_frame(benchmark: BenchmarkFixture, size: str) -> None:
+    width, height = map(int, size.split("x"))
+    scene, numbers = Scene(width, height, 30), iter(range(10**9))
+    benchmark.group = "drawing a synthetic frame"
+    benchmark.pedantic(lambda: scene.picture(next(numbers)), rounds=FRAMES, warmup_rounds=20)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_taking_a_frame_that_is_there(benchmark: BenchmarkFixture, count: int) -> None:
+    sources = [LiveSource(str(number), "visitor") for number in range(count)]
+    feeds, pixels = Feeds(sources), np.zeros((480, 640, 3), np.uint8)
+
+    def push_and_take() -> None:
+        sources[-1].push(pixels)
+        assert feeds.next(timeout_s=1) is not None
+
+    benchmark.group = f"hand-over, {count} sources"
+    benchmark.pedantic(push_and_take, rounds=1000, warmup_rounds=50)
+
+
+def test_waking_a_waiting_loop(benchmark: BenchmarkFixture) -> None:
+    """There and back: the frame wakes the loop's thread, whose answer wakes this one."""
+    source = LiveSource("visitor", "visitor")
+    feeds, pixels = Feeds([source]), np.zeros((480, 640, 3), np.uint8)
+    taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def loop() -> None:
+        while not feeds.all_ended:
+            if feeds.next(timeout_s=1) is not None:
+                taken.put(True)
+
+    def push_and_wait() -> None:
+        source.push(pixels)
+        taken.get()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    benchmark.group = "hand-over, the loop waits in another thread"
+    benchmark.pedantic(push_and_wait, rounds=1000, warmup_rounds=50)
+    feeds.close()
+    thread.join()
+
+
+@contextlib.contextmanager
+def address(kind: str) -> Iterator[str]:
+    if kind == "synthetic":
+        yield "synthetic:640x480@60"
+        return
+
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        content = jpeg(90, 640, 480)
+        while True:
+            send_part(request, content)
+            time.sleep(1 / 60)
+
+    with serving(answer) as host:
+        yield f"http://{host}/live.mjpg"
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "http-mjpeg"])
+def test_frame_age(benchmark: BenchmarkFixture, kind: str) -> None:
+    ages_ms = []
+    with address(kind) as text:
+        feeds = Feeds([open_source(text)])
+
+        def take() -> None:
+            served = feeds.next(timeout_s=10)
+            assert served is not None
+            ages_ms.append(1e3 * (time.perf_counter() - served[1].captured_s))
+
+        benchmark.group = "frame-age"
+        benchmark.pedantic(take, rounds=FRAMES, warmup_rounds=20)
+        feeds.close()
+    p50_ms, p90_ms = np.percentile(ages_ms, [50, 90])
+    benchmark.extra_info |= {"frame_age_p50_ms": p50_ms, "frame_age_p90_ms": p90_ms, "n": len(ages_ms)}

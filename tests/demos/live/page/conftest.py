@@ -1,0 +1,159 @@
+"""A small demo for the page to show: real feeds and a real loop; its models know three colours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from demos.live.feeds import Feeds
+from demos.live.page.server import Page
+from demos.live.page.visitors import VisitorSource
+from demos.live.result import Answer, Update
+from demos.live.sources import Frame
+from runtimes import Prediction
+from simplenet.errors import UsageError
+
+COLOURS = ("red", "green", "blue")
+CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
+
+
+class Scene(VisitorSource):
+    """A camera of the server: `show` a colour and it gives it 30 times a second."""
+
+    def __init__(self, name: str = "camera 0") -> None:
+        super().__init__(name)
+        self.kind = "camera"
+        self.colour, self.size = "red", (640, 480)
+        self._over = threading.Event()
+        threading.Thread(target=self._play, daemon=True).start()
+
+    def _play(self) -> None:
+        while not self._over.wait(1 / 30):
+            self.push(Frame(plain(self.colour, *self.size), time.perf_counter()))
+
+    def close(self) -> None:
+        self._over.set()
+        super().close()
+
+
+class Demo:
+    """What the page needs of a Session, small enough to see through."""
+
+    def __init__(self) -> None:
+        self.feeds = Feeds()
+        self.commands: list[tuple[str, str | None]] = []
+        self.seen: list[Update] = []
+        self.facts: dict[str, Any] = {"paused": False, "recording": None, "notice": None, "untrained": False}
+        self.selected: dict[str, Any] = {"backend": ["onnxruntime", "openvino"], "precision": "fp32", "variant": "1.5m"}
+        self._listeners: list[Callable[[Update], None]] = []
+        self._latencies: deque[float] = deque([0.3], maxlen=60)
+        self._frames: dict[int, tuple[int, int, int]] = {}
+        self._number = 0
+        self._over = False
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def command(self, name: str, value: str | None = None) -> None:
+        if name in CHOICES:
+            if value is None or not set(value.split(",")) <= set(CHOICES[name]):
+                raise UsageError(f"unknown {name} {value!r}; one of: {', '.join(CHOICES[name])}")
+            self.selected[name] = value.split(",") if name == "backend" else value
+        elif name == "pause":
+            self.facts["paused"] = not self.facts["paused"]
+        elif name == "record":
+            self.facts["recording"] = None if self.facts["recording"] else "/tmp/simplenet.mp4"
+        self.commands.append((name, value))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "schema_version": 1, "variant": self.selected["variant"], "weights": "fashion-mnist", "ended": None,
+            "title": f"{self.selected['variant']}, fashion-mnist weights", "loop_fps": 30.0, "frames": self._number,
+            "choices": CHOICES, "selected": self.selected, **self.facts,
+            "sources": [self._source(source) for source in self.feeds.sources],
+            "models": [self._model(at, name) for at, name in enumerate(self.selected["backend"])],
+        }  # fmt: skip
+
+    def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback)
+
+    def close(self) -> None:
+        self._over = True
+        self._thread.join(5)
+        self.feeds.close()
+
+    def _loop(self) -> None:
+        while not self._over:
+            served = None if self.facts["paused"] else self.feeds.next(0.02)
+            if served is None:
+                time.sleep(0.005)
+                continue
+            source, frame = served
+            self._number += 1
+            width, height = frame.image.shape[1::-1]
+            self._frames[source.id] = self._frames.get(source.id, (0, 0, 0))[0] + 1, width, height
+            age_ms = (time.perf_counter() - frame.captured_s) * 1e3
+            answers = tuple(self._answer(at, name, frame.image) for at, name in enumerate(self.selected["backend"]))
+            update = Update(source, frame, answers, age_ms, 0.1, self._number)
+            self.seen = [*self.seen[-9:], update]
+            for listener in list(self._listeners):
+                listener(update)
+
+    def _answer(self, at: int, backend: str, image: npt.NDArray[np.uint8]) -> Answer:
+        light = image.reshape(-1, 3).mean(axis=0) + 1e-3
+        shares = light / light.sum()
+        best = [Prediction(COLOURS[index], int(index), float(shares[index])) for index in np.argsort(-shares)]
+        latency_ms = 0.2 + 0.1 * at + 0.05 * abs(np.sin(self._number / 3))
+        self._latencies.append(latency_ms)
+        name = f"{backend} {self.selected['precision']}"
+        return Answer(name, backend, self.selected["precision"], tuple(best), latency_ms, None if at == 0 else True)
+
+    def _model(self, at: int, backend: str) -> dict[str, Any]:
+        recent = [latency + 0.1 * at for latency in list(self._latencies)]
+        return {
+            "name": f"{backend} {self.selected['precision']}", "backend": backend, "device": "CPU", "threads": 2,
+            "precision": self.selected["precision"], "infer_p50_ms": float(np.median(recent)), "infer_p90_ms": None,
+            "recent_infer_ms": recent, "agrees_percent": None if at == 0 else 99.5, "compared": 200 * (at > 0),
+        }  # fmt: skip
+
+    def _source(self, source: Any) -> dict[str, Any]:
+        frames, width, height = self._frames.get(source.id, (0, 0, 0))
+        return {
+            "id": source.id, "name": source.name, "kind": source.kind, "is_live": True, "state": source.state,
+            "note": source.note, "width": width, "height": height, "frames": frames, "dropped": source.dropped,
+            "reconnects": source.reconnects, "frame_age_p50_ms": 0.2, "frame_age_p90_ms": None,
+        }  # fmt: skip
+
+
+def plain(colour: str, width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
+    """A picture of one colour, RGB uint8 [H, W, 3]."""
+    image = np.full((height, width, 3), 20, np.uint8)
+    image[..., COLOURS.index(colour)] = 220
+    return image
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    demo = Demo()
+    yield demo
+    demo.close()
+
+
+@pytest.fixture
+def scene(demo: Demo) -> Scene:
+    scene = Scene()
+    demo.feeds.add(scene)
+    return scene
+
+
+@pytest.fixture
+def page(demo: Demo, scene: Scene) -> Iterator[Page]:
+    with Page(demo, port=0) as page:
+        yield page

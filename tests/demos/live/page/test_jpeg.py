@@ -1,0 +1,111 @@
+"""JPEGs of strangers: what is one becomes pixels, what is none becomes one line, and nothing is decoded before its size
+is known."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from demos.live.page import jpeg
+from simplenet.errors import ImageError
+from tests.demos.live.page.conftest import plain
+
+
+def encoded(width: int = 64, height: int = 48, mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(plain("green", width, height)).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def announcing(width: int, height: int) -> bytes:
+    """A small JPEG whose header says that it is large."""
+    content = bytearray(encoded())
+    at = content.index(b"\xff\xc0")
+    struct.pack_into(">HH", content, at + 5, height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 100}, {"comment": b"hello"}, {"exif": b"Exif\0\0nonsense"}]
+)
+def test_what_is_a_jpeg_becomes_its_pixels(options: dict[str, object]) -> None:
+    image = jpeg.decode(encoded(**options), 1_000_000)
+    assert image.shape == (48, 64, 3)
+    np.testing.assert_allclose(image.reshape(-1, 3).mean(axis=0), (20, 220, 20), atol=3)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_become_rgb(mode: str) -> None:
+    assert jpeg.decode(encoded(mode=mode), 1_000_000).shape == (48, 64, 3)
+
+
+def test_there_and_back() -> None:
+    content, width, height = jpeg.encode(plain("blue", 640, 480), 1280)
+    assert (width, height) == jpeg.size(content) == (640, 480)
+    np.testing.assert_allclose(jpeg.decode(content, 10**6), plain("blue", 640, 480), atol=6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 3000), (3000, 4000), (5000, 1), (1, 5000)])
+def test_large_pictures_are_made_smaller_for_the_page(width: int, height: int) -> None:
+    content, shown_width, shown_height = jpeg.encode(plain("red", width, height), 1280)
+    assert max(shown_width, shown_height) == 1280
+    assert jpeg.size(content) == (shown_width, shown_height)
+
+
+def test_a_100_megapixel_header_is_refused_before_anything_is_decoded() -> None:
+    content = announcing(10_000, 10_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="10000x10000 pixels are over 8 million"):
+            jpeg.decode(content, 8_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_thousands_of_scans_are_refused() -> None:
+    content = encoded(progressive=True)
+    last = content.rindex(b"\xff\xda")
+    with pytest.raises(ImageError, match="scans"):
+        jpeg.decode(content[:-2] + content[last:-2] * 2000 + content[-2:], 8_000_000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"GIF89a" + bytes(99), b"\x89PNG\r\n\x1a\n" + bytes(99), announcing(0, 0),
+     announcing(64, 0), encoded()[:200], encoded(quality=100)[:-200], b"\xff\xd8" + b"\xff" * 1000,
+     b"\xff\xd8\xff\xda\x00\x02", encoded().replace(b"\xff\xc0", b"\xff\xc3")],
+)  # fmt: skip
+def test_what_is_no_whole_jpeg_is_one_line(content: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        jpeg.decode(content, 8_000_000)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_jpegs_are_never_more_than_an_image_error(data: st.DataObject) -> None:
+    content = bytearray(encoded(progressive=data.draw(st.booleans())))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = jpeg.decode(bytes(content), 100_000)
+    except ImageError:
+        return
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    assert image.shape[0] * image.shape[1] <= 100_000
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300))
+def test_random_bytes_are_never_more_than_an_image_error(content: bytes) -> None:
+    with pytest.raises(ImageError):
+        jpeg.decode(b"\xff\xd8" + content, 100_000)

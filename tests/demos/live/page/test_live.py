@@ -1,0 +1,207 @@
+"""/live: the state, the newest picture no faster than it is taken, and commands; who misbehaves hurts nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from demos.live.page import jpeg, messages, viewer
+from demos.live.page.server import Page
+from tests.demos.live.page.conftest import Demo, Scene, plain
+from tests.demos.live.page.test_server import deaf_client, open_socket
+
+
+def receive(client: ClientConnection, kind: type, timeout_s: float = 10) -> Any:
+    """The next message of that kind: a state or error as a dictionary, or a picture as (head, JPEG)."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        message = client.recv(max(0.001, deadline_s - time.monotonic()))
+        if isinstance(message, kind):
+            return messages.split(message) if isinstance(message, bytes) else json.loads(message)
+
+
+def state_where(client: ClientConnection, name: str, value: object) -> dict[str, Any]:
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        message = receive(client, str)
+        if message["type"] == "state" and message["state"][name] == value:
+            return dict(message["state"])
+    raise AssertionError(f"{name} never became {value!r}")
+
+
+def send_and_read_on(client: ClientConnection, message: str | bytes) -> None:
+    """Until the other end closes. It may do so while this one still sends; then its reason is lost."""
+    client.send(message)
+    while True:
+        client.recv(10)
+
+
+def say(client: ClientConnection, **wish: object) -> None:
+    client.send(json.dumps(wish))
+
+
+def test_a_viewer_gets_state_and_pictures_with_their_answers(page: Page, scene: Scene) -> None:
+    with open_socket(page) as client:
+        assert receive(client, str)["state"]["sources"][0]["name"] == "camera 0"
+        head, content = receive(client, bytes)
+        image = jpeg.decode(content, 10**6)
+        assert image.shape == (480, 640, 3)
+        np.testing.assert_allclose(image, plain("red", 640, 480), atol=6)
+        assert head["answers"][0]["predictions"][0]["label"] == "red"
+        assert [answer["agrees"] for answer in head["answers"]] == [None, True]
+        scene.colour = "blue"
+        deadline_s = time.monotonic() + 10
+        while head["answers"][0]["predictions"][0]["label"] != "blue" and time.monotonic() < deadline_s:
+            say(client, shown=head["number"])
+            head, content = receive(client, bytes)
+        np.testing.assert_allclose(jpeg.decode(content, 10**6), plain("blue", 640, 480), atol=6)
+
+
+def test_no_picture_comes_before_the_last_one_was_taken(page: Page, demo: Demo) -> None:
+    with open_socket(page) as client:
+        first, _ = receive(client, bytes)
+        say(client, shown=first["number"] + 1000)  # not that one
+        with pytest.raises(TimeoutError):
+            receive(client, bytes, timeout_s=1)
+        say(client, shown=first["number"])
+        second, _ = receive(client, bytes)
+        assert second["number"] >= first["number"] + 10  # the newest one, not the next
+
+
+def test_nothing_is_encoded_while_nobody_looks_and_once_for_all_who_do(page: Page, demo: Demo) -> None:
+    start = demo._number
+    while demo._number < start + 10:
+        time.sleep(0.01)
+    assert page.pictures.encoded == 0
+    demo.command("pause")
+    time.sleep(0.1)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_socket(page)) for _ in range(5)]
+        assert len({receive(client, bytes)[1] for client in clients}) == 1
+        assert page.pictures.encoded == 1
+
+
+def test_a_command_acts_and_shows_in_the_state_at_once(page: Page, demo: Demo) -> None:
+    with open_socket(page) as client, open_socket(page) as other:
+        say(client, command="backend", value="openvino")
+        say(client, command="precision", value="int8")
+        say(client, command="pause")
+        for viewer_of_it in (client, other):
+            assert state_where(viewer_of_it, "paused", True)["selected"]["precision"] == "int8"
+        assert demo.selected["backend"] == ["openvino"]
+
+
+def test_a_wrong_command_is_told_to_its_sender_alone(page: Page, demo: Demo) -> None:
+    with open_socket(page) as client, open_socket(page) as other:
+        for wish in ({"command": "backend", "value": "abacus"}, {"command": "quit"}, {"command": "x" * 999}):
+            say(client, **wish)
+            while (message := receive(client, str))["type"] == "state":
+                pass
+            assert message["type"] == "error"
+            assert "one of: " in message["message"]
+        assert {receive(other, str)["type"] for _ in range(4)} == {"state"}
+        assert not demo.commands
+
+
+def test_a_viewer_chooses_the_source_to_look_at(page: Page, demo: Demo) -> None:
+    garden = Scene("garden")
+    garden.colour = "green"
+    demo.feeds.add(garden)
+    with open_socket(page) as client:
+        assert receive(client, bytes)[0]["source"] == 0
+        say(client, look=garden.id)
+        head, _ = receive(client, bytes)
+        assert head["source"] == garden.id
+        assert head["answers"][0]["predictions"][0]["label"] == "green"
+        while (message := receive(client, str))["looking_at"] != garden.id:
+            pass
+        demo.feeds.remove(garden)
+        say(client, shown=head["number"])
+        while (message := receive(client, str))["looking_at"] != 0:
+            assert message["type"] == "state"
+
+
+@pytest.mark.parametrize(
+    ("garbage", "code"),
+    [
+        (b"\xff\xd8", 1003),
+        ("{", 1007),
+        ("[]", 1007),
+        ("{}", 1007),
+        ('{"command": 1}', 1007),
+        ('{"command": "pause", "value": []}', 1007),
+        ('{"shown": true}', 1007),
+        ('{"look": "0"}', 1007),
+        ("[" * 1999, 1007),
+        ('{"shown": ' + "9" * 1900 + "}", None),
+        ('"' + "x" * 3000 + '"', 1009),
+        ("x" * (5 << 20), 1009),
+    ],
+)
+def test_garbage_closes_that_socket_with_a_reason(page: Page, garbage: str | bytes, code: int | None) -> None:
+    with open_socket(page) as other, open_socket(page) as client:
+        if code is None:  # odd, but harmless
+            client.send(garbage)
+            for _ in range(3):
+                receive(client, str)
+        else:
+            with pytest.raises(ConnectionClosed) as caught:
+                send_and_read_on(client, garbage)
+            closed = caught.value.rcvd
+            assert (closed is None and len(garbage) > 1 << 20) or (closed is not None and closed.code == code)
+            assert closed is None or closed.reason
+        for _ in range(3):
+            receive(other, str)
+
+
+def test_a_flood_of_commands_waits_at_its_own_end(page: Page, demo: Demo) -> None:
+    with open_socket(page) as flooder, open_socket(page) as other:
+        flooder.socket.settimeout(0.5)
+        flood = json.dumps({"command": "backend", "value": "openvino"}) + " " * 1900
+        sent = 0
+        with contextlib.suppress(TimeoutError, OSError, ConnectionClosed):
+            for _ in range(100_000):
+                flooder.send(flood)
+                sent += 1
+        assert sent < 100_000  # the pipe is full, as it should be
+        assert len(demo.commands) < 1000
+        for _ in range(5):
+            receive(other, str)
+
+
+def test_a_viewer_who_does_not_read_is_dropped_and_nobody_waits_for_it(
+    page: Page, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demos.live.page.sockets.SEND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(viewer, "STATE_EVERY_S", 0.001)
+    with deaf_client(page) as deaf, open_socket(page) as other:
+        head, _ = receive(other, bytes)
+        deadline_s = time.monotonic() + 20
+        while page._viewers._count > 1 and time.monotonic() < deadline_s:
+            say(other, shown=head["number"])
+            head, _ = receive(other, bytes)
+        assert page._viewers._count == 1
+        assert deaf.fileno() >= 0
+
+
+def test_there_is_room_for_so_many_viewers(page: Page) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_socket(page)) for _ in range(viewer.MOST_VIEWERS)]
+        for client in clients:
+            receive(client, bytes)
+        with open_socket(page) as late, pytest.raises(ConnectionClosed, match="try again later"):
+            late.recv(10)
+        clients.pop().close()
+        deadline_s = time.monotonic() + 10
+        while page._viewers._count == viewer.MOST_VIEWERS and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        with open_socket(page) as late:
+            receive(late, bytes)

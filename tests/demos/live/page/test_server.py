@@ -1,0 +1,207 @@
+"""The server binds, answers this machine's own names only, survives what is thrown at it, and ends in time."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from demos.live.page.server import Page
+from simplenet.errors import SimpleNetError, UsageError
+from tests.demos.live.page.conftest import Demo, Scene
+
+
+def get(page: Page, path: str = "/", method: str = "GET", **headers: str) -> http.client.HTTPResponse:
+    address = urllib.parse.urlsplit(page.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    answer.body = answer.read()  # type: ignore[attr-defined]
+    connection.close()
+    return answer
+
+
+def open_socket(page: Page, path: str = "live", **options: object) -> ClientConnection:
+    options = {"origin": page.url.rstrip("/"), "open_timeout": 10, "close_timeout": 5, **options}
+    return connect(page.url.replace("http", "ws") + path, **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def deaf_client(page: Page, path: str = "/live") -> Iterator[socket.socket]:
+    """A WebSocket whose client never reads, and hardly has room for what it does not read."""
+    address = urllib.parse.urlsplit(page.url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect((address.hostname, address.port))
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nOrigin: {page.url.rstrip('/')}\r\nUpgrade: websocket\r\n"
+        )
+        key = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        client.sendall((head + key).encode())
+        yield client
+
+
+def test_the_page_and_all_it_needs_come_with_headers_that_keep_everything_else_out(page: Page) -> None:
+    for path, kind in {"/": "text/html", "/main.js": "text/javascript", "/tokens.css": "text/css"}.items():
+        answer = get(page, path)
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith(kind)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe-inline" not in policy
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+    body = get(page).body.decode()  # type: ignore[attr-defined]
+    assert "<style" not in body
+    assert "style=" not in body
+    assert "//" not in body.replace("<!doctype", "")  # no address of another place
+
+
+@pytest.mark.parametrize(
+    "path", ["/../server.py", "/%2e%2e/server.py", "/..%2fserver.py", "//etc/passwd", "/static/", "/nothing", "/%00"]
+)
+def test_nothing_but_the_page_is_served(page: Page, path: str) -> None:
+    assert get(page, path).status == 404
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9000", "[::1]:1", "LOCALHOST:80", "localhost."])
+def test_names_of_this_machine_are_answered_whatever_the_tunnels_port(page: Page, host: str) -> None:
+    assert get(page, Host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]",
+     "localhost@evil.example", "", "a b", "localhost:99999999", "[", "\xe9"],
+)  # fmt: skip
+def test_a_foreign_name_for_this_machine_is_refused(page: Page, host: str) -> None:
+    answer = get(page, Host=host)
+    assert answer.status in (400, 403)
+    if answer.status == 403:
+        assert b"address that the demo printed" in answer.body  # type: ignore[attr-defined]
+
+
+def test_two_host_headers_or_none_are_refused(page: Page) -> None:
+    address = urllib.parse.urlsplit(page.url)
+    for hosts in ("", f"Host: {address.netloc}\r\nHost: evil.example\r\n"):
+        with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+            client.sendall(f"GET / HTTP/1.1\r\n{hosts}\r\n".encode())
+            assert client.recv(99).split()[1] in (b"400", b"403")
+
+
+@pytest.mark.parametrize("path", ["live", "visitor"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", None])
+def test_a_foreign_page_cannot_open_a_socket(page: Page, path: str, origin: str | None) -> None:
+    with pytest.raises(InvalidStatus) as caught, open_socket(page, path, origin=origin):
+        pass
+    assert caught.value.response.status_code == 403
+
+
+def test_a_foreign_page_cannot_post(page: Page, demo: Demo) -> None:
+    assert get(page, "/live", "POST", Origin="http://evil.example").status == 403
+    assert get(page, "/", "POST", Origin=page.url.rstrip("/")).status == 405
+    assert not demo.commands
+
+
+def test_a_public_page_answers_addresses_and_this_machines_names_but_no_strange_one(demo: Demo) -> None:
+    with Page(demo, "0.0.0.0", 0) as page:
+        assert page.is_public
+        assert page.url.startswith("http://127.0.0.1:")
+        for host in ("192.168.1.20:8000", "[fe80::1]", "localhost", socket.gethostname()):
+            assert get(page, Host=host).status == 200
+        assert get(page, Host="evil.example").status == 403
+
+
+def test_a_page_on_the_loopback_is_not_public(page: Page) -> None:
+    assert not page.is_public
+
+
+def test_a_taken_port_is_one_line_that_names_a_free_one(page: Page, demo: Demo) -> None:
+    port = urllib.parse.urlsplit(page.url).port
+    with pytest.raises(SimpleNetError, match=rf"port {port} .* is taken .* type: --port \d+$") as caught:
+        Page(demo, port=port or 0).start()
+    assert "\n" not in str(caught.value)
+    with Page(demo, port=int(str(caught.value).split()[-1])) as other:
+        assert get(other).status == 200
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "x" * 300, "a\x00b", "999.1.1.1"])
+def test_an_address_that_is_not_here_is_one_line(demo: Demo, host: str) -> None:
+    with pytest.raises(SimpleNetError, match=r"type: --host 127\.0\.0\.1$") as caught:
+        Page(demo, host, 0).start()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_impossible_port_is_a_usage_error(demo: Demo) -> None:
+    with pytest.raises(UsageError, match="65535"):
+        Page(demo, port=70_000)
+
+
+def test_it_binds_before_start_returns_and_can_be_started_again_at_once(demo: Demo) -> None:
+    page = Page(demo, port=0)
+    page.start()
+    port = urllib.parse.urlsplit(page.url).port
+    assert get(page).status == 200
+    page.close()
+    page.close()
+    with pytest.raises(ConnectionRefusedError):
+        get(page)
+    with Page(demo, port=port or 0) as again:
+        assert get(again).status == 200
+
+
+def test_it_ends_within_two_seconds_whoever_is_connected(demo: Demo, scene: Scene) -> None:
+    scene.size = (1280, 960)
+    page = Page(demo, port=0)
+    page.start()
+    address = urllib.parse.urlsplit(page.url)
+    with ExitStack() as clients:
+        for path in ("live", "live", "visitor"):
+            clients.enter_context(open_socket(page, path))
+        for _ in range(3):
+            clients.enter_context(deaf_client(page))
+        half = clients.enter_context(socket.create_connection((address.hostname, address.port)))
+        half.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        time.sleep(0.5)
+        started_s = time.monotonic()
+        page.close()
+        assert time.monotonic() - started_s < 2.0
+        assert not [thread for thread in threading.enumerate() if thread.name == "page"]
+    assert not demo._listeners
+
+
+def test_nothing_is_printed_and_no_signal_handler_is_taken(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    with Page(demo, port=0) as page:
+        get(page)
+        get(page, Host="evil.example")
+        address = urllib.parse.urlsplit(page.url)
+        for garbage in (b"\x00\xff" * 500, b"GET /\r\n\r\n", b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01"):
+            with socket.create_connection((address.hostname, address.port)) as client:
+                client.sendall(garbage)
+        with open_socket(page) as client:
+            client.send(b"\x00")
+            time.sleep(0.3)
+        assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_newest_picture_can_be_fetched_alone(page: Page, demo: Demo) -> None:
+    deadline_s = time.monotonic() + 10
+    while (answer := get(page, "/snapshot.jpg")).status == 404 and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert answer.body.startswith(b"\xff\xd8")  # type: ignore[attr-defined]
+    assert get(page, "/snapshot.jpg?source=77").status == 404

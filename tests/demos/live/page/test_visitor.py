@@ -1,0 +1,180 @@
+"""/visitor: a camera's JPEGs in, answers out; strangers' bytes are bounded, and their pictures shown to nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from demos.live.page import jpeg, visitor
+from demos.live.page.server import Page
+from demos.live.page.visitors import VisitorSource
+from tests.demos.live.page.conftest import Demo, Scene, plain
+from tests.demos.live.page.test_jpeg import announcing, encoded
+from tests.demos.live.page.test_live import receive, say, send_and_read_on, state_where
+from tests.demos.live.page.test_server import open_socket
+
+
+def picture(colour: str, width: int = 320, height: int = 240) -> bytes:
+    return jpeg.encode(plain(colour, width, height), 10_000)[0]
+
+
+@contextmanager
+def join(page: Page) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
+    """A visitor's socket, and what it was welcomed with."""
+    with open_socket(page, "visitor") as client:
+        yield client, receive(client, str)
+
+
+def ask(client: ClientConnection, content: bytes) -> dict[str, Any]:
+    client.send(content)
+    return dict(receive(client, str))
+
+
+def wait_until(condition: Any) -> None:
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
+    with join(page) as (client, welcome):
+        assert welcome["type"] == "welcome"
+        for colour in ("green", "blue", "red"):
+            result = ask(client, picture(colour))
+            assert result["source"] == welcome["source"]
+            assert (result["width"], result["height"]) == (320, 240)
+            assert [answer["backend"] for answer in result["answers"]] == ["onnxruntime", "openvino"]
+            assert {answer["predictions"][0]["label"] for answer in result["answers"]} == {colour}
+            assert result["answers"][0]["infer_ms"] > 0
+            assert result["frame_age_ms"] >= result["decode_ms"] > 0
+
+
+def test_a_visitor_is_a_source_while_it_is_there_and_never_looked_at(page: Page, demo: Demo) -> None:
+    with join(page) as (client, welcome), open_socket(page) as viewer:
+        ask(client, picture("green"))
+        say(viewer, look=welcome["source"])
+        for _ in range(5):
+            head, _ = receive(viewer, bytes)
+            assert head["source"] == 0
+            say(viewer, shown=head["number"])
+        assert [source.kind for source in demo.feeds.sources] == ["camera", "visitor"]
+        assert page.pictures.newest(welcome["source"]) is None
+    wait_until(lambda: [source.kind for source in demo.feeds.sources] == ["camera"])
+
+
+def test_every_visitor_gets_its_own_answers(page: Page) -> None:
+    with ExitStack() as stack:
+        visitors = {colour: stack.enter_context(join(page))[0] for colour in ("red", "green", "blue")}
+        for _ in range(5):
+            for colour, client in visitors.items():
+                client.send(picture(colour))
+            for colour, client in visitors.items():
+                assert receive(client, str)["answers"][0]["predictions"][0]["label"] == colour
+
+
+@pytest.mark.parametrize(
+    ("garbage", "code", "reason"),
+    [
+        ("hello", 1003, "pictures expected"),
+        (b"hello", 1007, "not a JPEG"),
+        (b"", 1007, "not a JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), 1007, "not a JPEG"),
+        (encoded()[:-300], 1007, "damaged or truncated"),
+        (announcing(10_000, 10_000), 1007, "10000x10000 pixels are over 8 million"),
+        (bytes(visitor.MOST_BYTES + 1), 1009, ""),
+    ],
+)
+def test_garbage_closes_that_socket_with_a_reason_and_hurts_nobody_else(
+    page: Page, garbage: str | bytes, code: int, reason: str
+) -> None:
+    with join(page) as (good, _), join(page) as (bad, _):
+        with pytest.raises(ConnectionClosed) as caught:
+            send_and_read_on(bad, garbage)
+        closed = caught.value.rcvd
+        assert (closed is None and len(garbage) > 1 << 20) or (closed is not None and closed.code == code)
+        assert closed is None or reason in closed.reason
+        assert ask(good, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
+
+
+def test_a_flood_is_answered_one_by_one_and_costs_no_memory(page: Page, demo: Demo) -> None:
+    """It sends on without waiting; what is not yet read stays in the pipe, and the camera still gets its turn."""
+    with join(page) as (client, welcome):
+        client.socket.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError, OSError, ConnectionClosed):
+            for _ in range(20_000):
+                client.send(encoded(1280, 960, quality=100) + bytes(500_000))
+                sent += 1
+        assert sent < 20_000
+        with open_socket(page) as viewer:
+            head, _ = receive(viewer, bytes)
+            say(viewer, shown=head["number"])
+            receive(viewer, bytes)
+        client.socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: welcome["source"] not in [source.id for source in demo.feeds.sources])
+
+
+def test_there_is_room_for_so_many_visitors(page: Page) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(join(page))[0] for _ in range(visitor.MOST_VISITORS)]
+        with open_socket(page, "visitor") as late, pytest.raises(ConnectionClosed, match="try again later"):
+            late.recv(10)
+        clients.pop().close()
+        wait_until(lambda: page._visitors._count < visitor.MOST_VISITORS)
+        with join(page) as (client, _):
+            assert ask(client, picture("red"))["answers"]
+
+
+def test_a_visitor_who_sends_nothing_makes_room(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor, "IDLE_S", 0.2)
+    with join(page) as (client, _), pytest.raises(ConnectionClosed, match="no picture for"):
+        client.recv(10)
+
+
+def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
+    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 0.3)
+    with join(page) as (client, _), open_socket(page) as viewer:
+        demo.command("pause")
+        state_where(viewer, "paused", True)
+        time.sleep(0.1)
+        assert ask(client, picture("green"))["answers"] is None
+        demo.command("pause")
+        assert ask(client, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
+
+
+def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo) -> None:
+    with join(page) as (client, _):
+        ask(client, picture("green"))
+        demo.close()
+        with pytest.raises(ConnectionClosed, match="the demo has ended"):
+            send_and_read_on(client, picture("green"))
+
+
+def test_a_visitors_source_keeps_the_newest_and_counts_what_it_replaced(demo: Demo, scene: Scene) -> None:
+    from demos.live.sources import Frame
+
+    source = VisitorSource("visitor 1")
+    assert source.take() is None
+    assert source.next(0.01) is None
+    for number in range(3):
+        source.push(Frame(plain("red"), float(number)))
+    assert source.dropped == 2
+    frame = source.next(1)
+    assert frame is not None
+    assert frame.captured_s == 2
+    source.close()
+    assert source.next() is None
+    assert source.has_ended
+    assert json.dumps(source.state) == '"ended"'

@@ -1,0 +1,231 @@
+"""Several sources are served in turn: nobody starves, files lose nothing, and a dead one stops no other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from demos.live.feeds import Feeds
+from demos.live.file_source import VideoFile
+from demos.live.live_source import LiveSource
+from demos.live.source_choice import open_source
+from demos.live.sources import Source
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.network_camera import Request, send_burst, serving, start_stream
+from tests.demos.live.scripted_camera import ScriptedCamera, picture, source_of, wait_until
+
+
+class CountedFrames:
+    """In the place of cv2.VideoCapture: so many frames, the n-th of brightness n."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.given, self.releases = count, 0, 0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:  # type: ignore[type-arg]
+        if self.given == self.count:
+            return False, None
+        self.given += 1
+        return True, picture(self.given)
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+def pixel(value: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]) -> None:
+    captures = [CountedFrames(count) for count in counts]
+    feeds = Feeds(VideoFile(str(number), capture) for number, capture in enumerate(captures))
+    seen: dict[int, list[int]] = {number: [] for number in range(len(counts))}
+    order: list[int] = []
+    while not feeds.all_ended:
+        served = feeds.next(timeout_s=5)
+        if served is None:
+            break
+        source, frame = served
+        seen[source.id].append(int(frame.image[0, 0, 0]))
+        order.append(source.id)
+    assert {number: list(range(1, count + 1)) for number, count in enumerate(counts)} == seen
+    for until in range(len(order)):  # at any time, of those with frames left, none is more than one turn behind
+        turns = Counter(order[:until])
+        left = [turns[number] for number, count in enumerate(counts) if turns[number] < count]
+        assert not left or max(left) - min(left) <= 1
+    feeds.close()
+    assert all(capture.releases == 1 for capture in captures)
+
+
+@settings(deadline=None)
+@given(pushes=st.lists(st.integers(0, 3), max_size=40), takes=st.lists(st.booleans(), max_size=40))
+def test_of_live_sources_every_frame_is_served_or_counted_as_dropped(pushes: list[int], takes: list[bool]) -> None:
+    sources = [LiveSource(str(number), "visitor") for number in range(4)]
+    feeds = Feeds(sources)
+    for source in sources:
+        source.take()  # dropped frames count from the first time one is asked for
+    pushed, served = Counter[int](), Counter[int]()
+    latest: dict[int, int] = {}
+    for step, (number, take) in enumerate(zip(pushes, takes, strict=False)):
+        sources[number].push(pixel(step))
+        pushed[number] += 1
+        latest[number] = step
+        if take and (given_ := feeds.next(timeout_s=0)) is not None:
+            assert given_[1].image[0, 0, 0] == latest.pop(given_[0].id)  # the newest one
+            served[given_[0].id] += 1
+    while (given_ := feeds.next(timeout_s=0)) is not None:
+        served[given_[0].id] += 1
+    assert {number: served[number] + sources[number].dropped for number in pushed} == dict(pushed)
+
+
+def test_a_source_that_floods_starves_no_other() -> None:
+    loud, quiet = LiveSource("loud", "visitor"), LiveSource("quiet", "visitor")
+    feeds = Feeds([loud, quiet])
+    order = []
+    for number in range(20):
+        loud.push(pixel(number))
+        if number % 5 == 0:
+            quiet.push(pixel(number))
+        while (served := feeds.next(timeout_s=0)) is not None:
+            order.append(served[0].name)
+            if len(order) < 4 * (number + 1):
+                loud.push(pixel(number))
+            else:
+                break
+    assert order.count("quiet") == 4
+    assert all(order.index("quiet", at) - at <= 1 for at in (0,))
+
+
+def test_a_frame_wakes_the_loop_and_so_does_a_key() -> None:
+    source = LiveSource("visitor", "visitor")
+    feeds = Feeds([source])
+    threading.Timer(0.05, source.push, [pixel(3)]).start()
+    served = feeds.next(timeout_s=30)
+    assert served is not None
+    assert served[0] is source
+    threading.Timer(0.05, feeds.wake).start()
+    start_s = time.monotonic()
+    assert feeds.next(timeout_s=30) is None
+    assert time.monotonic() - start_s < 20
+    feeds.wake()  # before anybody waits
+    assert feeds.next(timeout_s=30) is None
+    assert feeds.next(timeout_s=0.01) is None
+    threading.Timer(0.05, source.close).start()
+    assert feeds.next(timeout_s=30) is None
+    assert feeds.all_ended
+
+
+def test_visitors_come_and_go_while_the_loop_waits() -> None:
+    feeds = Feeds()
+    assert not feeds.all_ended  # somebody may come
+    source = LiveSource("visitor", "visitor")
+
+    def come() -> None:
+        source.push(pixel(1))
+        feeds.add(source)
+
+    threading.Timer(0.05, come).start()
+    served = feeds.next(timeout_s=30)
+    assert served is not None
+    assert (served[0], source.id, feeds.sources) == (source, 0, (source,))
+    feeds.add(source)  # twice is once
+    other = LiveSource("other", "visitor")
+    feeds.add(other)
+    assert feeds.sources == (source, other)
+    feeds.remove(source)
+    feeds.remove(source)
+    assert (source.state, feeds.sources, other.id) == ("ended", (other,), 1)
+    feeds.close()
+    assert other.state == "ended"
+    late = LiveSource("late", "visitor")
+    feeds.add(late)
+    assert late.state == "ended"
+    assert feeds.next(timeout_s=30) is None
+
+
+def test_the_last_frame_of_an_ended_source_is_still_served() -> None:
+    source = LiveSource("visitor", "visitor")
+    feeds = Feeds([source])
+    source.push(pixel(9))
+    source.turn("ended", None)
+    assert not feeds.all_ended
+    assert feeds.next(timeout_s=1) is not None
+    assert feeds.all_ended
+
+
+def test_a_paced_file_does_not_hold_up_a_camera(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    camera = ScriptedCamera()
+    live = source_of(camera)
+    feeds = Feeds([open_source(str(tmp_path), pace=True), live])
+    names = []
+    for number in range(6):
+        served = feeds.next(timeout_s=10)
+        assert served is not None
+        names.append(served[0].kind)
+        if served[0] is live:
+            camera.show(number)
+    assert names == ["pictures"] + 5 * ["camera"]
+    live.stop_soon()
+    camera.end()
+    feeds.close()
+
+
+def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "junk.png").write_bytes(b"junk")
+    clip = write_video("clip.avi", shades(10))
+
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        send_burst(request, 90)
+
+    with serving(answer) as host:
+        stream = open_source(f"http://{host}/", patience_s=0.1)
+    feeds = Feeds([
+        open_source(str(tmp_path / "bad")),
+        stream,
+        open_source("http://127.0.0.1:9/", wait_for_it=True, patience_s=0.2),
+        open_source(str(clip)),
+    ])  # fmt: skip
+    served: list[Source] = []
+    while not feeds.all_ended:
+        if (given_ := feeds.next(timeout_s=10)) is not None:
+            served.append(given_[0])
+    states = [source.state for source in feeds.sources]
+    assert states == ["failed", "failed", "failed", "ended"]
+    assert all(source.note for source in feeds.sources[:3])
+    counts = Counter(source.id for source in served)
+    assert counts[3] == 10
+    assert counts[1] >= 1
+    feeds.close()
+
+
+def test_closing_takes_as_long_as_the_slowest_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.opening.READ_TIMEOUT_S", 0.5)
+    done = threading.Event()
+
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        send_burst(request, 90)
+        done.wait(20)
+
+    try:
+        with serving(answer) as host:
+            feeds = Feeds(open_source(f"http://{host}/{number}") for number in range(4))
+            wait_until(lambda: all(source.due_s() == 0 for source in feeds.sources))
+            feeds.close()
+            assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader of")]
+            done.set()
+    finally:
+        done.set()

@@ -1,0 +1,109 @@
+"""Several models answer the same frame, in turn, and each is held against the first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import runtimes
+from demos.live import lineup as lineups
+from demos.live.lineup import KEPT_SAMPLES, Lineup, Record
+from simplenet import datasets
+from simplenet.errors import BackendError, SimpleNetError, UsageError
+from tests.conftest import MakeArtifact
+from tests.demos.live.conftest import ParseFlags
+
+
+def pictures(count: int) -> list[np.typing.NDArray[np.uint8]]:
+    return list(datasets.shipped("fashion-mnist", "evaluation").images[:count])
+
+
+def test_every_model_gives_its_own_answer_and_says_whether_it_agrees(make_artifact: MakeArtifact) -> None:
+    reference = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
+    other = runtimes.load(make_artifact("onnx", "int8"), threads=1)
+    images = pictures(70)
+    with Lineup([reference, other], top=3) as lineup:
+        agreed = 0
+        for image in images:
+            (first, second), preprocess_ms, post_ms = lineup.answer(image)
+            assert list(first.predictions) == reference.classify([image], k=3)[0]
+            assert list(second.predictions) == other.classify([image], k=3)[0]
+            assert first.agrees is None
+            assert second.agrees == (second.predictions[0].index == first.predictions[0].index)
+            agreed += bool(second.agrees)
+            assert min(first.infer_ms, second.infer_ms, preprocess_ms, post_ms) > 0
+        states = lineup.state()
+    assert [state["name"] for state in states] == ["onnxruntime fp32", "onnxruntime int8"]
+    assert [state["agrees_percent"] for state in states] == [None, pytest.approx(100 * agreed / len(images))]
+    assert all(len(state["recent_infer_ms"]) == 60 and state["infer_p90_ms"] for state in states)
+    assert {state["threads"] for state in states} == {1}
+
+
+def test_the_order_rotates_so_that_nobody_always_pays_for_the_one_before(make_artifact: MakeArtifact) -> None:
+    turns: list[str] = []
+
+    def watched(format: str, precision: str) -> runtimes.Runtime:
+        model = runtimes.load(make_artifact(format, precision), threads=1)
+        infer = model.infer_any
+        model.infer_any = lambda batch: (turns.append(precision), infer(batch))[1]  # type: ignore[method-assign]
+        return model
+
+    with Lineup([watched("onnx", "fp32"), watched("onnx", "int8"), watched("onnx", "fp16")]) as lineup:
+        for image in pictures(3):
+            lineup.answer(image)
+    assert [turns[i : i + 3] for i in (0, 3, 6)] == [
+        ["fp32", "int8", "fp16"],
+        ["int8", "fp16", "fp32"],
+        ["fp16", "fp32", "int8"],
+    ]
+
+
+def test_what_is_timed_while_others_load_is_not_kept(make_artifact: MakeArtifact) -> None:
+    with Lineup([runtimes.load(make_artifact("onnx", "fp32"), threads=1)]) as lineup:
+        (image,) = pictures(1)
+        lineup.answer(image, keep=False)
+        assert lineup.records["onnxruntime fp32"].infer() is None
+        lineup.answer(image)
+        latency = lineup.records["onnxruntime fp32"].infer()
+    assert latency is not None
+    assert latency.n == 1
+
+
+def test_a_loop_of_weeks_keeps_a_bounded_number_of_samples_but_counts_all() -> None:
+    record = Record("one")
+    for _ in range(KEPT_SAMPLES + 50):
+        record.add(1.0, agrees=True)
+    record.add(1.0, agrees=False)
+    latency = record.infer()
+    assert latency is not None
+    assert latency.n == KEPT_SAMPLES
+    assert record.compared == KEPT_SAMPLES + 51
+    assert record.agrees_percent == pytest.approx(100 * (KEPT_SAMPLES + 50) / (KEPT_SAMPLES + 51))
+
+
+def test_one_backend_may_spin_several_may_not_and_get_equal_threads(parse_flags: ParseFlags) -> None:
+    with lineups.load(parse_flags(), ["onnxruntime"], lambda line: None) as lineup:
+        assert [model.options.spinning for model in lineup.models] == [True]
+    with lineups.load(parse_flags(), ["onnxruntime", "openvino"], lambda line: None) as lineup:
+        assert [model.options.spinning for model in lineup.models] == [False, False]
+        assert [model.threads for model in lineup.models] == [1, 1]
+
+
+def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
+    parse_flags: ParseFlags,
+) -> None:
+    with lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "torch"], lambda line: None) as lineup:
+        assert [model.name for model in lineup.models] == ["torch"]
+        assert len(lineup.skipped) == 1
+        assert lineup.skipped[0].startswith("without onnxruntime: onnxruntime does not compute in bf16")
+    with pytest.raises(UsageError, match="does not compute in bf16"):
+        lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime"], lambda line: None)
+    with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
+        lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)
+
+
+def test_a_model_that_answers_nonsense_is_an_error(make_artifact: MakeArtifact) -> None:
+    model = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
+    model.infer_any = lambda batch: np.full((1, 10), np.nan, np.float32)  # type: ignore[method-assign]
+    with Lineup([model]) as lineup, pytest.raises(BackendError, match="NaN"):
+        lineup.answer(pictures(1)[0])

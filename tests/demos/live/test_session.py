@@ -1,0 +1,138 @@
+"""Commands act between two frames, slow ones beside the loop, and the state tells what is so."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simplenet.errors import UsageError
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.conftest import MakeSession
+
+
+def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
+    make_session: MakeSession, write_video: WriteVideo
+) -> None:
+    clip = write_video("clip.avi", shades(40))
+    session = make_session(str(clip), loop=True)
+    session.listen(lambda update: session.command("backend", "openvino") if update.number == 5 else None)
+    session.run_until(lambda: session.updates[-1].answers[0].backend == "openvino")
+    assert [update.number for update in session.updates] == list(range(1, len(session.updates) + 1))
+    shown = [int(update.frame.image[..., 0].mean() / 5 + 0.5) for update in session.updates]
+    assert all(abs(seen - index % 40) <= 1 for index, seen in enumerate(shown))
+    assert {update.answers[0].backend for update in session.updates[:5]} == {"onnxruntime"}
+    assert session.state()["selected"] == {"backend": ["openvino"], "precision": "fp32", "variant": "cifar-310k"}
+    assert ("models", {"models": ["openvino fp32"], **session.state()["selected"]}) in session.told
+    # Both are in the summary, and nothing that was timed while the second one was loading.
+    models = {model.name: model.infer.n for model in session.summary("q").models}
+    assert set(models) == {"onnxruntime fp32", "openvino fp32"}
+    assert models["onnxruntime fp32"] < len(session.updates)
+
+
+def test_several_backends_answer_the_same_frame_side_by_side(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@100", "--backend", "onnxruntime,openvino")
+    assert session.run(max_frames=70) == "--max-frames"
+    state = session.state()
+    assert [model["name"] for model in state["models"]] == ["onnxruntime fp32", "openvino fp32"]
+    assert state["models"][1]["compared"] == 70
+    assert state["models"][1]["agrees_percent"] > 95
+    assert state["sources"][0]["frame_age_p90_ms"] is not None
+    assert (state["sources"][0]["width"], state["sources"][0]["height"]) == (160, 120)
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_the_answers_follow_the_scene_and_are_right(make_session: MakeSession) -> None:
+    session = make_session("synthetic:320x240@60")
+    session.run(duration_s=7)
+    best = [update.answers[0].predictions[0] for update in session.updates]
+    assert len({prediction.label for prediction in best if prediction.probability > 0.8}) >= 2
+
+
+def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60", "--backend", "torch")
+    session.command("next-backend")  # TensorRT comes after PyTorch in the round, and there is no GPU
+    session.command("backend", "tensorrt")
+    session.run_until(lambda: any(name == "notice" for name, _ in session.told))
+    notice = next(facts["text"] for name, facts in session.told if name == "notice")
+    assert "\n" not in notice
+    assert notice in session.said
+    assert session.state()["notice"] == notice
+    assert session.updates[-1].answers[0].backend in ("torch", "onnxruntime")
+    session.command("next-backend")
+    count = len(session.updates)
+    session.run_until(lambda: not session.is_switching and len(session.updates) > count + 1)
+    assert session.updates[-1].answers[0].backend != "tensorrt"
+
+
+def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60")
+    session.run(max_frames=10)
+    session.command("pause")
+    threading.Timer(0.6, session.command, args=("pause",)).start()
+    dropped = session.feeds.sources[0].dropped
+    before_s = time.perf_counter()
+    session.run(max_frames=15)
+    assert time.perf_counter() - before_s >= 0.6
+    (resumed,) = [index for index, (name, _) in enumerate(session.told) if name == "resumed"]
+    assert session.told[resumed - 1][0] == "paused"
+    assert session.feeds.sources[0].dropped <= dropped + 2  # of a pause's 36 frames none counts as missed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("paus", None, "did you mean 'pause'"),
+        ("pause", "please", "unknown command"),
+        ("backend", None, "unknown command"),
+        ("backend", "openvno", "did you mean 'openvino'"),
+        ("precision", "int4", "unknown precision"),
+        ("variant", "../../etc", "unknown variant"),
+        ("variant", "", "unknown variant"),
+    ],
+)
+def test_an_unknown_command_is_refused_at_once(
+    make_session: MakeSession, name: str, value: str | None, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        make_session("synthetic:160x120@60").command(name, value)
+
+
+def test_a_flood_of_commands_fills_no_memory(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60")
+    for _ in range(100):
+        session.command("help")
+    with pytest.raises(UsageError, match="too many commands"):
+        session.command("help")
+
+
+def test_a_file_ends_the_loop_and_has_no_age(make_session: MakeSession, write_video: WriteVideo) -> None:
+    session = make_session(str(write_video("clip.avi", shades(7))))
+    assert session.run() == "end of file"
+    (source,) = session.summary("end of file").sources
+    assert (source.frames, source.dropped, source.frame_age, source.state) == (7, 0, None, "ended")
+    assert {update.frame_age_ms for update in session.updates} == {None}
+
+
+def test_a_picture_that_no_model_can_take_is_told_and_skipped(
+    make_session: MakeSession, tmp_path: Path, write_video: WriteVideo
+) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.zeros((2, 900, 3), np.uint8)).save(tmp_path / "a.png")  # 450 times as wide as high
+    Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "b.png")
+    session = make_session(str(tmp_path))
+    assert session.run() == "end of file"
+    assert [update.frame.image.shape for update in session.updates] == [(90, 90, 3)]
+    assert "a.png" in str(session.feeds.sources[0].note)
+
+
+def test_the_browsers_model_is_the_one_that_runs(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60", "--backend", "openvino")
+    artifact = session.onnx_artifact()
+    assert (artifact.manifest.format, artifact.manifest.precision) == ("onnx", "fp32")
+    assert artifact.manifest.weights == session.lineup.models[0].manifest.weights

@@ -1,0 +1,157 @@
+"""A run that was killed, interrupted or asked to stop, and resumed, ends as if nothing had happened: bit by bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from simplenet.errors import SimpleNetError, UsageError, WeightsError
+from train import checkpoint, cifar
+from train.recipe import Recipe
+
+SCRIPT = Path(cifar.__file__)
+HOW = Recipe(epochs=3, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, mixup=0.3, cutmix=0.5)
+FLAGS = ["--epochs", "3", "--batch", "16", "--learning-rate", "0.02", "--average-decay", "0.9", "--dropout", "0.1",
+         "--mixup", "0.3", "--cutmix", "0.5", "--save-minutes", "0"]  # fmt: skip
+
+
+def _command(data: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _position(state: Path) -> dict[str, int]:
+    with safe_open(state, "pt") as file:
+        position: dict[str, int] = json.loads(file.metadata()["simplenet_training"])["position"]
+        return position
+
+
+def _same(first: Path, second: Path) -> bool:
+    one, other = load_file(first), load_file(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
+    return write_idx_set(tmp_path_factory.mktemp("data"), train=170, test=40)
+
+
+@pytest.fixture(scope="module")
+def whole(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nobody disturbed."""
+    output = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(_command(small, output), capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda blow: blow.name)
+def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
+    tmp_path: Path, small: Path, whole: Path, blow: signal.Signals
+) -> None:
+    state = tmp_path / checkpoint.STATE_NAME
+    process = subprocess.Popen(
+        _command(small, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
+    deadline = time.monotonic() + 120
+    while not (state.is_file() and (at := _position(state))["epoch"] == 1 and at["step"] >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(blow)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (-blow if blow == signal.SIGKILL else 130)
+    assert "Traceback" not in stderr
+    assert ("with --resume continues it" in stderr) == (blow != signal.SIGKILL)
+    assert not (tmp_path / "cifar-310k.safetensors").exists()
+
+    done = subprocess.run(_command(small, tmp_path, "--resume"), capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+    for name in ("cifar-310k.safetensors", "best.safetensors", "last.safetensors", checkpoint.STATE_NAME):
+        assert _same(whole / name, tmp_path / name), name
+    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (whole, tmp_path)]
+    for one, other in zip(*logs, strict=True):
+        assert {**one, "seconds": 0, "images_per_second": 0} == {**other, "seconds": 0, "images_per_second": 0}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path, small: Path) -> None:
+    how = dataclasses.replace(HOW, epochs=1)
+    first = cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
+    tensors = load_file(first.checkpoint)
+    first.checkpoint.unlink()
+    again = cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(again.checkpoint).items())
+    assert (again.top1, again.images_per_second) == (first.top1, first.images_per_second)
+
+
+def test_another_run_is_neither_resumed_nor_overwritten(
+    tmp_path: Path, small: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    how = dataclasses.replace(HOW, epochs=1)
+    run = tmp_path / "run"
+    cifar.train("fashion-mnist", "cifar-310k", run, how, small)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+    def again(
+        dataset: str = "fashion-mnist",
+        variant: str = "cifar-310k",
+        data: Path = small,
+        resume: bool = True,
+        **other: float,
+    ) -> None:
+        cifar.train(dataset, variant, run, dataclasses.replace(how, **other), data, resume=resume)  # type: ignore[arg-type]
+
+    with pytest.raises(UsageError, match="holds a run already; continue it with --resume"):
+        again(resume=False)
+    with pytest.raises(UsageError, match="run with --epochs 1, not 2; resume it with the command that started it"):
+        again(epochs=2)
+    with pytest.raises(UsageError, match=r"run with --weight-decay 0\.0005, not 0\.1"):
+        again(weight_decay=0.1)
+    with pytest.raises(UsageError, match="run with --dataset fashion-mnist, not mnist"):
+        again("mnist")
+    with pytest.raises(UsageError, match="run with --variant cifar-310k, not cifar-460k"):
+        again(variant="cifar-460k")
+    with pytest.raises(UsageError, match="run with training images 170, not 186"):
+        again(data=write_idx_set(tmp_path / "other", train=186, test=40))
+    with pytest.raises(UsageError, match="no run to resume in"):
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", how, small, resume=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
+def test_a_damaged_state_is_one_clear_line(tmp_path: Path, small: Path, damage: bytes | None) -> None:
+    how = dataclasses.replace(HOW, epochs=1)
+    cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
+    state = tmp_path / checkpoint.STATE_NAME
+    state.write_bytes(state.read_bytes()[:-1000] if damage is None else damage)
+    with pytest.raises(WeightsError, match=r"is damaged .*start again without --resume") as caught:
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_numbers_are_never_saved(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    state = tmp_path / checkpoint.STATE_NAME
+    state.write_bytes(b"the good one")
+    with torch.no_grad():
+        network.weight[0, 0] = torch.nan
+    with pytest.raises(SimpleNetError, match="not finite any more"):
+        checkpoint.save(state, network, network, optimizer, checkpoint.Position(), {})
+    assert state.read_bytes() == b"the good one"

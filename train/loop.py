@@ -1,0 +1,196 @@
+"""The training loop: one for all data, to be read from top to bottom; what it calls is next door.
+
+Everything that the next step depends on is on disk after every epoch, every few minutes and at Ctrl-C, and everything
+random follows from the seed and the step. So a run that was killed ends with the very weights that it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.progress import Progress
+from torch import nn
+from torch.nn import functional
+
+from simplenet import cli, weights
+from simplenet.errors import SimpleNetError, UsageError
+from simplenet.model_card import ModelCard
+from train import checkpoint, distributed, interruption, recipe, report
+from train.checkpoint import Position
+from train.distributed import Group
+from train.recipe import Recipe
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+_DROPOUT = 2  # what a seed is for
+_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 10}  # at the loss: on a GPU, to look is to wait
+
+
+class Data(Protocol):
+    """What the loop asks of a data set. Every process gets its part of the same batches."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """From `first_step` on: normalised float32 [N, 3, S, S], and labels [N] or shares of classes [N, classes]."""
+
+    def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
+        """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained where. `options`, by flag, is what a resumed run must have in common with the one before."""
+
+    title: str
+    output: Path
+    how: Recipe
+    card: ModelCard
+    options: Mapping[str, Any]
+    group: Group = field(default_factory=Group)
+    resume: bool = False
+    compile: bool = False
+    minutes_between_saves: float = 10.0
+
+    @property
+    def state_file(self) -> Path:
+        return self.output / checkpoint.STATE_NAME
+
+
+def train(network: nn.Module, data: Data, run: Run) -> Position:
+    """Trains `network` and leaves last.safetensors, best.safetensors, log.jsonl and the training state in the output.
+
+    Raises:
+        UsageError: nothing to resume, another run to resume, or a run already there.
+        SimpleNetError: the loss is not a number any more, or the disk is full; what was saved before is intact.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    how, group, device = run.how, run.group, run.group.device
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = recipe.optimizer(network, how.weight_decay)
+    average = recipe.WeightAverage(network, how.average_decay)
+    position = _start(run, network, average.model, optimizer)
+    if run.compile:
+        network.compile()
+    forward = distributed.wrap(network, group)
+    steps_per_epoch, look_every = data.steps_per_epoch, _STEPS_BETWEEN_LOOKS[device.type]
+    steps = how.epochs * steps_per_epoch
+
+    with (
+        interruption.deferred() as stop,
+        report.Log(run.output, position.log, writes=group.is_first) as log,
+        Progress(*report.columns(), console=cli.console(), disable=not group.is_first) as progress,
+    ):
+        done = (position.epoch * steps_per_epoch + position.step) * how.batch_size
+        bar = progress.add_task(run.title, total=steps * how.batch_size, completed=done, note=log.note())
+        clock = _Clock()
+        for epoch in range(position.epoch, how.epochs):
+            network.train()
+            loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=device)
+            for images, targets in data.epoch(epoch, position.step):
+                step = epoch * steps_per_epoch + position.step
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = recipe.learning_rate(step, steps, how.peak_learning_rate, how.warmup)
+                torch.manual_seed(recipe.seed_for(how.seed, _DROPOUT, step))
+
+                with recipe.autocast(how.bf16, device):
+                    logits = forward(images)
+                loss = functional.cross_entropy(logits.float(), targets, label_smoothing=how.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                average.update(network, step + 1)
+
+                loss_sum += loss.detach()
+                position.step += 1
+                progress.advance(bar, how.batch_size)
+                if position.step % look_every == 0 or position.step == steps_per_epoch:
+                    is_late = clock.since_save() >= 60 * run.minutes_between_saves
+                    total, stops, saves = group.total(float(loss_sum), stop.wanted, is_late)
+                    position.loss_sum = total / group.size
+                    position.epoch_seconds += clock.lap()
+                    if not math.isfinite(total):
+                        raise _diverged(run, position, total, steps_per_epoch)
+                    if position.step < steps_per_epoch and (stops or saves):
+                        _save_state(run, network, average.model, optimizer, position)
+                        clock.saved()
+                        if stops:
+                            raise KeyboardInterrupt
+
+            top1, test_loss = data.evaluate(average.model, how.bf16, group)
+            if not math.isfinite(test_loss):
+                raise _diverged(run, position, test_loss, steps_per_epoch)
+            speed = steps_per_epoch * how.batch_size / position.epoch_seconds
+            train_loss = position.loss_sum / steps_per_epoch
+            log.append(
+                epoch + 1, position.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
+            )
+            progress.update(bar, note=log.note())
+            position.seconds += position.epoch_seconds + clock.lap()
+            position.epoch, position.step, position.loss_sum, position.epoch_seconds = epoch + 1, 0, 0.0, 0.0
+            if group.is_first:
+                weights.save(run.output / LAST, average.model.state_dict(), run.card)
+                if top1 > position.best_top1:
+                    weights.save(
+                        run.output / BEST, average.model.state_dict(), _card_of_best(run.card, epoch + 1, top1)
+                    )
+            position.best_top1 = max(top1, position.best_top1)
+            _save_state(run, network, average.model, optimizer, position)
+            clock.saved()
+            if group.total(stop.wanted)[0] and position.epoch < how.epochs:
+                raise KeyboardInterrupt
+    return position
+
+
+class _Clock:
+    """Seconds since the last lap, and since the last save."""
+
+    def __init__(self) -> None:
+        self._lap = self._save = time.perf_counter()
+
+    def lap(self) -> float:
+        before, self._lap = self._lap, time.perf_counter()
+        return self._lap - before
+
+    def saved(self) -> None:
+        self._save = time.perf_counter()
+
+    def since_save(self) -> float:
+        return time.perf_counter() - self._save
+
+
+def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    if run.resume:
+        return checkpoint.load(run.state_file, network, average, optimizer, run.options)
+    if run.state_file.exists():
+        raise UsageError(
+            f"{run.output} holds a run already; continue it with --resume, or choose another --output for a new one"
+        )
+    return Position()
+
+
+def _save_state(
+    run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> None:
+    position.peak_memory_bytes = max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device))
+    if run.group.is_first:
+        checkpoint.save(run.state_file, network, average, optimizer, position, run.options)
+
+
+def _diverged(run: Run, position: Position, loss: float, steps_per_epoch: int) -> SimpleNetError:
+    kept = f"{run.output / LAST} has the weights after epoch {position.epoch}; " if position.epoch else ""
+    return SimpleNetError(
+        f"the loss is {loss} in epoch {position.epoch + 1}, step {position.step} of {steps_per_epoch}; {kept}"
+        "start again with a lower --learning-rate and another --output"
+    )
+
+
+def _card_of_best(card: ModelCard, epoch: int, top1: float) -> ModelCard:
+    chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, which is too kind to it"}
+    return ModelCard(**{**card.__dict__, "training": {**card.training, **chosen}})

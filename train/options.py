@@ -1,0 +1,147 @@
+"""The flags that both training scripts have, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simplenet import cli
+from simplenet.errors import UsageError
+from train import checkpoint, recipe
+from train.recipe import Recipe
+
+DEVICES = ("auto", "cpu", "cuda")
+_FLAGS = {
+    "epochs": "--epochs",
+    "batch_size": "--batch",
+    "peak_learning_rate": "--learning-rate",
+    "warmup": "--warmup",
+    "weight_decay": "--weight-decay",
+    "label_smoothing": "--label-smoothing",
+    "translate": "--translate",
+    "cutout": "--cutout",
+    "flip": "flip (--no-flip turns it off)",
+    "mixup": "--mixup",
+    "cutmix": "--cutmix",
+    "dropout": "--dropout",
+    "average_decay": "--average-decay",
+    "freeze": "--freeze",
+    "bf16": "bf16 (--fp32 turns it off)",
+    "seed": "--seed",
+}  # fmt: skip
+
+
+def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
+    """Every flag that both scripts have for a field of Recipe."""
+
+    def add(flag: str, type: Callable[[str], Any], value: float, metavar: str, help: str) -> None:
+        to.add_argument(flag, type=type, default=value, metavar=metavar, help=f"{help} (default: {value:g})")
+
+    add("--epochs", cli.integer_in(1, 10_000), default.epochs, "N", "passes over the training images")
+    add("--batch", cli.integer_in(2, 65_536), default.batch_size, "N", "images per step, of all processes together")
+    add("--learning-rate", positive, default.peak_learning_rate, "X", "at the schedule's peak")
+    add("--warmup", share, default.warmup, "X", "part of the steps in which the rate rises; then it falls to 0")
+    add("--weight-decay", share, default.weight_decay, "X", "of convolution and linear weights")
+    add("--label-smoothing", share, default.label_smoothing, "X", "probability that is shared by all classes")
+    add("--mixup", weight, default.mixup, "A", "fade pairs of images into each other, by Beta(A, A); 0 is off")
+    add("--cutmix", weight, default.cutmix, "A", "swap rectangles of pairs of images, by Beta(A, A); 0 is off")
+    add("--dropout", share, default.dropout, "X", "part of the channels that each Dropout2d hides in training")
+    add("--average-decay", share, default.average_decay, "X", "of the moving average of the weights, each step")
+    to.add_argument("--no-flip", action="store_true", help="never mirror an image: for letters, say")
+    to.add_argument("--fp32", action="store_true", help="compute in float32; default: bf16 where the hardware has it")
+    add("--seed", cli.integer_in(0, 2**31), default.seed, "N", "of weights, order, augmentation and dropout")
+
+
+def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
+    to.add_argument(
+        "--device",
+        type=cli.choice("device", DEVICES),
+        default="auto",
+        metavar="NAME",
+        help="auto, cpu or cuda; auto is the GPU if there is one (default: auto)",
+    )
+    to.add_argument("--compile", action="store_true", help="torch.compile the network: slower to start, faster steps")
+    to.add_argument(
+        "--half", action="store_true", help="write the final weights as float16, and measure the accuracy with them"
+    )
+    to.add_argument(
+        "--resume", action="store_true", help="continue the run in --output exactly where it was last saved"
+    )
+    to.add_argument(
+        "--save-minutes",
+        type=weight,
+        default=10.0,
+        metavar="X",
+        help="save the state also within an epoch, every so many minutes; 0 is every step (default: 10)",
+    )
+    to.add_argument("--output", type=Path, metavar="DIR", help=f"where to write (default: {default_output})")
+    cli.add_json(to)
+
+
+def common_recipe(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """The fields of Recipe that `add_recipe` asks for."""
+    return {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch,
+        "peak_learning_rate": arguments.learning_rate,
+        "warmup": arguments.warmup,
+        "weight_decay": arguments.weight_decay,
+        "label_smoothing": arguments.label_smoothing,
+        "flip": not arguments.no_flip,
+        "mixup": arguments.mixup,
+        "cutmix": arguments.cutmix,
+        "dropout": arguments.dropout,
+        "average_decay": arguments.average_decay,
+        "bf16": not arguments.fp32 and recipe.computes_bf16(device),
+        "seed": arguments.seed,
+    }
+
+
+def named(how: Recipe) -> Mapping[str, Any]:
+    """The recipe by flag, for a resumed run to be compared with."""
+    return {_FLAGS[field]: value for field, value in asdict(how).items()}
+
+
+def device(name: str) -> torch.device:
+    """Raises UsageError where there is no GPU to be had."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("PyTorch finds no GPU here; type --device cpu, or install PyTorch with CUDA")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def say_how_to_resume(output: Path) -> None:
+    """After Ctrl-C, where there is something to resume."""
+    if (output / checkpoint.STATE_NAME).is_file():
+        message = f"the run is saved in {output}; the same command with --resume continues it"
+        cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def positive(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    return _number(text, "a number above 0", lambda number: 0 < number < math.inf)
+
+
+def share(text: str) -> float:
+    """argparse type: a number from 0 to below 1."""
+    return _number(text, "a number from 0 to below 1", lambda number: 0 <= number < 1)
+
+
+def weight(text: str) -> float:
+    """argparse type: a number from 0 to 100."""
+    return _number(text, "a number from 0 to 100", lambda number: 0 <= number <= 100)
+
+
+def _number(text: str, what: str, is_good: Callable[[float], bool]) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not is_good(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return number

@@ -1,0 +1,92 @@
+"""The end of a run: the last average of the weights, measured as its users get it, with all that is known of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from simplenet import weights
+from simplenet.model_card import ModelCard
+from train import report
+from train.checkpoint import Position
+from train.distributed import Group
+from train.loop import LAST, Data, Run
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`top1` in percent of the whole test split, measured in float32 with the weights read back from the disk.
+
+    `seconds` is the whole run with its evaluations, `images_per_second` the training alone; `peak_memory_mb` is
+    resident memory on a CPU and allocated memory on a GPU, of one process, in 1e6 bytes. `best_top1` is the best
+    epoch's, chosen by that very accuracy: not a result.
+    """
+
+    checkpoint: Path
+    dataset: str
+    variant: str
+    top1: float
+    test_loss: float
+    epochs: int
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+    best_top1: float
+    processes: int
+    machine: str
+
+    def summary(self) -> str:
+        who = f"{self.processes} processes on " if self.processes > 1 else ""
+        return (
+            f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {self.epochs} epochs "
+            f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB at most) "
+            f"on {who}{self.machine}: {self.checkpoint}"
+        )
+
+
+def finish(
+    run: Run, data: Data, position: Position, dataset: str, test_images: int, command: str, half: bool
+) -> TrainingResult:
+    """Writes <variant>.safetensors, .training.json and .training.png; with `half`, kernels and matrices as float16.
+
+    Raises:
+        SimpleNetError: they cannot be written.
+    """
+    card = run.card
+    final = run.output / f"{card.variant}.safetensors"
+    state = weights.load(card.variant, run.output / LAST).model.state_dict()
+    if half:  # the rest is a thousandth of the file, and has variances that float16 cannot hold
+        state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+    weights.save(final, state, card)
+    network = weights.load(card.variant, final).model.to(run.group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    top1, test_loss = data.evaluate(network, False, Group(run.group.device))
+    training_seconds = sum(line["seconds"] for line in position.log)
+    images = sum(line["seconds"] * line["images_per_second"] for line in position.log)
+    result = TrainingResult(
+        checkpoint=final,
+        dataset=dataset,
+        variant=card.variant,
+        top1=round(top1, 2),
+        test_loss=round(test_loss, 5),
+        epochs=run.how.epochs,
+        seconds=round(position.seconds, 1),
+        images_per_second=round(images / training_seconds, 1),
+        peak_memory_mb=round(max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device)) / 1e6, 1),
+        best_top1=round(position.best_top1, 2),
+        processes=run.group.size,
+        machine=report.machine(run.group.device),
+    )
+    facts = {
+        **{name: value for name, value in asdict(result).items() if name != "checkpoint"},
+        "test_images": test_images,
+        "recipe": asdict(run.how),
+        "command": command,
+        "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
+    }
+    weights.save(final, state, ModelCard(**{**card.__dict__, "training": facts}))
+    report.write_json(final.with_suffix(".training.json"), {**facts, "log": position.log})
+    report.write_curve(final.with_suffix(".training.png"), f"{card.variant} on {dataset}", position.log, result.top1)
+    return result

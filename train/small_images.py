@@ -1,0 +1,87 @@
+"""A data set that fits in memory, as the loop wants it: uint8 on the device, augmented a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from simplenet.datasets import LabelledImages
+from simplenet.errors import DataError
+from simplenet.preprocessing import Preprocessing, to_model_input
+from train import augmentation, evaluation, recipe
+from train.augmentation import Dice
+from train.distributed import Group
+from train.recipe import Recipe
+
+_ORDER, _AUGMENTATION = 0, 1  # what a seed is for
+
+
+def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's uint8 pixels [N, S, S, 3], by the very function that the runtimes use, and int64 labels [N]."""
+    pixels = np.stack([to_model_input(image, preprocessing) for image in data.images])
+    return torch.from_numpy(pixels), torch.from_numpy(data.labels)
+
+
+@dataclass(frozen=True)
+class SmallImages:
+    """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N]. `mirrored`: half of them, if True."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    test: tuple[torch.Tensor, torch.Tensor]
+    classes: int
+    preprocessing: Preprocessing
+    mirrored: bool
+    how: Recipe
+    group: Group
+
+    @classmethod
+    def of(
+        cls,
+        splits: tuple[LabelledImages, LabelledImages],
+        preprocessing: Preprocessing,
+        mirrored: bool,
+        how: Recipe,
+        group: Group,
+    ) -> SmallImages:
+        """Raises DataError where there is not one whole batch."""
+        train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
+        if len(train[1]) < how.batch_size:
+            count = len(train[1])
+            raise DataError(f"{splits[0].name} has {count} images, fewer than one batch; use --batch {count}")
+        classes = len(splits[0].classes)
+        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, mirrored, how, group)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last images of an epoch's order, fewer than a batch, wait for the next epoch."""
+        return len(self.labels) // self.how.batch_size
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's part of each batch: normalised float32 [N, 3, S, S], and what `cross_entropy` takes."""
+        how, device = self.how, self.group.device
+        part = self.group.part(how.batch_size)
+        order = torch.randperm(len(self.labels), generator=_generator(how.seed, _ORDER, epoch)).to(device)
+        for step in range(first_step, self.steps_per_epoch):
+            dice = Dice(_generator(how.seed, _AUGMENTATION, epoch, step), how.batch_size, part, device)
+            chosen = order[step * how.batch_size : (step + 1) * how.batch_size][part]
+            batch = augmentation.augment(self.pixels[chosen], how.translate, self.mirrored, dice)
+            images = augmentation.cutout(augmentation.normalise(batch, self.preprocessing), how.cutout, dice)
+            targets = self.labels[chosen]
+            if how.mixup or how.cutmix:
+                images, targets = augmentation.mix(images, targets, self.classes, how.mixup, how.cutmix, dice.generator)
+            yield images, targets
+
+    def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
+        """Top-1 in percent and mean cross-entropy of the test split; each process answers every size-th image."""
+        pixels, labels = (tensor[group.rank :: group.size] for tensor in self.test)
+        correct, loss = group.total(*evaluation.count(network, pixels, labels, self.preprocessing, bf16))
+        return 100 * correct / len(self.test[1]), loss / len(self.test[1])
+
+
+def _generator(*path: int) -> torch.Generator:
+    return torch.Generator().manual_seed(recipe.seed_for(*path))
