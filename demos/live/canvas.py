@@ -18,6 +18,8 @@ from runtimes import Prediction
 
 _EMPTY = (640, 480)
 _STATES = {"reconnecting": "reconnecting…", "failed": "failed", "ended": "ended"}
+_WALL_SHARE = 1.3
+"""How much larger letters may be on a wall of pictures than they would be on one of them."""
 _ANSWERS_WIDTH, _MODELS_WIDTH = 14, 20
 """Of the panel over a picture, in units: one model's answers, or each model's best with the model's name."""
 
@@ -69,7 +71,8 @@ def _compose(cells: Sequence[_Cell], state: Mapping[str, Any], show_help: bool) 
     first = next((cell.update.frame.image for cell in cells if cell.update), None)
     size = _EMPTY if first is None else (first.shape[1], first.shape[0])
     (wall_width, wall_height), places = layout.wall_of(size, len(cells))
-    unit = paint.unit_of(wall_width, wall_height, 0.8 if len(models) > 1 else 1.0)
+    share = 0.8 if len(models) > 1 else 1.0
+    unit = min(paint.unit_of(wall_width, wall_height, share), paint.unit_of(*places[0][2:], _WALL_SHARE * share))
     plan = layout.arrange(wall_width, wall_height, len(models) if len(models) > 1 else 0, unit)
     figures = overlay.figure_rows(_figures(cells, state), plan.width, unit)
     canvas = np.empty((plan.height + overlay.band_height(figures, unit), plan.width, 3), np.uint8)

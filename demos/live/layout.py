@@ -63,7 +63,7 @@ def arrange(wall_width: int, wall_height: int, count: int, unit: int) -> Layout:
         width, height, _, (_, _, area_width, area_height), columns, rows = candidate
         used = wall_width * wall_height + area_width * area_height * count / (columns * rows)
         bad_shape = abs(math.log(width / height / _BEST_SHAPE))
-        stretched = math.log(area_height / rows / tile_height)
+        stretched = math.log(area_height / rows / tile_height) + math.log(area_width / columns / tile_width)
         return bad_shape + 3 * math.log(width * height / used) + 0.5 * stretched
 
     width, height, wall, area, columns, rows = min(candidates, key=cost)

@@ -52,7 +52,7 @@ def cover(image: UInt8Array, colour: Colour) -> None:
 
 
 def shade(
-    image: UInt8Array, left: int, top: int, width: int, height: int, colour: Colour = BACKGROUND, opacity: float = 0.72
+    image: UInt8Array, left: int, top: int, width: int, height: int, colour: Colour = BACKGROUND, opacity: float = 0.8
 ) -> None:
     """Lays a colour over a part of the picture that stays visible through it."""
     region = image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]

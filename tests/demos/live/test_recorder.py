@@ -52,7 +52,7 @@ def test_what_was_recorded_plays_in_its_colours_size_and_time(tmp_path: Path, su
     assert (len(frames), rate, film.frames, film.path) == (50, 25, 50, tmp_path / f"clip{suffix}")
     assert all(frame.shape == (48, 64, 3) for frame in frames)
     np.testing.assert_allclose(np.mean(frames, axis=(0, 1, 2)), (200, 0, 40), atol=6)
-    assert os.listdir(tmp_path) == [f"clip{suffix}"]
+    assert list(tmp_path.iterdir()) == [film.path]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -206,7 +206,7 @@ def test_with_the_disk_nearly_full_what_was_recorded_is_kept(tmp_path: Path, mon
     assert "\n" not in str(caught.value)
     assert len(read(film.path)[0]) == 20
     film.close()
-    assert os.listdir(tmp_path) == ["clip.mp4"]
+    assert list(tmp_path.iterdir()) == [film.path]
 
 
 RECORD = """
