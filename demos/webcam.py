@@ -34,6 +34,7 @@ from demos.live import display, stopwatch
 from demos.live.events import EventLines
 from demos.live.feeds import Feeds
 from demos.live.overlay import UNTRAINED
+from demos.live.recorder import CODECS
 from demos.live.result import Update
 from demos.live.screen import Screen
 from demos.live.selection import Selection
@@ -149,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="how long a camera or stream that has gone may take to come back (default: 60)",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="record what the window shows: .mp4 or .avi")
+    parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
     parser.add_argument(
         "--output", type=Path, default=Path("recordings"), metavar="DIR",
         help="where the keys s and r put snapshots and recordings (default: ./recordings)",
@@ -160,6 +161,13 @@ def build_parser() -> argparse.ArgumentParser:
     artifact_choice.add_model(parser, several_backends=True)
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
     return parser
+
+
+def _film(text: str) -> Path:
+    """argparse type: a file that can be recorded to."""
+    if Path(text).suffix.lower() not in CODECS:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(CODECS)}")
+    return Path(text)
 
 
 def _seconds(text: str) -> float:
@@ -181,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         feeds = opened.enter_context(contextlib.closing(Feeds()))
         for source in [] if visitors_only else _sources(arguments, pace=kind != "none"):
             feeds.add(source)
+        if feeds.sources and all(source.kind == SYNTHETIC for source in feeds.sources):
+            selection = selection.for_shipped_pictures()
         selection, lineup = selection.load(say_on_stderr)
         session = opened.enter_context(Session(feeds, selection, lineup, event=events or _nothing))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())

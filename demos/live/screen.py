@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demos.live.canvas import Canvas
-from demos.live.display import Display
-from demos.live.recorder import Recorder, save_snapshot
+from demos.live.display import KEYS, Display
+from demos.live.recorder import Recorder, UInt8Array, save_snapshot
 from demos.live.result import Update
 from demos.live.session import Session
 from simplenet.errors import SimpleNetError
 
-_COMMANDS = {" ": "pause", "s": "snapshot", "r": "record", "b": "next-backend", "p": "next-precision", "h": "help"}
 _QUIT = {"q": "q", "escape": "Esc"}
 _UNKNOWN_FRAME_RATE = 30.0
 
@@ -58,7 +57,7 @@ class Screen:
         """A visitor's picture is not shown: it is theirs alone."""
         if update.source.kind == "visitor":
             return
-        self._canvas.add(update)
+        self._canvas.take(update)
         self._deliver(update)
 
     def refresh(self) -> None:
@@ -66,10 +65,15 @@ class Screen:
         if self._display.shows_pictures or self._wants_snapshot:
             self._deliver(None)
 
+    @property
+    def _is_live(self) -> bool:
+        """Whether the pictures have times of their own; a file's come as fast as they are answered."""
+        return any(source.is_live for source in self._session.feeds.sources)
+
     def stop_recording(self) -> None:
         """Ends a recording, if there is one, and says where it is."""
         recorder, self._recorder, self._record_to = self._recorder, None, None
-        self._session.recording = None
+        self._session.recorder = None
         if recorder is not None:
             try:
                 recorder.close()
@@ -79,14 +83,12 @@ class Screen:
             self._session.notify(f"recorded {recorder.path}")
 
     def _deliver(self, update: Update | None) -> None:
-        image = self._canvas.draw(self._session.state(), show_help=self._shows_help)
-        if image is None:  # no picture yet
-            return
+        image = self._canvas.compose(self._session.state(), show_help=self._shows_help)
         if update is not None and self._record_to is not None:
             self._start_recording(update)
         if update is not None and self._recorder is not None:
             try:
-                self._recorder.write(image, update.frame.captured_s)
+                self._recorder.write(image, update.frame.captured_s if self._is_live else None)
             except SimpleNetError as error:
                 self._session.notify(str(error))
                 self.stop_recording()
@@ -105,10 +107,10 @@ class Screen:
         except SimpleNetError as error:
             self._session.notify(str(error))
             return
-        self._session.recording = str(self._recorder.path)
+        self._session.recorder = self._recorder
         self._session.event("recording", path=str(self._recorder.path))
 
-    def _save(self, image: object) -> None:
+    def _save(self, image: UInt8Array) -> None:
         try:
             path = save_snapshot(self._folder, image)
         except SimpleNetError as error:
@@ -120,5 +122,5 @@ class Screen:
     def _pressed(self, key: str) -> None:
         if key in _QUIT:
             self._session.quit = _QUIT[key]
-        elif key in _COMMANDS:
-            self._session.command(_COMMANDS[key])
+        elif key in KEYS:
+            self._session.command(KEYS[key])

@@ -41,6 +41,14 @@ class Selection:
         named = several("backend", arguments.backend, runtimes.names()) if arguments.backend else [None]
         return cls(arguments, tuple(named), arguments.precision, arguments.top)
 
+    def for_shipped_pictures(self) -> Selection:
+        """Where no model was named: the one that was trained on what a generated scene shows."""
+        flags = self.arguments
+        if flags.artifact is not None or flags.variant is not None or flags.weights != "auto":
+            return self
+        known = {"variant": artifact_choice.SHIPPED_VARIANT, "weights": artifact_choice.SHIPPED_WEIGHTS}
+        return replace(self, arguments=argparse.Namespace(**{**vars(flags), **known}))
+
     def load(self, say: artifact_choice.Say) -> tuple[Selection, Lineup]:
         """The models, warmed up, and this selection with everything that was left open filled in.
 

@@ -13,6 +13,7 @@ from demos import artifact_choice
 from demos.artifact_choice import Say, say_on_stderr
 from demos.live.feeds import Feeds
 from demos.live.lineup import KEPT_SAMPLES, Lineup, Record
+from demos.live.recorder import Recorder
 from demos.live.result import Update
 from demos.live.selection import Selection, Switch
 from demos.live.sources import Frame, Source
@@ -47,8 +48,8 @@ class Session:
         self.paused = False
         self.quit = ""
         """Why the person wants it to end, once they do."""
-        self.recording: str | None = None
-        """The recording's path while there is one."""
+        self.recorder: Recorder | None = None
+        """Of the recording, while there is one."""
         self.say, self.event = say, event
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
         self._asked_of_screen: list[str] = []
@@ -85,7 +86,7 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """Everything a page or a window shows beside the picture, JSON-able."""
-        manifest, switch = self.lineup.models[0].manifest, self._switch
+        manifest, switch, recorder = self.lineup.models[0].manifest, self._switch, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if switch is not None:
             wanted = switch.wanted.selected()
@@ -98,7 +99,7 @@ class Session:
             "untrained": weights.source == "random",
             "title": f"{manifest.variant}, {'random' if weights.source == 'random' else weights.name} weights",
             "paused": self.paused,
-            "recording": self.recording,
+            "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
             "notice": notice,
             "loop_fps": self.watch.recent_fps(),
             "frames": self.watch.frames,

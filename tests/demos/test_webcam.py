@@ -1,8 +1,8 @@
-"""The live loop, on files and streams: every way out tells the truth about the frames before it."""
+"""The live demo as people run it, on files, streams and a generated scene: every way out tells the truth."""
 
 from __future__ import annotations
 
-import http.server
+import itertools
 import json
 import os
 import queue
@@ -13,43 +13,27 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import Mock
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 import runtimes
-from demos import webcam
-from demos.live import display
-from demos.live.display import Display, NoDisplay, open_display
-from demos.live.file_source import VideoFile
 from demos.live.opencv import opencv
 from demos.live.source_choice import open_source
-from demos.live.stopwatch import Stopwatch
-from runtimes import Prediction
 from simplenet.artifacts import Artifact
-from simplenet.errors import SimpleNetError, SourceError
+from tests.conftest import MakeArtifact
 from tests.demos.conftest import ROOT, RunDemo, WriteVideo, shades
+from tests.demos.live import network_camera
 
 
-class KeyPresser(Display):
-    """A window that nobody sees: keeps what it was shown and presses a key at the last picture."""
-
-    def __init__(self, key: str, at: int) -> None:
-        self.key, self.at = key, at
-        self.shown: list[npt.NDArray[np.uint8]] = []
-
-    def show(self, image: npt.NDArray[np.uint8]) -> str:
-        self.shown.append(image)
-        return self.key if len(self.shown) == self.at else ""
-
-    def close(self) -> None:
-        pass
+def events_of(stdout: str) -> list[dict[str, Any]]:
+    """Every line is JSON and has a name and a time that never goes back."""
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    assert all(before["time_s"] <= after["time_s"] for before, after in itertools.pairwise(lines))
+    return lines
 
 
-def test_every_frame_of_a_file_is_counted_and_the_summary_is_json(
+def test_every_frame_of_a_file_is_an_event_and_the_summary_counts_them(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
 ) -> None:
     path = write_video("clip.avi", shades(70))
@@ -57,136 +41,148 @@ def test_every_frame_of_a_file_is_counted_and_the_summary_is_json(
     result = run_demo("webcam", *flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    summary = json.loads(result.stdout)
-    assert (summary["frames"], summary["dropped"], summary["ended"]) == (70, 0, "end of file")
-    assert summary["source"] == str(path)
+    first, *middle, summary = events_of(result.stdout)
+    frames = [event for event in middle if event["event"] == "frame"]
+    assert first["event"] == "start"
+    assert first["sources"] == [str(path)]
+    assert first["models"][0]["threads"] == 1
+    assert [frame["number"] for frame in frames] == list(range(1, 71))
+    with runtimes.load(onnx_artifact, threads=1) as model, open_source(str(path)) as source:
+        for frame in frames:
+            image = source.next()
+            assert image is not None
+            expected = [[p.label, p.probability] for p in model.classify([image.image])[0]]
+            assert [[top["label"], top["probability"]] for top in frame["answers"][0]["top"]] == expected
+    assert (summary["event"], summary["frames"], summary["ended"]) == ("summary", 70, "end of file")
     assert list(summary["stages"]) == ["capture", "preprocess", "infer", "post"]  # nothing was drawn
     assert all(stage["n"] == 70 and stage["p90_ms"] is not None for stage in summary["stages"].values())
     assert summary["frame_age"] is None
-    assert summary["runtime"]["threads"] == 1
     assert summary["loop_fps"] == pytest.approx(70 / summary["seconds"])
-    assert summary["model_fps"] == pytest.approx(1e3 / summary["stages"]["infer"]["p50_ms"])
+    (model_summary,) = summary["models"]
+    assert model_summary["model_fps"] == pytest.approx(1e3 / model_summary["infer"]["p50_ms"])
 
 
 def test_max_frames_ends_it_and_the_table_is_for_people(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
 ) -> None:
     path = write_video("clip.avi", shades(30))
-    result = run_demo("webcam", "--source", path, "--max-frames", 12, "--artifact", onnx_artifact.folder)
+    flags = ("--source", path, "--max-frames", 12, "--display", "none", "--artifact", onnx_artifact.folder)
+    result = run_demo("webcam", *flags)
     assert result.returncode == 0, result.stderr
-    assert (
-        result.stderr == "no window can be opened here (there is no screen: DISPLAY is not set); running without one\n"
-    )
+    assert result.stderr == "onnxruntime fp32: cifar-310k, fashion-mnist weights\n"
     assert "12 frames in" in result.stdout
     assert "ended by --max-frames" in result.stdout
     assert "a p90 needs 64 frames" in result.stdout
     assert "\x1b" not in result.stdout
 
 
-def test_the_wrong_source_or_display_is_one_line(
+def test_several_backends_stand_side_by_side_and_who_cannot_run_is_named(
+    run_demo: RunDemo, make_artifact: MakeArtifact
+) -> None:
+    root = make_artifact("onnx", "fp32").folder.parents[1]
+    make_artifact("openvino", "fp32")
+    flags = ("--source", "synthetic:160x120@100", "--display", "none", "--backend", "openvino,onnxruntime,tensorrt")
+    weights = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", root, "--threads", 1)
+    result = run_demo("webcam", *flags, *weights, "--max-frames", 80)
+    assert result.returncode == 0, result.stderr
+    without = [line for line in result.stderr.splitlines() if line.startswith("without tensorrt: ")]
+    assert len(without) == ("tensorrt fp32" not in result.stdout)  # where there is no GPU
+    assert "openvino fp32" in result.stdout
+    assert "reference" in result.stdout
+    agrees = next(line for line in result.stdout.splitlines() if line.startswith("onnxruntime fp32"))
+    assert float(agrees.split()[2]) >= 95
+    assert "frame age" in result.stdout
+
+
+def test_without_a_camera_a_scene_is_shown_and_that_is_said(run_demo: RunDemo, onnx_artifact: Artifact) -> None:
+    if Path("/dev/video0").exists():
+        pytest.skip("this machine has a camera")
+    flags = ("--display", "none", "--duration", "0.5", "--artifact", onnx_artifact.folder, "--json")
+    result = run_demo("webcam", *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("no camera 0: ")
+    assert "Showing a generated scene" in result.stderr
+    events = events_of(result.stdout)
+    assert events[0]["sources"] == ["synthetic"]
+    assert events[-1]["ended"] == "--duration"
+    assert events[-1]["seconds"] >= 0.4
+    assert events[-1]["frame_age"]["n"] == events[-1]["frames"] > 0
+
+
+def test_a_dead_source_does_not_stop_the_other(
+    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
+) -> None:
+    clip = write_video("clip.avi", shades(30))
+    flags = ("--source", "http://cook:p4ss@127.0.0.1:9/live", "--source", clip, "--patience", 1, "--display", "none")
+    result = run_demo("webcam", *flags, "--artifact", onnx_artifact.folder, "--json")
+    assert result.returncode == 1  # in the end one of them had failed
+    assert "p4ss" not in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    summary = events_of(result.stdout)[-1]
+    assert summary["ended"] == "an error"
+    dead, alive = summary["sources"]
+    assert (dead["state"], dead["frames"]) == ("failed", 0)
+    assert (alive["state"], alive["frames"]) == ("ended", 30)
+
+
+def test_the_wrong_source_display_or_model_is_one_line(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     (tmp_path / "text.avi").write_text("not a video")
     clip = write_video("clip.avi", shades(2))
     for flags, code, complaint in (
-        (("--source", tmp_path / "missing.avi"), 1, "no such video"),
+        (("--source", tmp_path / "missing.avi"), 1, "missing.avi"),
         (("--source", tmp_path / "text.avi"), 1, "is not a video"),
-        (("--source", "98"), 1, "plug it in"),
+        (("--source", "98"), 1, "no camera 98"),
         (("--source", "rtsp://cook:p4ss@127.0.0.1:9/"), 1, "rtsp://***@127.0.0.1:9/ cannot be opened"),
-        (("--source", clip, "--display", "window"), 1, "use --display none"),
+        (("--source", clip, "--display", "window"), 1, "--display none"),
         (("--source", clip, "--display", "windw"), 2, "did you mean 'window'"),
         (("--source", clip, "--max-frames", "0"), 2, "whole number"),
+        (("--source", clip, "--duration", "soon"), 2, "not a number of seconds"),
+        (("--source", clip, "--backend", "openvno"), 2, "did you mean 'openvino'"),
+        (("--source", clip, "--display", "none", "--record", tmp_path / "x.webm"), 2, "name that ends in .mp4 or .avi"),
     ):
-        result = run_demo("webcam", *flags, "--artifact", onnx_artifact.folder)
-        assert result.returncode == code
-        assert result.stdout == ""
-        assert result.stderr.count("\n") == 1
+        result = run_demo("webcam", "--display", "none", *flags, "--artifact", onnx_artifact.folder, "--json")
+        assert result.returncode == code, result.stderr
+        assert result.stderr.count("\n") == 1, result.stderr
         assert result.stderr.startswith("error: ")
         assert complaint in result.stderr
         assert "p4ss" not in result.stderr
 
 
-@pytest.mark.parametrize(("key", "ended"), [("q", "q"), ("escape", "Esc"), ("x", "end of file")])
-def test_a_key_ends_it_and_answers_are_drawn_over_the_picture(
-    onnx_artifact: Artifact, write_video: WriteVideo, key: str, ended: str
+def test_a_recording_has_every_frame_of_a_file_with_its_answers(
+    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, tmp_path: Path
 ) -> None:
-    path, display, watch = write_video("clip.avi", shades(9, 320, 240)), KeyPresser(key, at=7), Stopwatch()
-    with open_source(str(path)) as source, runtimes.load(onnx_artifact, threads=1) as model:
-        assert webcam.run(source, model, display, watch) == ended
-    expected = 7 if ended != "end of file" else 9
-    assert watch.frames == len(display.shown) == expected
-    assert watch.summary(ended).stages["draw"].n == expected
-    assert all((image.min(axis=2) > 150).sum() > 30 for image in display.shown)  # white letters on a red scene
-    assert all((image[:120, :, 1] > 100).any() for image in display.shown)  # and a green bar
-
-
-def test_the_answers_are_those_for_the_frames(onnx_artifact: Artifact, write_video: WriteVideo) -> None:
-    frames = shades(6, 64, 64)
-    frames[3:] = 255 - frames[3:]
-    path = write_video("clip.avi", frames)
-    answers: list[list[Prediction]] = []
-    with runtimes.load(onnx_artifact, threads=1) as model:
-        with open_source(str(path)) as source:
-            webcam.run(source, model, NoDisplay(), Stopwatch(), top=2, on_frame=answers.append)
-        expected = []
-        with open_source(str(path)) as source:
-            while (frame := source.next()) is not None:
-                expected += model.classify([frame.image], k=2)
-    assert answers == expected
-    assert len({answer[0].probability for answer in answers}) > 1
-
-
-def test_an_error_midway_still_ends_with_a_summary(
-    onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Breaking:
-        left = 4
-
-        def read(self) -> tuple[bool, npt.NDArray[np.uint8]]:
-            self.left -= 1
-            if self.left < 0:
-                raise opencv().error("bad sector")
-            return True, np.zeros((48, 64, 3), np.uint8)
-
-        def release(self) -> None:
-            pass
-
-    monkeypatch.setattr(webcam, "open_source", lambda text: VideoFile(text, Breaking(), 10))
-    with pytest.raises(SourceError, match="clip cannot be decoded: bad sector"):
-        webcam.main(["--source", "clip", "--display", "none", "--artifact", str(onnx_artifact.folder), "--json"])
-    summary = json.loads(capsys.readouterr().out)
-    assert (summary["frames"], summary["ended"]) == (4, "an error")
+    clip = write_video("clip.avi", shades(45, 320, 240))
+    film = tmp_path / "film.avi"
+    flags = ("--source", clip, "--display", "none", "--record", film, "--artifact", onnx_artifact.folder, "--json")
+    result = run_demo("webcam", *flags)
+    assert result.returncode == 0, result.stderr
+    assert [event["path"] for event in events_of(result.stdout) if event["event"] == "recording"] == [str(film)]
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(film))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(30)
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    capture.release()
+    assert len(frames) == 45
+    assert all((frame.min(axis=2) > 150).sum() > 30 for frame in frames)  # white letters on a red scene
 
 
 @pytest.fixture
 def endless_stream() -> Iterator[str]:
     """The address of a stream of about 200 frames a second, for as long as anybody looks."""
-    cv2 = opencv()
-    jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
-    part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
     stop = threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            try:
-                while not stop.wait(0.005):
-                    self.wfile.write(part)
-            except ConnectionError:
-                return
+    def answer(request: network_camera.Request, number: int) -> None:
+        network_camera.start_stream(request)
+        while not stop.wait(0.005):
+            network_camera.send_frame(request, 80)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/live.mjpg"
+    with network_camera.serving(answer) as address:
+        yield f"http://{address}/live.mjpg"
         stop.set()
-        server.shutdown()
-        thread.join()
 
 
 def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
@@ -209,7 +205,7 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
         reader.join(10)
     os.close(terminal)
     assert process.returncode == 130
-    summary = json.loads(stdout)
+    summary = events_of(stdout)[-1]
     assert summary["ended"] == "Ctrl-C"
     assert summary["frames"] > 0
     assert summary["frame_age"]["n"] == summary["frames"]
@@ -223,32 +219,3 @@ def _drain(terminal: int, into: queue.Queue[bytes]) -> None:
             into.put(block)
     except OSError:  # the other end is closed
         return
-
-
-def test_without_a_screen_auto_goes_on_and_window_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    for screen, complaint in (("", "DISPLAY is not set"), (":97", "cannot use the screen :97")):
-        monkeypatch.setenv("DISPLAY", screen)
-        said: list[str] = []
-        assert isinstance(open_display("auto", said.append), NoDisplay)
-        assert len(said) == 1
-        assert complaint in said[0]
-        with pytest.raises(SimpleNetError, match="use --display none"):
-            open_display("window", said.append)
-
-
-@pytest.mark.parametrize("visible", [0.0, -1.0, None])
-def test_closing_the_window_is_the_key_q(monkeypatch: pytest.MonkeyPatch, visible: float | None) -> None:
-    cv2 = SimpleNamespace(**vars(opencv()))
-    for name in ("namedWindow", "resizeWindow", "imshow", "destroyAllWindows"):
-        setattr(cv2, name, Mock())
-    cv2.pollKey = Mock(side_effect=[-1, ord("b"), 27])
-    # Qt raises once its last window is gone, others answer 0 or -1.
-    gone = cv2.error("NULL guiReceiver") if visible is None else visible
-    cv2.getWindowProperty = Mock(side_effect=[1.0, 1.0, gone])
-    monkeypatch.setattr(display, "opencv", lambda: cv2)
-    picture = np.zeros((8, 8, 3), np.uint8)
-    with display.Window() as window:
-        assert [window.show(picture) for _ in range(4)] == ["", "b", "escape", "q"]
-    assert cv2.imshow.call_count == 3  # a closed window is not opened again
-    cv2.destroyAllWindows.assert_not_called()

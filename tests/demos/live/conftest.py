@@ -1,16 +1,28 @@
-"""What the live demo's tests share: flags as typed, with artifacts that are there already."""
+"""What the live demo's tests share: flags as typed, with artifacts that are there already, and sessions."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from demos import artifact_choice
+from demos import artifact_choice, webcam
+from demos.live.display import NoDisplay
+from demos.live.feeds import Feeds
+from demos.live.result import Update
+from demos.live.screen import Screen
+from demos.live.selection import Selection
+from demos.live.session import Session
+from demos.live.source_choice import open_source
 from tests.conftest import MakeArtifact
 
 ParseFlags = Callable[..., argparse.Namespace]
+MakeSession = Callable[..., "Recorded"]
+_DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -26,3 +38,47 @@ def parse_flags(make_artifact: MakeArtifact) -> ParseFlags:
         return parser.parse_args([*shipped, *typed])
 
     return parse
+
+
+class Recorded(Session):
+    """Keeps its updates, events and what was said, and can be run to its end."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.said: list[str] = []
+        super().__init__(*arguments, say=self.said.append, event=lambda name, **facts: self.told.append((name, facts)))
+        self.updates: list[Update] = []
+        self.listen(self.updates.append)
+
+    def run(self, **limits: Any) -> str:
+        return webcam.run(self, Screen(self, NoDisplay(), Path("/nonexistent")), **limits)
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        """Goes on until it is so; a frame after it at the latest."""
+        deadline_s = time.perf_counter() + _DEADLINE_S
+
+        def look(update: Update) -> None:
+            assert time.perf_counter() < deadline_s
+            if condition():
+                self.quit = "test"
+
+        stop = self.listen(look)
+        assert self.run() == "test"
+        stop()
+        self.quit = ""
+
+
+@pytest.fixture
+def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
+    """`make_session("synthetic", "--backend", "openvino")`: sources by name, then model flags."""
+    opened: list[Session] = []
+
+    def make(source: str, *typed: str, **how: Any) -> Recorded:
+        selection, lineup = Selection.from_arguments(parse_flags(*typed)).load(lambda line: None)
+        session = Recorded(Feeds([open_source(source, **how)]), selection, lineup)
+        opened.append(session)
+        return session
+
+    yield make
+    for session in opened:
+        session.close()

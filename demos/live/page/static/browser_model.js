@@ -22,12 +22,13 @@ export function mount(element) {
   let drawing = 0; // the timer of the next redraw; 0 when none is due
   let check = 0;
   let figures = null;
+  reset();
 
   document.addEventListener("frame", onFrame);
 
   function start() {
-    stop();
-    tile.show({ running: true, status: "Loading. The server may have to export the model first, which takes seconds." });
+    reset();
+    tile.showLoading();
     const current = new Worker(new URL("./browser_model_worker.js", import.meta.url), { type: "module" });
     worker = current;
     current.addEventListener("message", ({ data }) => current === worker && onMessage(data));
@@ -41,6 +42,16 @@ export function mount(element) {
   }
 
   function stop() {
+    reset();
+    tile.showStopped();
+  }
+
+  function fail(text) {
+    reset();
+    tile.showStopped(text);
+  }
+
+  function reset() {
     worker?.terminate();
     clearInterval(check);
     clearTimeout(drawing);
@@ -48,12 +59,6 @@ export function mount(element) {
     pending?.bitmap.close();
     worker = loaded = pending = working = null;
     figures = { predictions: [], preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: "" };
-    tile.show({ running: false, status: "Stopped." });
-  }
-
-  function fail(text) {
-    stop();
-    tile.show({ error: text });
   }
 
   function onMessage(data) {
@@ -148,7 +153,7 @@ export function mount(element) {
 
   return () => {
     document.removeEventListener("frame", onFrame);
-    stop();
+    reset();
     element.replaceChildren();
   };
 }

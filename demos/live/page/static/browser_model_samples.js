@@ -21,9 +21,3 @@ export class Samples {
     return { n, p50: n > 0 ? percentile(50) : null, p90: n >= SAMPLES_FOR_P90 ? percentile(90) : null };
   }
 }
-
-/** "0.42 ms", "12.3 ms", "1,240 ms" */
-export function milliseconds(value) {
-  const digits = value < 10 ? 2 : value < 100 ? 1 : 0;
-  return `${value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })} ms`;
-}

@@ -1,160 +1,151 @@
 /* What the tile "In this browser" looks like. It knows no model and no worker; it shows what it is told. */
 
-import { milliseconds } from "./browser_model_samples.js";
+import { make, write } from "./dom.js";
+import { milliseconds, percent } from "./format.js";
 
+const START = "Run in this browser";
 const MOST_THREADS = 8;
+const UNTRAINED = "UNTRAINED: random weights. The times are true, the answers mean nothing.";
 
 /** Builds the tile; `onStart` and `onStop` are its button's two meanings. */
 export function view(element, { onStart, onStop }) {
   addStyle();
-  const provider = make("select", { id: "browser-model-provider" });
-  provider.append(option("wasm", "WASM"), option("webgpu", "WebGPU", true));
-  const threads = make("select", { id: "browser-model-threads" });
-  fillThreads(threads);
-  const button = make("button", { type: "button", text: "Run in this browser" });
-  const notes = make("p", { className: "browser-model-note", text: isolationNote() });
-  const status = make("p", { className: "browser-model-status", text: "Nothing is loaded before you start it." });
-  status.setAttribute("role", "status");
-  const untrained = make("p", { className: "browser-model-untrained", hidden: true });
-  untrained.textContent = "UNTRAINED: random weights. The times are true, the answers mean nothing.";
-  const answers = make("ol", { className: "browser-model-answers" });
-  const table = make("dl", { className: "browser-model-figures" });
-  const heading = make("h2", { id: "browser-model-heading", text: "In this browser" });
-  const controls = make("div", { className: "browser-model-controls" });
-  controls.append(labelled("Run on", provider), labelled("Threads", threads), button);
-  element.classList.add("browser-model");
-  element.setAttribute("role", "region");
+  const provider = make("select", {}, option("wasm", "WASM"), option("webgpu", "WebGPU", true));
+  const threads = threadChoice();
+  const button = make("button", { type: "button" }, START);
+  const status = make("p", { className: "muted", role: "status" }, "Nothing is loaded before you start it.");
+  const error = make("p", { className: "trouble", role: "alert" });
+  const untrained = make("p", { className: "notice" }, UNTRAINED);
+  const note = make("p", { className: "muted" }, isolationNote());
+  const answers = make("ol", { className: "answers" });
+  const figures = make("dl", { className: "figures" });
+  const heading = make("h2", { id: "browser-model-title" }, "In this browser");
+  element.classList.add("card", "browser-model");
   element.setAttribute("aria-labelledby", heading.id);
-  element.replaceChildren(heading, controls, notes, status, untrained, answers, table);
+  element.replaceChildren(
+    make("header", { className: "title" }, heading, status),
+    make("div", { className: "browser-model-controls" }, field("Run on", provider), field("Threads", threads), button),
+    note,
+    error,
+    untrained,
+    make("div", { className: "browser-model-results" }, answers, figures),
+  );
 
-  let running = false;
+  let isRunning = false;
   let about = [];
-  button.addEventListener("click", () => (running ? onStop() : onStart()));
-  const restart = () => running && onStart();
+  button.addEventListener("click", () => (isRunning ? onStop() : onStart()));
+  const restart = () => isRunning && onStart();
   provider.addEventListener("change", () => {
     threads.disabled = provider.value !== "wasm";
     restart();
   });
   threads.addEventListener("change", restart);
   reasonAgainstWebGpu().then((reason) => {
-    provider.options[1].disabled = reason !== null;
-    notes.textContent = [reason, notes.textContent].filter(Boolean).join(" ");
+    provider.options[1].disabled = reason !== "";
+    write(note, `${reason} ${isolationNote()}`.trim());
   });
 
   return {
     provider: () => provider.value,
     threads: () => Number(threads.value),
 
-    show({ running: isRunning = running, status: text = "", error = null }) {
-      running = isRunning;
-      button.textContent = running ? "Stop" : "Run in this browser";
-      status.textContent = error ?? text;
-      status.classList.toggle("browser-model-error", error !== null);
-      if (running) {
-        untrained.hidden = true;
-        answers.replaceChildren();
-        table.replaceChildren();
-      }
+    showLoading() {
+      isRunning = true;
+      write(button, "Stop");
+      write(status, "Loading. The server may have to export the model first, which takes seconds.");
+      showError("");
+      untrained.classList.remove("shown");
+      answers.replaceChildren();
+      figures.replaceChildren();
+    },
+
+    /** What was shown last stays, to be read; `reason` is why it was not the person who stopped it. */
+    showStopped(reason = "") {
+      isRunning = false;
+      write(button, START);
+      write(status, "Stopped.");
+      showError(reason);
     },
 
     /** What the worker has loaded. */
     showModel({ manifest, threads: used, isolated, version, adapter, load_ms, first_infer_ms }) {
-      status.textContent = `Running ${manifest.variant}, weights ${manifest.weights.name}, ${manifest.precision}.`;
-      untrained.hidden = manifest.weights.source !== "random";
-      const where = adapter === null ? plural(used, "thread") : adapter;
+      write(status, `${manifest.variant}, weights ${manifest.weights.name}, ${manifest.precision}`);
+      untrained.classList.toggle("shown", manifest.weights.source === "random");
+      const where = adapter ?? `${used} thread${used === 1 ? "" : "s"}`;
       about = [
-        ["runs on", `onnxruntime-web ${version}, ${where}${isolated ? "" : ", page not isolated"}`],
-        ["to load", `${milliseconds(load_ms)}, of which the first inference ${milliseconds(first_infer_ms)}`],
+        ["Runs on", where, `onnxruntime-web ${version}${isolated ? "" : ", page not isolated"}`],
+        ["Loaded in", milliseconds(load_ms), `first inference ${milliseconds(first_infer_ms)}`],
       ];
-      fillFigures(table, about);
+      figures.replaceChildren(...about.map(figure));
     },
 
     /** The latest answer, and the figures so far. */
     showAnswer({ predictions, preprocess, infer, compared, agreed, reference }) {
-      fillAnswers(answers, predictions);
-      fillFigures(table, [
-        ["model", latency(infer)],
-        ["preprocessing", latency(preprocess)],
-        ["agrees", compared > 0 ? `${((100 * agreed) / compared).toFixed(1)} % of ${compared} with ${reference}` : "–"],
-        ...about,
-      ]);
+      showPredictions(answers, predictions);
+      const agreement = compared > 0 ? ["Agrees", percent(agreed / compared), `of ${compared} with ${reference}`] : [];
+      const rows = [latency("Model", infer), latency("Preprocessing", preprocess), agreement, ...about];
+      figures.replaceChildren(...rows.filter((row) => row.length > 0).map(figure));
     },
   };
-}
 
-function latency(samples) {
-  const { n, p50, p90 } = samples.summary();
-  return `p50 ${milliseconds(p50)}, ${p90 === null ? "p90 needs 64" : `p90 ${milliseconds(p90)}`}, n ${n}`;
-}
-
-function fillThreads(threads) {
-  const most = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
-  for (let count = 1; count <= most; count++) {
-    threads.append(option(String(count), String(count)));
+  function showError(text) {
+    error.classList.toggle("shown", text !== "");
+    write(error, text);
   }
-  threads.value = String(Math.min(most, 4));
+}
+
+function latency(name, samples) {
+  const { n, p50, p90 } = samples.summary();
+  return [name, milliseconds(p50), `p50 of ${n}; ${p90 === null ? "p90 needs 64" : `p90 ${milliseconds(p90)}`}`];
+}
+
+function figure([name, value, note]) {
+  return make("div", {}, make("dt", {}, name), make("dd", {}, value, " ", make("small", {}, note)));
+}
+
+/** Labels come from a file that anybody may have written: they go in as text. */
+function showPredictions(list, predictions) {
+  while (list.children.length > predictions.length) list.lastChild.remove();
+  predictions.forEach(({ label, probability }, place) => {
+    const [name, share, bar] = (list.children[place] ?? list.appendChild(answer())).children;
+    write(name, label);
+    name.title = label;
+    write(share, percent(probability));
+    bar.firstChild.style.width = percent(probability);
+  });
+}
+
+function answer() {
+  const bar = make("span", { className: "bar", ariaHidden: "true" }, make("i"));
+  return make("li", {}, make("span", { className: "label" }), make("span", { className: "percent" }), bar);
+}
+
+function threadChoice() {
+  const most = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+  const counts = Array.from({ length: most }, (_, index) => String(index + 1));
+  const select = make("select", {}, ...counts.map((count) => option(count, count)));
+  select.value = String(Math.min(Math.ceil(most / 2), 4)); // a hyperthread more is seldom a core more
+  return select;
 }
 
 function isolationNote() {
   return self.crossOriginIsolated ? "" : "Only one thread: browsers allow more on localhost or over https.";
 }
 
-/** Why WebGPU cannot be chosen here, or null. */
+/** Why WebGPU cannot be chosen here, or "". */
 async function reasonAgainstWebGpu() {
-  if (!self.isSecureContext) {
-    return "No WebGPU: browsers allow it on localhost or over https only.";
-  }
-  if (navigator.gpu === undefined) {
-    return "No WebGPU: this browser does not have it.";
-  }
+  if (!self.isSecureContext) return "No WebGPU: browsers allow it on localhost or over https only.";
+  if (navigator.gpu === undefined) return "No WebGPU: this browser does not have it.";
   const adapter = await navigator.gpu.requestAdapter().catch(() => null);
-  return adapter === null ? "No WebGPU: this browser finds no GPU that it can use." : null;
+  return adapter === null ? "No WebGPU: this browser finds no GPU that it can use." : "";
 }
 
-function fillAnswers(list, predictions) {
-  while (list.children.length > predictions.length) {
-    list.lastChild.remove();
-  }
-  predictions.forEach(({ label, probability }, place) => {
-    const item = list.children[place] ?? list.appendChild(answer());
-    const [name, bar, percent] = item.children;
-    name.textContent = label;
-    bar.value = probability;
-    percent.textContent = `${(100 * probability).toFixed(1)} %`;
-  });
-}
-
-function answer() {
-  const item = make("li", {});
-  const bar = make("progress", { max: 1 });
-  bar.setAttribute("aria-hidden", "true"); // the number beside it says the same
-  item.append(make("span", { className: "browser-model-label" }), bar, make("span", { className: "browser-model-percent" }));
-  return item;
-}
-
-function fillFigures(table, rows) {
-  table.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
-}
-
-function labelled(text, control) {
-  const label = make("label", { text, htmlFor: control.id });
-  label.append(control);
-  return label;
+function field(name, control) {
+  return make("label", { className: "field" }, make("span", {}, name), control);
 }
 
 function option(value, text, disabled = false) {
-  return make("option", { value, text, disabled });
-}
-
-/** Text goes in as text: labels come from a file that anybody may have written. */
-function make(tag, { text = "", ...properties }) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.textContent = text;
-  return element;
-}
-
-function plural(count, noun) {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+  return make("option", { value, disabled }, text);
 }
 
 function addStyle() {

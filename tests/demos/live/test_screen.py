@@ -1,0 +1,100 @@
+"""Keys become commands, and what is drawn is drawn once, for whoever looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from demos import webcam
+from demos.live.display import Display, NoDisplay
+from demos.live.opencv import opencv
+from demos.live.screen import Screen
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.conftest import MakeSession
+
+
+class Fingers(Display):
+    """A window that nobody sees: keeps what it was shown and presses keys at certain pictures."""
+
+    def __init__(self, keys: dict[int, str]) -> None:
+        self.keys = keys
+        self.shown: list[npt.NDArray[np.uint8]] = []
+
+    def show(self, image: npt.NDArray[np.uint8]) -> str:
+        self.shown.append(image)
+        return self.keys.get(len(self.shown), "")
+
+    def poll_key(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("key", "ended"), [("q", "q"), ("escape", "Esc"), ("x", "end of file")])
+def test_a_key_ends_it_and_answers_are_drawn_over_the_picture(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, key: str, ended: str
+) -> None:
+    session, window = make_session(str(write_video("clip.avi", shades(9, 640, 480)))), Fingers({7: key})
+    assert webcam.run(session, Screen(session, window, tmp_path)) == ended
+    expected = 7 if ended != "end of file" else 9
+    assert session.watch.frames == expected
+    assert session.summary(ended).stages["draw"].n == expected
+    assert all((image.min(axis=2) > 150).sum() > 30 for image in window.shown)  # white letters on a red scene
+
+
+def test_s_saves_what_is_seen_and_r_records_until_r(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(30, 320, 240))))
+    window = Fingers({3: "s", 5: "r", 15: "r"})
+    assert webcam.run(session, Screen(session, window, tmp_path / "out")) == "end of file"
+    (snapshot,), (film,) = (tmp_path / "out").glob("*.png"), (tmp_path / "out").glob("*.mp4")
+    cv2 = opencv()
+    picture = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
+    assert any(np.array_equal(picture, image) for image in window.shown[2:5])
+    capture = cv2.VideoCapture(str(film))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    assert count == 10
+    told = dict(session.told)
+    assert told["snapshot"] == {"path": str(snapshot)}
+    assert told["recording"] == {"path": str(film)}
+
+
+def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session("synthetic:640x480@30")
+    window = Fingers({3: "space", 6: "space", 9: "q"})  # pictures 4 to 6 are drawn in the pause
+    assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
+    assert [name for name, _ in session.told if name in ("paused", "resumed")] == ["paused", "resumed"]
+    assert session.watch.frames < 9
+    paused = window.shown[3]
+    assert not np.array_equal(paused, window.shown[2])
+    assert (paused != window.shown[2]).any(axis=2).mean() < 0.2  # the same scene, but for the banner
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    session = make_session(str(write_video("clip.avi", shades(8))))
+    screen = Screen(session, Fingers({2: "r", 4: "s"}), tmp_path / "file")
+    assert webcam.run(session, screen) == "end of file"
+    notices = [facts["text"] for name, facts in session.told if name == "notice"]
+    assert len(notices) == 2
+    assert all(str(tmp_path / "file") in notice and "\n" not in notice for notice in notices)
+
+
+def test_without_anybody_who_looks_nothing_is_drawn(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(5))))
+    screen = Screen(session, NoDisplay(), tmp_path)
+    assert not screen.draws
+    assert webcam.run(session, screen) == "end of file"
+    assert "draw" not in session.summary("end of file").stages
