@@ -152,9 +152,7 @@ def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
         assert ask(client, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
 
 
-def test_a_demo_that_has_ended_sends_its_visitors_away(
-    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 0.3)
     with join(page) as (client, _):
         ask(client, picture("green"))
