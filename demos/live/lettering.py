@@ -49,12 +49,12 @@ def width_of(text: str, size: int, bold: bool = False) -> int:
     face = _face()
     if face is not None:
         return int(opencv().getTextSize((1, 1), text, (0, 0), face, size, weight)[2])
-    return round(_pillow_font(size, weight).getlength(text))
+    return int(_pillow_font(size, weight).getlength(text))
 
 
 @functools.lru_cache(4096)
 def fitted(text: str, size: int, width: int, bold: bool = False) -> str:
-    """The text, or as much of its beginning as fits into `width` pixels, with '…' for the rest; '' where nothing fits."""
+    """The text, or what fits of it into `width` pixels, with '…' for the rest; '' where nothing fits."""
     text = printable(text)
     if width_of(text, size, bold) <= width:
         return text

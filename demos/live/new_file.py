@@ -54,7 +54,7 @@ def _rename_to_new(temporary: Path, named: Path) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        os.rename(temporary, named)
+        temporary.rename(named)
         return True
     temporary.unlink()
     return True

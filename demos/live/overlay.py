@@ -1,4 +1,4 @@
-"""What lies over a picture, and the line of figures under it. All of it is drawn in place; sizes follow the picture's."""
+"""What lies over a picture, and the figures under it. All of it is drawn in place; sizes follow the picture's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw_answers(image: UInt8Array, predictions: Sequence[Prediction], unit: int
     if not predictions:
         return
     margin, row = unit // 2, round(1.45 * unit)
-    width = min(round(0.55 * image.shape[1]), width_units * unit)
+    width = min(image.shape[1] - 2 * margin, width_units * unit)
     predictions = predictions[: max(1, (image.shape[0] - 3 * margin) // row)]
     paint.shade(image, margin, margin, width, len(predictions) * row + margin)
     paint.answers(image, predictions, 2 * margin, margin + margin // 2, width - 2 * margin, unit, row)
@@ -44,7 +44,9 @@ def draw_untrained(image: UInt8Array, unit: int) -> None:
     _write_centred(image, UNTRAINED, top, round(0.7 * band), size, bold=True)
     small = min(round(0.18 * band), paint.text_size(unit))
     if small >= 8:
-        _write_centred(image, lettering.fitted(_UNTRAINED_MEANS, small, width), top + round(0.66 * band), band // 4, small)
+        _write_centred(
+            image, lettering.fitted(_UNTRAINED_MEANS, small, width), top + round(0.66 * band), band // 4, small
+        )
 
 
 def draw_help(image: UInt8Array, unit: int) -> None:
@@ -61,23 +63,30 @@ def draw_help(image: UInt8Array, unit: int) -> None:
         lettering.write(image, what, left + 2 * unit + keys, line, size, WHITE)
 
 
-def draw_badges(image: UInt8Array, unit: int, paused: bool, recording: str | None) -> None:
-    """In the upper right: that it is paused, and a red dot with the recording's time."""
+def draw_badges(image: UInt8Array, unit: int, *, paused: bool, recorded_s: float | None) -> None:
+    """In the upper right: a red dot with the recording's time, and that it is paused."""
     size, height, right, top = paint.text_size(unit), round(1.5 * unit), image.shape[1] - unit // 2, unit // 2
-    for text, colour in ((recording, ALARM), ("paused" if paused else None, WHITE)):
-        if text is None:
-            continue
-        width = lettering.width_of(text, size, True) + 2 * unit
-        left = right - width
-        paint.shade(image, left, top, width, height, opacity=0.8)
-        middle, line = top + height // 2, paint.baseline(top, height, size)
-        if colour == ALARM:
-            paint.dot(image, left + 3 * unit // 4, middle, max(3, unit // 4), colour)
+    badges = ["REC " + clock(recorded_s)] if recorded_s is not None else []
+    badges += ["paused"] if paused else []
+    for text in badges:
+        left = right - lettering.width_of(text, size, True) - 2 * unit
+        middle = top + height // 2
+        paint.shade(image, left, top, right - left, height, opacity=0.8)
+        if text == "paused":
+            for bar in (0, 1):
+                x = left + unit // 2 + bar * unit // 3
+                paint.fill(image, x, middle - unit // 3, unit // 6, 2 * unit // 3, WHITE)
         else:
-            for bar in (0, 1):  # the sign for a pause
-                paint.fill(image, left + unit // 2 + bar * unit // 3, middle - unit // 3, unit // 6, 2 * unit // 3, colour)
-        lettering.write(image, text, left + unit + unit // 4, line, size, WHITE, bold=True)
+            paint.dot(image, left + 3 * unit // 4, middle, max(3, unit // 4), ALARM)
+        line = paint.baseline(top, height, size)
+        lettering.write(image, text, left + round(1.25 * unit), line, size, WHITE, bold=True)
         right = left - unit // 2
+
+
+def clock(seconds: float) -> str:
+    """'01:12', or '1:02:03' from an hour on."""
+    hours, minutes, seconds = int(seconds) // 3600, int(seconds) // 60 % 60, int(seconds) % 60
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
 def draw_banner(image: UInt8Array, text: str, unit: int, *, bottom: int, alarm: bool = False) -> int:
@@ -104,9 +113,11 @@ class Figure:
 
 def figure_rows(lines: Sequence[Sequence[Figure]], width: int, unit: int) -> list[list[tuple[int, Figure]]]:
     """Each line broken into as many rows as its figures need, with the x of each figure."""
-    size, rows = paint.text_size(unit), []
+    size = paint.text_size(unit)
+    rows: list[list[tuple[int, Figure]]] = []
     for line in lines:
-        x, row = unit // 2, []
+        x = unit // 2
+        row: list[tuple[int, Figure]] = []
         for figure in line:
             taken = max(lettering.width_of(text, size, figure.strong) for text in (figure.text, figure.widest))
             if row and x + taken > width - unit // 2:

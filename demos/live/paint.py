@@ -25,9 +25,12 @@ _SMALLEST_UNIT = 15
 _SMALLEST_TEXT = 11
 
 
-def unit_of(width: int, height: int) -> int:
-    """The height of a line, in pixels, on a picture of that size: everything else is measured in it."""
-    return max(_SMALLEST_UNIT, min(height // 24, width // 32))
+def unit_of(width: int, height: int, share: float = 1.0) -> int:
+    """The height of a line, in pixels, on a picture of that size: everything else is measured in it.
+
+    `share` makes it smaller, but never too small to be read.
+    """
+    return max(_SMALLEST_UNIT, round(share * min(height // 24, width // 32)))
 
 
 def text_size(unit: int) -> int:
@@ -60,7 +63,7 @@ def shade(
 
 def dot(image: UInt8Array, x: int, y: int, radius: int, colour: Colour, filled: bool = True) -> None:
     cv2 = opencv()
-    cv2.circle(image, (x, y), radius, colour, -1 if filled else max(1, radius // 3), cv2.LINE_AA)
+    cv2.circle(image, (x, y), radius, colour, -1 if filled else max(2, radius // 3), cv2.LINE_AA)
 
 
 def write_right(
@@ -91,7 +94,7 @@ def answers(
 
 
 def milliseconds(value_ms: float | None) -> str:
-    """Three digits that mean something: '0.23', '12.3', '456'; '–' where there is no figure."""
+    """Three digits that mean something: '0.23', '12.3', '456'; '-' where there is no figure."""
     if value_ms is None:
-        return "–"
+        return "-"
     return f"{value_ms:.2f}" if value_ms < 10 else f"{value_ms:.1f}" if value_ms < 100 else f"{value_ms:.0f}"

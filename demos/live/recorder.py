@@ -40,7 +40,7 @@ class Recorder:
     """In the file so far."""
 
     def __init__(self, path: str | Path, frame_rate: float) -> None:
-        """Makes the unfinished file at once, so that a folder that cannot be written to is known before the first frame.
+        """Makes the unfinished file at once, so that a folder that cannot be written to is known before a frame is.
 
         Args:
             path: ends in .mp4 or .avi.
@@ -183,7 +183,7 @@ def _usable_rate(frame_rate: float) -> float:
 
 
 def _letterboxed(image: UInt8Array, width: int, height: int) -> UInt8Array:
-    """The image, as large as it goes, in a black picture of that size; one that misses a pixel is not resized for it."""
+    """The image, as large as it goes, in a black picture of that size; if it is a pixel short, it is not resized."""
     if image.shape[:2] == (height, width):
         return image
     cv2 = opencv()

@@ -90,7 +90,7 @@ def common_scale_ms(models: Sequence[Mapping[str, Any]]) -> float:
 
 
 def sparkline(area: UInt8Array, latencies_ms: Sequence[float], scale_ms: float, unit: int) -> None:
-    """The latest latencies from 0, at the bottom, to `scale_ms`, at the top, which is written there; more is cut off."""
+    """The latest latencies from 0, at the bottom, to `scale_ms`, at the top, which is written there; peaks are cut."""
     cv2 = opencv()
     height, width = area.shape[:2]
     size = max(9, round(0.6 * unit))

@@ -192,4 +192,8 @@ def test_a_screen_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_display_shows_nothing_and_hears_nothing() -> None:
     with NoDisplay() as display:
-        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.poll_key(), display.shows_pictures) == ("", "", False)
+        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.poll_key(), display.shows_pictures) == (
+            "",
+            "",
+            False,
+        )

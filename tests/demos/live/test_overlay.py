@@ -1,63 +1,114 @@
-"""What is drawn is there, in proportion, and fits pictures of every size."""
+"""What lies over a picture is there, in proportion, and keeps inside it."""
 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from demos.live import overlay
+from demos.live import overlay, paint
+from demos.live.overlay import Figure
+from demos.live.paint import ACCENT, ALARM
 from runtimes import Prediction
+from tests.demos.live.scenes import GREY, UInt8Array, grey
+
+UNIT = 20
 
 
-def picture(width: int = 640, height: int = 480) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.full((height, width, 3), 128, np.uint8)
-
-
-def green_pixels(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
-    return int(((image[..., 1] > 120) & (image[..., 0] < 60)).sum())
+def count(image: UInt8Array, colour: tuple[int, int, int]) -> int:
+    return int((image == colour).all(axis=2).sum())
 
 
 def test_a_bar_is_as_long_as_its_answer_is_probable() -> None:
     lengths = []
     for probability in (0.0, 0.25, 0.5, 1.0):
-        image = picture()
-        overlay.draw(image, [Prediction("", 0, probability)])
-        rows = np.flatnonzero((image[:, 300] != 128).any(axis=1))
-        lengths.append(green_pixels(image[rows]) / len(rows))
-    np.testing.assert_allclose(lengths, [0, 80, 160, 320], atol=30)  # some green lies under the letters
+        image = grey()
+        overlay.draw_answers(image, [Prediction("", 0, probability)], UNIT)
+        lengths.append(int((image == ACCENT).all(axis=2).sum(axis=1).max()))
+    assert lengths[0] == 0
+    np.testing.assert_allclose(lengths, np.array([0, 0.25, 0.5, 1]) * lengths[-1], atol=1)
+    assert lengths[-1] > 12 * UNIT
 
 
-def test_labels_and_figures_are_written() -> None:
-    plain, labelled, figured = picture(), picture(), picture()
-    overlay.draw(plain, [Prediction("", 0, 0.0)])
-    overlay.draw(labelled, [Prediction("Ankle boot", 0, 0.0)])
-    overlay.draw(figured, [Prediction("", 0, 0.0)], figures="12 FPS")
-    assert (labelled > 250).sum() > (plain > 250).sum()
-    assert (figured[-40:] > 250).sum() > 0
-    assert (plain[-40:] == 128).all()
+def test_every_answer_has_a_row_with_its_label() -> None:
+    heights = []
+    for labels in ([], ["Bag"], ["Bag", "Coat", "Shirt"]):
+        image = grey()
+        overlay.draw_answers(image, [Prediction(label, 0, 0.1) for label in labels], UNIT)
+        heights.append(int((image != GREY).any(axis=(1, 2)).sum()))
+    assert heights[0] == 0
+    assert heights[2] - heights[1] == pytest.approx(2 * 1.45 * UNIT, abs=1)
+    unlabelled, labelled = grey(), grey()
+    overlay.draw_answers(unlabelled, [Prediction("", 0, 0.1)], UNIT)
+    overlay.draw_answers(labelled, [Prediction("Ankle boot", 0, 0.1)], UNIT)
+    left = slice(0, 7 * UNIT)  # where there is no percentage
+    assert (labelled[:, left] > 200).sum() > (unlabelled[:, left] > 200).sum() + 100
 
 
 def test_untrained_goes_across_the_picture_in_red() -> None:
-    image = picture()
-    overlay.draw(image, [], untrained=True)
-    red = (image[..., 0] > 180) & (image[..., 1] < 60)
-    assert red.any(axis=0).all()
-    assert red.sum() > image[..., 0].size / 10
+    for width, height in ((640, 480), (320, 240), (288, 640), (3840, 2160)):
+        image = grey(width, height)
+        overlay.draw_untrained(image, paint.unit_of(width, height))
+        red = (image[..., 0] > 180) & (image[..., 1] < 80)
+        assert red.any(axis=0).all()
+        assert red.sum() > width * height / 16
+        assert (image.min(axis=2) > 240).sum() > width * height / 160  # the letters
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    width=st.integers(1, 900),
-    height=st.integers(1, 900),
-    labels=st.lists(st.text(max_size=60), max_size=20),
-    probability=st.floats(0, 1),
-)
-def test_every_size_of_picture_and_every_label_can_be_drawn(
-    width: int, height: int, labels: list[str], probability: float
-) -> None:
-    image = picture(width, height)
-    answers = [Prediction(label, index, probability) for index, label in enumerate(labels)]
-    overlay.draw(image, answers, "figures", untrained=True)
-    assert image.shape == (height, width, 3)
-    assert (image != 128).any()
+def test_a_banner_says_its_line_at_the_bottom_and_a_long_one_takes_more_room() -> None:
+    short, long = grey(), grey()
+    top_of_short = overlay.draw_banner(short, "reconnecting…", UNIT, bottom=480)
+    top_of_long = overlay.draw_banner(long, "the camera is gone, plug it in again; " * 20, UNIT, bottom=480)
+    assert 480 - 4 * UNIT * 1.5 < top_of_long < top_of_short < 480 - UNIT
+    for image, top in ((short, top_of_short), (long, top_of_long)):
+        assert (image[:top] == GREY).all()
+        assert (image[top:].min(axis=(1, 2)) < GREY / 2).all()
+        assert (image[top:] > 230).any()
+    assert count(short, ACCENT) > 0
+    assert count(short, ALARM) == 0
+    overlay.draw_banner(short, "gone", UNIT, bottom=480, alarm=True)
+    assert count(short, ALARM) > 0
+
+
+def test_badges_stand_beside_each_other_in_the_upper_right() -> None:
+    images = {}
+    for paused in (False, True):
+        for recorded_s in (None, 72.5):
+            image = images[paused, recorded_s] = grey()
+            overlay.draw_badges(image, UNIT, paused=paused, recorded_s=recorded_s)
+            changed = (image != GREY).any(axis=2)
+            assert changed.any() == (paused or recorded_s is not None)
+            assert not changed[:, :300].any()
+            assert not changed[60:].any()
+    reds = {key: count(image, ALARM) for key, image in images.items()}
+    assert reds[False, None] == reds[True, None] == 0
+    assert reds[False, 72.5] == reds[True, 72.5] > 50
+    changed_columns = [int((image != GREY).any(axis=(0, 2)).sum()) for image in images.values()]
+    assert changed_columns[3] == changed_columns[1] + changed_columns[2]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0, "00:00"), (72.9, "01:12"), (3599, "59:59"), (3723, "1:02:03")])
+def test_the_clock(seconds: float, text: str) -> None:
+    assert overlay.clock(seconds) == text
+
+
+def test_figures_break_into_rows_and_do_not_jump_as_they_change() -> None:
+    def rows(fps: str, width: int) -> list[list[int]]:
+        line = [Figure("openvino int8", strong=True), Figure(fps, "0000 FPS"), Figure("3 dropped")]
+        return [[x for x, _ in row] for row in overlay.figure_rows([line, [Figure("camera 0")]], width, UNIT)]
+
+    assert [len(row) for row in rows("9 FPS", 640)] == [3, 1]
+    assert [len(row) for row in rows("9 FPS", 120)] == [1, 1, 1, 1]
+    assert rows("9 FPS", 640) == rows("143 FPS", 640)
+
+
+def test_help_names_every_key_of_the_window() -> None:
+    from demos.live.display import KEYS
+
+    named = {key.lower() for keys, _ in overlay.KEYS_HELP for key in keys.split()}
+    assert named == {"esc" if key == "escape" else key for key in KEYS}
+    image = grey()
+    overlay.draw_help(image, UNIT)
+    changed = (image != GREY).any(axis=2)
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert abs(rows[0] + rows[-1] - 479) <= 1  # in the middle
+    assert abs(columns[0] + columns[-1] - 639) <= 1

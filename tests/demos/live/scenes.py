@@ -1,0 +1,93 @@
+"""What the tests of the view share: updates and states as a session gives them, without running models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.result import Answer, Update
+from demos.live.sources import Frame, Source, SourceKind
+from runtimes import Prediction
+
+UInt8Array = npt.NDArray[np.uint8]
+
+GREY = 128
+MODELS = ("torch fp32", "onnxruntime int8", "openvino int8", "openvino bf16", "onnxruntime fp32", "torch bf16")
+LABELS = ("Ankle boot", "Sneaker", "Sandal", "Bag", "Coat")
+
+
+class Still(Source):
+    """A source that is only looked at."""
+
+    def __init__(self, number: int = 0, kind: SourceKind = "camera") -> None:
+        super().__init__(f"camera {number}", kind)
+        self.id = number
+
+    def next(self, timeout_s: float | None = None) -> Frame | None:
+        raise NotImplementedError
+
+    take = next
+
+    def due_s(self) -> float:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def grey(width: int = 640, height: int = 480, shade: int = GREY) -> UInt8Array:
+    return np.full((height, width, 3), shade, np.uint8)
+
+
+def make_update(
+    image: UInt8Array | None = None,
+    models: int = 1,
+    *,
+    source: int = 0,
+    kind: SourceKind = "camera",
+    number: int = 1,
+    labels: tuple[str, ...] = LABELS,
+    best: float = 0.9,
+    agrees: bool = True,
+) -> Update:
+    """Every model answers `labels`, the first of them with the probability `best`."""
+    rest = (1 - best) / max(1, len(labels) - 1)
+    predictions = tuple(Prediction(label, place, rest if place else best) for place, label in enumerate(labels))
+    answers = [Answer(name, *name.split(), predictions, 0.2, agrees if place else None)
+               for place, name in enumerate(MODELS[:models])]  # fmt: skip
+    frame = Frame(grey() if image is None else image, 1.0)
+    return Update(Still(source, kind), frame, tuple(answers), 0.2, 0.3, number)
+
+
+def make_state(models: int = 1, sources: int | list[dict[str, Any]] = 1, **changes: Any) -> dict[str, Any]:
+    if isinstance(sources, int):
+        sources = [source_state(number) for number in range(sources)]
+    state = {
+        "schema_version": 1, "variant": "cifar-310k", "weights": "fashion-mnist", "untrained": False,
+        "title": "cifar-310k, fashion-mnist weights", "paused": False, "recording": None, "notice": None,
+        "loop_fps": 29.9, "frames": 99, "ended": None, "choices": {}, "selected": {},
+        "sources": sources,
+        "models": [model_state(name, reference=not place) for place, name in enumerate(MODELS[:models])],
+    }  # fmt: skip
+    return {**state, **changes}
+
+
+def source_state(number: int = 0, **changes: Any) -> dict[str, Any]:
+    state = {
+        "id": number, "name": f"camera {number}", "kind": "camera", "is_live": True, "state": "running", "note": None,
+        "width": 640, "height": 480, "frames": 10, "dropped": 3, "reconnects": 0, "frame_age_p50_ms": 0.2,
+        "frame_age_p90_ms": None,
+    }  # fmt: skip
+    return {**state, **changes}
+
+
+def model_state(name: str = MODELS[0], *, reference: bool = True, **changes: Any) -> dict[str, Any]:
+    backend, precision = name.split()
+    state = {
+        "name": name, "backend": backend, "precision": precision, "device": "cpu", "threads": 2,
+        "infer_p50_ms": 0.21, "infer_p90_ms": None, "recent_infer_ms": [0.2, 0.25, 0.2],
+        "agrees_percent": None if reference else 99.5, "compared": 0 if reference else 200,
+    }  # fmt: skip
+    return {**state, **changes}
