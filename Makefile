@@ -7,12 +7,13 @@ ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+LIVE_TOOLS := chromium Xvfb xdotool
 INSTALL := $(RUN) -m pip install --constraint constraints.txt --editable
 SUPPORTED := import sys; assert (3, 10) <= sys.version_info < (3, 13)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help compare test lint bench web format setup setup-dev clean distclean
+.PHONY: help compare test test-live lint bench web format setup setup-dev setup-live clean distclean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +29,9 @@ compare: setup ## export the shipped model everywhere, measure it, print the tab
 test: setup-dev ## run the test suite (each benchmark once, untimed)
 	$(RUN) -m pytest --benchmark-disable $(ARGS)
 
+test-live: setup-live ## only the tests with a real window and a real browser, with what they need from Debian
+	$(RUN) -m pytest -m "browser or window" $(ARGS)
+
 lint: setup-dev ## check style (ruff) and types (mypy)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -42,6 +46,16 @@ web: setup ## fetch onnxruntime-web from npm: the live page then also runs the m
 format: setup-dev ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+# In `make test`, the tests with a window and a browser are skipped, with their reason, where these are not installed.
+setup-live: setup-dev web
+	@for command in $(LIVE_TOOLS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if test -z "$$missing"; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "error: install these with your package manager, the tests use them:$$missing" >&2; exit 1; \
+	fi; \
+	if test "$$(id -u)" = 0; then as_root=; else as_root=sudo; fi; \
+	$$as_root apt-get update -qq && $$as_root apt-get install --yes --no-install-recommends -qq chromium xvfb xdotool
 
 setup: $(VENV)/.ready ## only set up what the scripts need
 setup-dev: $(VENV)/.ready-dev ## ... and the developers' tools

@@ -17,10 +17,7 @@ and log) and .training.png (the curve): no epoch is chosen by its test accuracy.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 if not __package__:
@@ -28,7 +25,7 @@ if not __package__:
 
 from simplenet import cli, model, variants
 from simplenet.model_card import ModelCard
-from train import data, loop, options, recipe, results
+from train import data, distributed, loop, options, recipe, results
 from train.distributed import Group
 from train.recipe import Recipe
 from train.results import TrainingResult
@@ -48,11 +45,14 @@ def train(
     half: bool = False,
     minutes_between_saves: float = 10.0,
     command: str = "",
-) -> TrainingResult:
+) -> TrainingResult | None:
     """Trains from random weights and writes the files that the module's docstring names into `output`.
 
     The same seed, threads and machine give the same weights, on a CPU bit by bit, also over a `resume`. `half` writes
     the final weights as float16. `command` is recorded in the results.
+
+    Returns:
+        What was trained, or None in all processes of a group but the first.
 
     Raises:
         UsageError: unknown data set or variant; nothing to resume, or a run with other options.
@@ -83,6 +83,8 @@ def train(
         minutes_between_saves=minutes_between_saves,
     )
     position = loop.train(network, images, run)
+    if not group.is_first:
+        return None
     return results.finish(run, images, position, dataset, len(splits[1]), command, half)
 
 
@@ -119,25 +121,22 @@ def main(argv: list[str] | None = None) -> int:
     device = options.device(arguments.device)
     how = Recipe(**options.common_recipe(arguments, device), translate=arguments.translate, cutout=arguments.cutout)
     output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    typed = shlex.join(["python", "train/cifar.py", *(sys.argv[1:] if argv is None else argv)])
-    try:
+    with distributed.joined(device) as group, options.resumable(output, group):
         result = train(
             arguments.dataset,
             arguments.variant,
             output,
             how,
             arguments.data,
-            group=Group(device),
+            group=group,
             resume=arguments.resume,
             compile=arguments.compile,
             half=arguments.half,
             minutes_between_saves=arguments.save_minutes,
-            command=typed,
+            command=options.typed("train/cifar.py", argv),
         )
-    except KeyboardInterrupt:
-        options.say_how_to_resume(output)
-        raise
-    print(json.dumps({**asdict(result), "checkpoint": str(result.checkpoint)}) if arguments.json else result.summary())
+    if result is not None:
+        print(result.to_json() if arguments.json else result.summary())
     return 0
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 
 class StopRequest:
-    """`wanted` becomes True at the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts whatever runs."""
+    """`wanted` becomes True at the first Ctrl-C or SIGTERM; another Ctrl-C, a second later, interrupts whatever runs.
+
+    Not at once: torchrun passes on the Ctrl-C that its processes have from the terminal already.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
+        self._since = 0.0
 
     def _note(self, signal_number: int, frame: FrameType | None) -> None:
-        if self.wanted and signal_number == signal.SIGINT:
+        if not self.wanted:
+            self.wanted, self._since = True, time.monotonic()
+        elif signal_number == signal.SIGINT and time.monotonic() - self._since > 1:
             raise KeyboardInterrupt
-        self.wanted = True
 
 
 @contextlib.contextmanager

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import torch
 from simplenet import cli
 from simplenet.errors import UsageError
 from train import checkpoint, recipe
+from train.distributed import Group
 from train.recipe import Recipe
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -115,11 +120,23 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def say_how_to_resume(output: Path) -> None:
-    """After Ctrl-C, where there is something to resume."""
-    if (output / checkpoint.STATE_NAME).is_file():
-        message = f"the run is saved in {output}; the same command with --resume continues it"
-        cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
+@contextlib.contextmanager
+def resumable(output: Path, group: Group) -> Iterator[None]:
+    """After Ctrl-C, says how to go on, where there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if group.is_first and (output / checkpoint.STATE_NAME).is_file():
+            message = f"the run is saved in {output}; the same command with --resume continues it"
+            cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
+        raise
+
+
+def typed(script: str, argv: Sequence[str] | None) -> str:
+    """The command line as it can be typed again, for the results."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    program = ["python"] if size == 1 else ["torchrun", "--nproc-per-node", str(size)]
+    return shlex.join([*program, script, *(sys.argv[1:] if argv is None else argv)])
 
 
 def positive(text: str) -> float:

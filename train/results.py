@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ class TrainingResult:
     best_top1: float
     processes: int
     machine: str
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
 
     def summary(self) -> str:
         who = f"{self.processes} processes on " if self.processes > 1 else ""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from simplenet.datasets import LabelledImages
-from simplenet.errors import DataError
+from simplenet.errors import DataError, UsageError
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import Dice
@@ -50,6 +50,11 @@ class SmallImages:
     ) -> SmallImages:
         """Raises DataError where there is not one whole batch."""
         train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
+        if (how.mixup or how.cutmix) and how.batch_size % (2 * group.size):
+            raise UsageError(
+                f"mixing needs pairs of images in each process, not --batch {how.batch_size}; make it even"
+            )
+        group.part(how.batch_size)
         if len(train[1]) < how.batch_size:
             count = len(train[1])
             raise DataError(f"{splits[0].name} has {count} images, fewer than one batch; use --batch {count}")

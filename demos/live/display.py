@@ -1,13 +1,14 @@
-"""Where pictures go: a window, or nowhere."""
+"""Where pictures go: a window, or nowhere; and which of window, browser page and nothing can be had here."""
 
 from __future__ import annotations
 
 import abc
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,23 @@ from simplenet.errors import SimpleNetError, one_line
 
 UInt8Array = npt.NDArray[np.uint8]
 
-DISPLAYS = ("auto", "window", "none")
-_TITLE = "SimpleNet Edge"
-_PROBE = "from demos.live.opencv import opencv; cv2 = opencv(); cv2.namedWindow('probe'); cv2.pollKey()"
+DISPLAYS = ("auto", "window", "browser", "none")
+KEYS = {
+    "q": "quit",
+    "escape": "quit",
+    "space": "pause",
+    "s": "snapshot",
+    "r": "record",
+    "b": "next-backend",
+    "p": "next-precision",
+    "h": "help",
+}
+"""What the keys of a window mean, as the commands of a session."""
+_TITLE = "SimpleNet Edge (h: help)"
+_LARGEST_WINDOW = (1280, 960)
+_PROBE = "import cv2, os; cv2.namedWindow('probe'); os._exit(0)"
 _PROBE_TIMEOUT_S = 20
+_NAMED_KEYS = {27: "escape", 32: "space"}
 
 
 class Display(abc.ABC):
@@ -31,7 +45,14 @@ class Display(abc.ABC):
 
     @abc.abstractmethod
     def show(self, image: UInt8Array) -> str:
-        """Takes RGB uint8 [H, W, 3]; returns the key pressed since the last picture ('q', 'escape', ...) or ''."""
+        """Takes RGB uint8 [H, W, 3]; returns as `poll_key`."""
+
+    @abc.abstractmethod
+    def poll_key(self) -> str:
+        """The key pressed since the last call ('q', 'escape', 'space', ...) or ''; also keeps the window alive.
+
+        To be called a few times a second while there is no new picture to show.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -45,11 +66,14 @@ class Display(abc.ABC):
 
 
 class NoDisplay(Display):
-    """For machines without a screen, and for measuring."""
+    """For machines without a screen, for the browser page, and for measuring."""
 
     shows_pictures = False
 
     def show(self, image: UInt8Array) -> str:
+        return ""
+
+    def poll_key(self) -> str:
         return ""
 
     def close(self) -> None:
@@ -57,7 +81,7 @@ class NoDisplay(Display):
 
 
 class Window(Display):
-    """An OpenCV window. Closing it counts as the key 'q'."""
+    """An OpenCV window; it opens with the first picture. Closing it counts as the key 'q'."""
 
     def __init__(self) -> None:
         self._cv2 = opencv()
@@ -66,15 +90,31 @@ class Window(Display):
     def show(self, image: UInt8Array) -> str:
         cv2 = self._cv2
         if not self._shown:
+            height, width = image.shape[:2]
+            scale = min(1.0, _LARGEST_WINDOW[0] / width, _LARGEST_WINDOW[1] / height)
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.resizeWindow(_TITLE, min(image.shape[1], 1280), min(image.shape[0], 960))
+            cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
         elif self._was_closed():
-            self._shown = False
-            return "q"
+            return self._gone()
         self._shown = True
         cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        key = cv2.pollKey()
-        return "escape" if key & 0xFF == 27 else chr(key & 0xFF) if key >= 0 else ""
+        return self._heard()
+
+    def poll_key(self) -> str:
+        if not self._shown:
+            return ""
+        key = self._heard()
+        return self._gone() if not key and self._was_closed() else key
+
+    def _heard(self) -> str:
+        key = self._cv2.pollKey()
+        if key < 0:
+            return ""
+        return _NAMED_KEYS.get(key & 0xFF) or chr(key & 0xFF).lower()
+
+    def _gone(self) -> str:
+        self._shown = False
+        return "q"
 
     def _was_closed(self) -> bool:
         try:
@@ -89,41 +129,62 @@ class Window(Display):
             self._shown = False
 
 
-def open_display(kind: str, say: Callable[[str], None]) -> Display:
-    """'window', 'none', or with 'auto' a window where one can be had, else none, said in one line.
+def choose(
+    kind: str, browser_available: Callable[[], str | None], say: Callable[[str], None]
+) -> Literal["window", "browser", "none"]:
+    """What one of `DISPLAYS` comes to here: auto is a window where one can be opened, else the page, else none.
+
+    Args:
+        browser_available: None where the page can be served, else why not; asked only where it matters.
+        say: is told, in one line, what auto does without.
 
     Raises:
-        SimpleNetError: a window was asked for, and none can be opened here.
+        SimpleNetError: what was asked for by name cannot be had.
     """
     if kind == "none":
-        return NoDisplay()
-    reason = why_no_window()
-    if reason is None:
-        return Window()
+        return "none"
+    if kind == "browser":
+        if (no_page := browser_available()) is not None:
+            raise SimpleNetError(f"no browser page can be served here ({no_page}); or use --display none")
+        return "browser"
+    if (no_window := why_no_window()) is None:
+        return "window"
+    no_window = f"no window can be opened here ({no_window})"
     if kind == "window":
-        raise SimpleNetError(f"no window can be opened here ({reason}); use --display none")
-    say(f"no window can be opened here ({reason}); running without one")
-    return NoDisplay()
+        raise SimpleNetError(f"{no_window}; use --display browser or --display none")
+    if (no_page := browser_available()) is None:
+        say(f"{no_window}; showing a browser page instead")
+        return "browser"
+    say(f"{no_window}, nor a browser page ({no_page}); running without a picture")
+    return "none"
 
 
 def why_no_window() -> str | None:
-    """None where a window can be opened. Tried in a process of its own: OpenCV aborts the one that tries in vain."""
-    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform == "linux" and not screen:
+    """None where a window can be opened, else why not; tried once for each screen, in about the time of an import."""
+    screens = os.environ.get("DISPLAY", ""), os.environ.get("WAYLAND_DISPLAY", "")
+    if sys.platform == "linux" and not any(screens):
         return "there is no screen: DISPLAY is not set"
+    return _probe(screens)
+
+
+@functools.cache
+def _probe(screens: tuple[str, str]) -> str | None:
+    """Tried in a process of its own: OpenCV aborts the one that tries in vain, and nothing catches that."""
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
-            cwd=Path(__file__).resolve().parents[2],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_PROBE_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return f"the screen {' '.join(filter(None, screens))} did not answer for {_PROBE_TIMEOUT_S} s"
+    except OSError as error:
         return one_line(error, 120)
     if probe.returncode < 0:  # aborted
-        return f"OpenCV cannot use the screen {screen or ''}".rstrip()
+        return f"OpenCV cannot use the screen {' '.join(filter(None, screens))}".rstrip()
     last_words = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
     return one_line(last_words[-1], 120) if probe.returncode else None

@@ -1,46 +1,138 @@
-"""What is written over a picture: the best answers as bars, a line of figures, and UNTRAINED where that is so."""
+"""What lies over a picture, and the line of figures under it. All of it is drawn in place; sizes follow the picture's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from demos.live.opencv import opencv
+from demos.live import lettering, paint
+from demos.live.paint import ACCENT, ALARM, GREY, SURFACE, WHITE, UInt8Array
 from runtimes import Prediction
 
-UInt8Array = npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
-
-_WHITE, _BLACK, _GREEN, _RED = (255, 255, 255), (0, 0, 0), (30, 140, 65), (220, 20, 20)
 UNTRAINED = "UNTRAINED"
-_LONGEST_LABEL = 32
+_UNTRAINED_MEANS = "random weights: the times are true, the answers mean nothing"
+_BANNER_LINES = 3
+KEYS_HELP = (
+    ("q  Esc", "quit"),
+    ("space", "pause"),
+    ("s", "snapshot"),
+    ("r", "record"),
+    ("b", "next backend"),
+    ("p", "next precision"),
+    ("h", "this help"),
+)
 
 
-def draw(image: UInt8Array, predictions: Sequence[Prediction], figures: str = "", untrained: bool = False) -> None:
-    """Draws over `image`, RGB uint8 [H, W, 3], in place; sizes follow the picture's."""
+def draw_answers(image: UInt8Array, predictions: Sequence[Prediction], unit: int, width_units: int = 14) -> None:
+    """The best answers as bars, on a dark panel in the upper left; nothing without answers."""
+    if not predictions:
+        return
+    margin, row = unit // 2, round(1.45 * unit)
+    width = min(round(0.55 * image.shape[1]), width_units * unit)
+    predictions = predictions[: max(1, (image.shape[0] - 3 * margin) // row)]
+    paint.shade(image, margin, margin, width, len(predictions) * row + margin)
+    paint.answers(image, predictions, 2 * margin, margin + margin // 2, width - 2 * margin, unit, row)
+
+
+def draw_untrained(image: UInt8Array, unit: int) -> None:
+    """Across the whole picture: nobody may take these answers for real ones."""
     height, width = image.shape[:2]
-    line = max(8, min(height // 16, width // 20))
-    for row, prediction in enumerate(predictions):
-        text = f"{100 * prediction.probability:.1f} % {prediction.label[:_LONGEST_LABEL]}"
-        _bar(image, line // 2 + row * line, line, width // 2, prediction.probability, text)
-    if figures:
-        _bar(image, height - line, line, width, 0.0, figures)
-    if untrained:
-        # Across the whole picture: nobody may take these answers for real ones.
-        band = min(height // 5, width // 6)
-        _bar(image, (height - band) // 2, band, width, 1.0, UNTRAINED, _RED)
+    band = max(min(height // 5, width // 5), min(height, 2 * unit))
+    top = (height - band) // 2
+    paint.shade(image, 0, top, width, band, ALARM, 0.85)
+    size = max(1, min(round(0.55 * band), width // 7))
+    _write_centred(image, UNTRAINED, top, round(0.7 * band), size, bold=True)
+    small = min(round(0.18 * band), paint.text_size(unit))
+    if small >= 8:
+        _write_centred(image, lettering.fitted(_UNTRAINED_MEANS, small, width), top + round(0.66 * band), band // 4, small)
 
 
-def _bar(image: UInt8Array, top: int, line: int, width: int, share: float, text: str, colour: Colour = _GREEN) -> None:
-    """A black bar of `line` x `width` pixels, coloured up to `share` of its width, with a text that fits into it."""
-    cv2 = opencv()
-    bottom = top + line - 2
-    cv2.rectangle(image, (0, top), (width, bottom), _BLACK, cv2.FILLED)
-    cv2.rectangle(image, (0, top), (round(width * share), bottom), colour, cv2.FILLED)
-    text = text.encode("ascii", "replace").decode("ascii")  # OpenCV 4's built-in font has nothing else
-    (at_scale_1, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
-    margin = line // 4
-    scale = min((line - 2 * margin) / max(1, tall), (width - 2 * margin) / max(1, at_scale_1))
-    cv2.putText(image, text, (margin, bottom - margin), cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, 1, cv2.LINE_AA)
+def draw_help(image: UInt8Array, unit: int) -> None:
+    """The keys of the window, in the middle of the picture."""
+    size, row = paint.text_size(unit), round(1.35 * unit)
+    keys = max(lettering.width_of(key, size, True) for key, _ in KEYS_HELP)
+    width = keys + max(lettering.width_of(what, size) for _, what in KEYS_HELP) + 3 * unit
+    height = len(KEYS_HELP) * row + unit
+    left, top = (image.shape[1] - width) // 2, (image.shape[0] - height) // 2
+    paint.shade(image, left, top, width, height, opacity=0.88)
+    for place, (key, what) in enumerate(KEYS_HELP):
+        line = paint.baseline(top + unit // 2 + place * row, row, size)
+        lettering.write(image, key, left + unit, line, size, ACCENT, bold=True)
+        lettering.write(image, what, left + 2 * unit + keys, line, size, WHITE)
+
+
+def draw_badges(image: UInt8Array, unit: int, paused: bool, recording: str | None) -> None:
+    """In the upper right: that it is paused, and a red dot with the recording's time."""
+    size, height, right, top = paint.text_size(unit), round(1.5 * unit), image.shape[1] - unit // 2, unit // 2
+    for text, colour in ((recording, ALARM), ("paused" if paused else None, WHITE)):
+        if text is None:
+            continue
+        width = lettering.width_of(text, size, True) + 2 * unit
+        left = right - width
+        paint.shade(image, left, top, width, height, opacity=0.8)
+        middle, line = top + height // 2, paint.baseline(top, height, size)
+        if colour == ALARM:
+            paint.dot(image, left + 3 * unit // 4, middle, max(3, unit // 4), colour)
+        else:
+            for bar in (0, 1):  # the sign for a pause
+                paint.fill(image, left + unit // 2 + bar * unit // 3, middle - unit // 3, unit // 6, 2 * unit // 3, colour)
+        lettering.write(image, text, left + unit + unit // 4, line, size, WHITE, bold=True)
+        right = left - unit // 2
+
+
+def draw_banner(image: UInt8Array, text: str, unit: int, *, bottom: int, alarm: bool = False) -> int:
+    """A line across the picture, or up to three, that ends at `bottom`; returns where the next one above it may end."""
+    size, row, left = paint.text_size(unit), round(1.3 * unit), unit
+    lines = lettering.wrapped(text, size, image.shape[1] - left - unit // 2, _BANNER_LINES)
+    height = len(lines) * row + unit // 2
+    top = max(0, bottom - height)
+    paint.shade(image, 0, top, image.shape[1], height, opacity=0.82)
+    paint.fill(image, 0, top, max(3, unit // 5), height, ALARM if alarm else ACCENT)
+    for place, line in enumerate(lines):
+        lettering.write(image, line, left, paint.baseline(top + unit // 4 + place * row, row, size), size, WHITE)
+    return top
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A piece of the line under the picture. `widest` is what room is kept for, so that nothing jumps as it changes."""
+
+    text: str
+    widest: str = ""
+    strong: bool = False
+
+
+def figure_rows(lines: Sequence[Sequence[Figure]], width: int, unit: int) -> list[list[tuple[int, Figure]]]:
+    """Each line broken into as many rows as its figures need, with the x of each figure."""
+    size, rows = paint.text_size(unit), []
+    for line in lines:
+        x, row = unit // 2, []
+        for figure in line:
+            taken = max(lettering.width_of(text, size, figure.strong) for text in (figure.text, figure.widest))
+            if row and x + taken > width - unit // 2:
+                rows.append(row)
+                x, row = unit // 2, []
+            row.append((x, figure))
+            x += taken + round(0.9 * unit)
+        rows.append(row)
+    return rows
+
+
+def band_height(rows: Sequence[object], unit: int) -> int:
+    return len(rows) * round(1.25 * unit) + unit // 2
+
+
+def draw_figures(band: UInt8Array, rows: Sequence[Sequence[tuple[int, Figure]]], unit: int) -> None:
+    """Fills `band`, RGB uint8 [band_height, W, 3], with the figures."""
+    paint.cover(band, SURFACE)
+    size, height = paint.text_size(unit), round(1.25 * unit)
+    for place, row in enumerate(rows):
+        line = paint.baseline(unit // 4 + place * height, height, size)
+        for x, figure in row:
+            text = lettering.fitted(figure.text, size, band.shape[1] - x, figure.strong)
+            lettering.write(band, text, x, line, size, WHITE if figure.strong else GREY, bold=figure.strong)
+
+
+def _write_centred(image: UInt8Array, text: str, top: int, height: int, size: int, bold: bool = False) -> None:
+    left = (image.shape[1] - lettering.width_of(text, size, bold)) // 2
+    lettering.write(image, text, left, paint.baseline(top, height, size), size, WHITE, bold=bold)

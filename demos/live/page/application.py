@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from demos.live.page import messages
+from demos.live.page import browser_model, messages
 from demos.live.page.pictures import Pictures
 from demos.live.page.viewer import Session
 
@@ -42,6 +42,7 @@ def application(session: Session, live: Serve, visitor: Serve, pictures: Picture
         WebSocketRoute("/live", live),
         WebSocketRoute("/visitor", visitor),
         Route("/snapshot.jpg", snapshot),
+        *browser_model.routes(session),
         Mount("/", StaticFiles(directory=STATIC, html=True)),
     ]
     return Starlette(routes=routes)

@@ -28,7 +28,6 @@ from demos.live.page.patience import ImpatientHttp
 from demos.live.page.pictures import Pictures
 from demos.live.page.viewer import Session, Viewers
 from demos.live.page.visitor import MOST_BYTES, Visitors
-from demos.live.page.visitors import VisitorSource
 from demos.live.result import Update
 from simplenet.errors import UsageError
 
@@ -101,7 +100,8 @@ class Page:
 
     def close(self) -> None:
         """Ends within two seconds, whoever is still connected; harmless the second time."""
-        self._unlisten()
+        unlisten, self._unlisten = self._unlisten, lambda: None
+        unlisten()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(_CLOSE_TIMEOUT_S)
@@ -127,7 +127,7 @@ class Page:
             await asyncio.sleep(0)
 
     def _on_update(self, update: Update) -> None:
-        if isinstance(update.source, VisitorSource):
+        if update.source.kind == "visitor":
             self._visitors.answered(update)
         else:
             with contextlib.suppress(RuntimeError):  # the page's loop has just closed

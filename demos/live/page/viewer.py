@@ -15,6 +15,7 @@ from demos.live.feeds import Feeds
 from demos.live.page import messages, sockets
 from demos.live.page.pictures import Pictures
 from demos.live.result import Update
+from simplenet.artifacts import Artifact
 from simplenet.errors import SimpleNetError
 
 STATE_EVERY_S = 0.25
@@ -38,6 +39,7 @@ class Session(Protocol):
     def command(self, name: str, value: str | None = None) -> None: ...
     def state(self) -> dict[str, Any]: ...
     def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]: ...
+    def onnx_artifact(self) -> Artifact: ...
 
 
 class StateText:

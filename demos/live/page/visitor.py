@@ -32,14 +32,13 @@ class Visitors:
 
     def __init__(self, session: Session, decoder: Executor, drop: sockets.Drop, most: int = MOST_VISITORS) -> None:
         self._session, self._decoder, self._drop, self._most = session, decoder, drop, most
-        self._awaited: dict[VisitorSource, _Awaited] = {}
+        self._awaited: dict[int, _Awaited] = {}
         self._numbers = itertools.count(1)
         self._count = 0
 
     def answered(self, update: Update) -> None:
         """An answer that came too late, or for a visitor who has left, is for nobody."""
-        source = update.source
-        awaited = self._awaited.get(source) if isinstance(source, VisitorSource) else None
+        awaited = self._awaited.get(update.source.id)
         if awaited is not None and awaited.frame.captured_s == update.frame.captured_s:
             with contextlib.suppress(RuntimeError):  # the page has just closed
                 awaited.loop.call_soon_threadsafe(awaited.resolve, update)
@@ -60,7 +59,7 @@ class Visitors:
             pass
         finally:
             self._count -= 1
-            self._awaited.pop(source, None)
+            self._awaited.pop(source.id, None)
             self._session.feeds.remove(source)
 
     async def _serve(self, websocket: WebSocket, source: VisitorSource) -> None:
@@ -93,7 +92,7 @@ class Visitors:
 
     async def _answer(self, source: VisitorSource, frame: Frame) -> Update | None:
         """None where the loop did not get to it in time: it is paused, or very busy."""
-        awaited = self._awaited[source] = _Awaited(frame)
+        awaited = self._awaited[source.id] = _Awaited(frame)
         source.push(frame)
         try:
             return await asyncio.wait_for(awaited.update, ANSWER_TIMEOUT_S)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from demos.live import live_source
-from demos.live.live_source import CaptureSource, LiveSource
+from demos.live.live_source import CaptureSource, LiveSource, Opened
 from demos.live.opencv import opencv
 from demos.live.source_choice import open_source
 from simplenet.errors import SourceError
-from tests.demos.conftest import shades
+from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.network_camera import Request, send_burst, send_file, send_frame, send_part, serving, start_stream
 from tests.demos.live.rtsp_camera import rtsp_camera
 from tests.demos.live.scripted_camera import ScriptedCamera, brightness, source_of, wait_until
@@ -113,6 +113,22 @@ def test_a_lost_camera_that_stays_away_has_failed_after_a_while(camera: Scripted
         assert "\n" not in str(source.note)
 
 
+def test_the_pauses_between_tries_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_source, "LONGEST_PAUSE_S", 0.04)
+    tries_s: list[float] = []
+
+    def open() -> Opened:
+        tries_s.append(time.perf_counter())
+        raise SourceError("unplugged")
+
+    with CaptureSource("camera 7", "camera", open, patience_s=0.5) as source:
+        wait_until(lambda: source.state == "failed")
+    gaps_s = np.diff(tries_s)
+    assert gaps_s[0] >= 0.02
+    assert min(gaps_s[1:-1]) >= 0.04  # the last is cut short by the end of patience
+    assert len(tries_s) >= 4
+
+
 def test_close_does_not_wait_for_a_pause(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_source, "FIRST_PAUSE_S", 3600.0)
     source = source_of(camera, patience_s=10_000)
@@ -179,6 +195,32 @@ def test_what_is_pushed_is_the_newest_frame_of_a_visitor() -> None:
         source.next()
     source.push(np.full((4, 4, 3), 3, np.uint8))
     assert source.take() is None
+    other = LiveSource("visitor", "visitor")
+    other.push(np.full((4, 4, 3), 1, np.uint8))
+    other.close()
+    assert other.next() is None
+
+
+def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
+    write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demos.live.opening.OPEN_TIMEOUT_S", 1.5)
+    clip = write_video("clip.avi", shades(2))
+    asked, done = threading.Event(), threading.Event()
+
+    def answer(_: Request, __: int) -> None:
+        asked.set()
+        done.wait(20)
+
+    try:
+        with serving(answer) as host, open_source(f"http://{host}/", wait_for_it=True) as source:
+            assert asked.wait(10)
+            with open_source(str(clip)) as file:
+                assert file.next() is not None
+            assert source.note == f"connecting to http://{host}/"  # still
+            done.set()
+    finally:
+        done.set()
 
 
 def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> None:

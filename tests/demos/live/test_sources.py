@@ -227,6 +227,21 @@ def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
     assert (frame.image == rgb).all()
 
 
+def test_a_file_is_not_let_go_of_under_a_running_read() -> None:
+    camera = ScriptedCamera()
+    source = VideoFile("clip", camera)
+    reader, closer = threading.Thread(target=source.next), threading.Thread(target=source.close)
+    reader.start()
+    camera.wait_for_reads(1)
+    closer.start()
+    closer.join(0.1)
+    assert camera.releases == 0
+    camera.show(10)
+    reader.join()
+    closer.join()
+    assert camera.releases == 1
+
+
 def test_a_file_that_opencv_gives_up_on_is_one_line() -> None:
     camera = ScriptedCamera()
     camera.frames.put(opencv().error("bad\nsector"))

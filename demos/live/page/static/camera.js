@@ -25,7 +25,10 @@ export const UNPLUGGED = {
   canRetry: true,
 };
 
-export const tunnel = () => `ssh -L 8000:127.0.0.1:${location.port || 80} ${location.hostname}`;
+export function tunnel() {
+  const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  return `ssh -L 8000:127.0.0.1:${location.port || 80} ${isHere ? "device" : location.hostname}`;
+}
 
 function insecure() {
   return {

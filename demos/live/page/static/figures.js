@@ -7,8 +7,8 @@ import { count, milliseconds } from "./format.js";
 export function showFigures(state, source, roundTrip = null) {
   const age = source?.frame_age_p50_ms ?? null;
   const figures = [
-    ["Loop", `${state.loop_fps.toFixed(1)}`, "FPS"],
-    ["Frame age", source?.is_live ? milliseconds(age) : "–", ageNote(source)],
+    ["Loop FPS", state.loop_fps.toFixed(1), ""],
+    ["Frame age p50", source?.is_live ? milliseconds(age) : "–", ageNote(source)],
     ["Frames", count(source?.frames ?? state.frames), ""],
     ["Dropped", source?.is_live ? count(source.dropped) : "–", ""],
     ["Reconnects", source?.is_live ? count(source.reconnects) : "–", ""],
@@ -21,8 +21,7 @@ export function showFigures(state, source, roundTrip = null) {
 }
 
 function ageNote(source) {
-  if (!source?.is_live) return source ? "a file has none" : "";
-  return source.frame_age_p90_ms === null ? "p50" : `p90 ${milliseconds(source.frame_age_p90_ms)}`;
+  return source?.is_live && source.frame_age_p90_ms !== null ? `p90 ${milliseconds(source.frame_age_p90_ms)}` : "";
 }
 
 function makeFigure([name]) {

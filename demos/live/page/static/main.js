@@ -1,6 +1,7 @@
 /* Puts the page together. */
 
 import { showAnswers } from "./answers.js";
+import { mount } from "./browser_model.js";
 import { tunnel } from "./camera.js";
 import { byId, make, write } from "./dom.js";
 import { showFigures } from "./figures.js";
@@ -180,3 +181,4 @@ listenToKeys({
 byId("place").addEventListener("change", ({ target }) => setPlace(target.value));
 byId("camera").addEventListener("change", ({ target }) => visitor.start(target.value));
 write(byId("tunnel"), tunnel());
+mount(byId("browser-model"));

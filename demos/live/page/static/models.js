@@ -47,26 +47,30 @@ function makeTile(model) {
   return make(
     "li",
     { className: "tile" },
-    make("h3", {}, button),
-    make("span", { className: "big" }),
+    make("div", {}, make("h3", {}, button), make("span", { className: "big" }, make("small", {}, "p50 "), make("b"))),
     svg,
-    make("span", { className: "says" }),
-    make("span", { className: "facts" }),
+    make("div", {}, make("span", { className: "says" }), make("span", { className: "facts" })),
   );
 }
 
 function fill(tile, model, top, answers, severalModels) {
-  const [heading, latency, svg, says, facts] = tile.children;
+  const [button, latency, line, says, facts] = ["button", "b", "polyline", ".says", ".facts"].map((part) =>
+    tile.querySelector(part),
+  );
   const isChosen = severalModels && shown(answers)?.name === model.name;
-  heading.firstChild.disabled = !severalModels;
-  heading.firstChild.setAttribute("aria-pressed", String(isChosen));
+  button.disabled = !severalModels;
+  button.setAttribute("aria-pressed", String(isChosen));
   tile.classList.toggle("chosen", isChosen);
   write(latency, milliseconds(model.infer_p50_ms));
-  svg.querySelector("polyline").setAttribute("points", points(model.recent_infer_ms, top));
+  line.setAttribute("points", points(model.recent_infer_ms, top));
   write(says, saying(model.name, answers));
-  const agreement = model.agrees_percent === null ? [] : [`agrees ${percent(model.agrees_percent / 100)}`];
+  const agreement = severalModels ? [agreementOf(model)] : [];
   const threads = model.threads === null ? [] : [`${model.threads} thread${model.threads === 1 ? "" : "s"}`];
   write(facts, [`p90 ${milliseconds(model.infer_p90_ms)}`, ...agreement, model.device, ...threads].join(" · "));
+}
+
+function agreementOf(model) {
+  return model.agrees_percent === null ? "reference" : `agrees ${percent(model.agrees_percent / 100)}`;
 }
 
 function saying(name, answers) {

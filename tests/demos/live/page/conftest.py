@@ -18,7 +18,8 @@ from demos.live.page.visitors import VisitorSource
 from demos.live.result import Answer, Update
 from demos.live.sources import Frame
 from runtimes import Prediction
-from simplenet.errors import UsageError
+from simplenet.artifacts import Artifact
+from simplenet.errors import ArtifactError, UsageError
 
 COLOURS = ("red", "green", "blue")
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
@@ -83,6 +84,9 @@ class Demo:
     def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
+
+    def onnx_artifact(self) -> Artifact:
+        raise ArtifactError("this demo has no model; type: python export/to_onnx.py")
 
     def close(self) -> None:
         self._over = True

@@ -178,8 +178,9 @@ def test_a_flood_of_commands_waits_at_its_own_end(page: Page, demo: Demo) -> Non
 
 
 def test_a_viewer_who_does_not_read_is_dropped_and_nobody_waits_for_it(
-    page: Page, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    demo.facts["notice"] = "x" * 100_000
     monkeypatch.setattr("demos.live.page.sockets.SEND_TIMEOUT_S", 0.3)
     monkeypatch.setattr(viewer, "STATE_EVERY_S", 0.001)
     with deaf_client(page) as deaf, open_socket(page) as other:

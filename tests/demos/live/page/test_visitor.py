@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -120,7 +119,6 @@ def test_a_flood_is_answered_one_by_one_and_costs_no_memory(page: Page, demo: De
             head, _ = receive(viewer, bytes)
             say(viewer, shown=head["number"])
             receive(viewer, bytes)
-        client.socket.shutdown(socket.SHUT_RDWR)
         wait_until(lambda: welcome["source"] not in [source.id for source in demo.feeds.sources])
 
 
@@ -154,7 +152,10 @@ def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
         assert ask(client, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
 
 
-def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo) -> None:
+def test_a_demo_that_has_ended_sends_its_visitors_away(
+    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 0.3)
     with join(page) as (client, _):
         ask(client, picture("green"))
         demo.close()

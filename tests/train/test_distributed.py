@@ -1,0 +1,94 @@
+"""Two real processes train the network that one process trains, and stop and resume together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from simplenet.errors import UsageError
+from train import cifar
+from train.distributed import Group
+
+SCRIPT = Path(cifar.__file__)
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+FLAGS = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.005", "--average-decay", "0.9", "--dropout", "0.1",
+         "--cutmix", "1", "--fp32", "--json"]  # fmt: skip
+
+
+def _run(program: list[str], data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [*program, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
+
+
+IN_DOUBLE = """
+import json, sys, torch
+from pathlib import Path
+from simplenet import model
+from simplenet.model_card import ModelCard
+from train import data, distributed, loop
+from train.recipe import Recipe
+from train.small_images import SmallImages
+
+class InDouble(SmallImages):
+    def epoch(self, epoch, first_step):
+        for images, targets in super().epoch(epoch, first_step):
+            yield images.double(), targets
+
+    def evaluate(self, network, bf16, group):
+        return 0.0, 0.0
+
+how = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, cutmix=1.0, bf16=False)
+spec, splits = data.read("mnist", Path(sys.argv[1]))
+network = model.create("cifar-310k", 10, dropout=how.dropout).double()
+card = ModelCard("cifar-310k", 10, spec.preprocessing)
+with distributed.joined(torch.device("cpu")) as group:
+    images = InDouble.of(splits, spec.preprocessing, spec.mirrored, how, group)
+    loop.train(network, images, loop.Run("", Path(sys.argv[2]), how, card, {}, group))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    """In float64, where rounding is not magnified by every ReLU and maximum that it tips over."""
+    data, script = write_idx_set(tmp_path / "data", train=50, test=4), tmp_path / "in_double.py"
+    script.write_text(IN_DOUBLE)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    found = []
+    for name, program in (("one", [sys.executable]), ("two", TWO)):
+        command = [*program, str(script), str(data), str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(load_file(tmp_path / name / "training-state.safetensors"))
+    assert found[0].keys() == found[1].keys()
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_result_and_resume(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    data, output = write_idx_set(tmp_path / "data", train=50, test=31), tmp_path / "run"
+    done = _run(TWO, data, output)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)  # of one process only
+    assert result["processes"] == 2
+    assert [json.loads(line)["epoch"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 2]
+    (output / "cifar-310k.safetensors").unlink()
+    again = _run(TWO, data, output, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["test_loss"] == result["test_loss"]
+
+
+def test_parts_of_a_batch_are_equal_or_refused() -> None:
+    assert [Group(rank=rank, size=4).part(12) for rank in range(4)] == [slice(3 * n, 3 * n + 3) for n in range(4)]
+    with pytest.raises(UsageError, match="3 processes cannot share 16 images equally; choose another --batch"):
+        Group(rank=0, size=3).part(16)
