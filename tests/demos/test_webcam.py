@@ -213,6 +213,27 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
     assert b"interrupted" in text
 
 
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_kill_finishes_the_recording_and_tells_the_summary(
+    onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, kind: signal.Signals
+) -> None:
+    film = tmp_path / "film.avi"
+    command = [sys.executable, str(ROOT / "demos" / "webcam.py"), "--source", "synthetic:160x120@60", "--json"]
+    command += ["--display", "none", "--record", str(film), "--artifact", str(onnx_artifact.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.send_signal(kind)
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    summary = events_of("".join(lines) + rest)[-1]
+    assert summary["ended"] == kind.name
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(film))
+    assert capture.read()[0]
+    capture.release()
+
+
 def _drain(terminal: int, into: queue.Queue[bytes]) -> None:
     try:
         while block := os.read(terminal, 4096):
