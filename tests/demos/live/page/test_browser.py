@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -18,6 +21,8 @@ from PIL import Image
 
 from demos.live.page import jpeg
 from demos.live.page.server import Page
+from tests.conftest import MakeArtifact
+from tests.demos.conftest import ROOT
 from tests.demos.live.page.conftest import Demo, Scene, plain
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
@@ -268,6 +273,14 @@ def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
     assert not other.complaints
 
 
+def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: str, open_tab: OpenTab) -> None:
+    with Page(demo, port=0) as page:
+        tab = open_tab(page, ALLOWED, FAKE, film)
+        tab.shows("#veil", "no picture of its own: choose")
+        tab.view.get_by_label("My camera").check()
+        tab.best("green")
+
+
 def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
     tab = open_tab(page, FAKE, "--deny-permission-prompts", film)
     tab.view.get_by_label("My camera").check()
@@ -425,3 +438,39 @@ def test_a_frame_event_tells_other_parts_of_every_picture_shown(page: Page, scen
     assert isinstance(detail["sequence"], int)
     assert set(detail["answers"][0]["predictions"][0]) == {"label", "index", "probability"}
     assert json.dumps(detail["answers"][1]["agrees"]) == "true"
+
+
+@pytest.mark.slow
+def test_the_whole_demo_on_the_page(
+    make_artifact: MakeArtifact, environment: dict[str, str], open_tab: OpenTab, film: str
+) -> None:
+    """The script itself, in a process of its own: another backend takes over, a visitor joins, Ctrl-C ends it all."""
+    root = make_artifact("onnx", "fp32").folder.parents[1]
+    make_artifact("openvino", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = f"--source synthetic --display browser --port {port} --backend onnxruntime --artifacts {root} --threads 1"
+    command = [sys.executable, str(ROOT / "demos" / "webcam.py"), *flags.split()]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            assert demo.stderr is not None
+            assert any(f"open http://127.0.0.1:{port}/" in line for line in demo.stderr)
+            tab = open_tab(f"http://127.0.0.1:{port}/", ALLOWED, FAKE, film)
+            tab.shows("#model", "cifar-310k, fashion-mnist weights")
+            tab.shows("#answers", "%")
+            tab.shows("#models", "onnxruntime fp32")
+            tab.view.get_by_label("openvino").check()
+            tab.shows("#models", "openvino fp32")
+            tab.shows("#models", "agrees")
+            tab.view.get_by_label("My camera").check()
+            tab.shows("#figures", "Round trip")
+            tab.shows("#models .says >> nth=1", "")
+            tab.shows("#answers", "%")
+            assert not tab.complaints
+        finally:
+            demo.send_signal(signal.SIGINT)
+            out, err = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert "Traceback" not in err
+    assert "ended by Ctrl-C" in out
+    tab.shows("#trouble", "The demo does not answer")
