@@ -432,9 +432,7 @@ def test_the_disk_fills_up(server: Server, target: Path) -> None:
     process = fetching("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))")
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert (
-        errors == f"error: cannot keep {target} (File too large); name another folder: SIMPLENET_CACHE=DIR\n"
-    )
+    assert errors == f"error: cannot keep {target} (File too large); name another folder: SIMPLENET_CACHE=DIR\n"
     assert [path.name for path in target.parent.iterdir()] == [f"{target.name}.lock"]
 
 
