@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -41,14 +42,14 @@ from demos.live.selection import Selection
 from demos.live.session import Session
 from demos.live.source_choice import open_source
 from demos.live.sources import Source
+from demos.live.status_line import StatusLine
 from demos.live.stopwatch import Summary
 from simplenet import cli
-from simplenet.errors import ImageError, SourceError, one_line
+from simplenet.errors import ImageError, SourceError
 
 DEFAULT_PORT = 8000
 SYNTHETIC, VISITOR = "synthetic", "visitor"
 _REFRESH_S = 0.1
-_STATUS_EVERY_S = 0.25
 
 
 def run(session: Session, screen: Screen, *, max_frames: int | None = None, duration_s: float | None = None) -> str:
@@ -58,7 +59,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         max_frames: stop after so many frames. duration_s: or after so long, pauses not counted.
 
     Returns:
-        What ended it: 'end of file', 'end of stream', 'q', 'Esc', 'quit', '--max-frames' or '--duration'.
+        What ended it: 'end of file', 'end of stream', 'q', 'Esc', 'SIGTERM', '--max-frames' or '--duration'.
 
     Raises:
         SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: Ctrl-C.
@@ -197,12 +198,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))
-        status = opened.enter_context(_Status(session))
+        status = opened.enter_context(StatusLine(session))
         session.listen(status.update)
         if events is not None:
             session.listen(events.frame)
         _start(session, events)
         ended = "an error"
+        opened.enter_context(_ending_on_signals(session))
         try:
             ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
         except KeyboardInterrupt:
@@ -214,6 +216,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             status.clear()
             _report(session, session.summary(ended), events)
     return 0
+
+
+@contextlib.contextmanager
+def _ending_on_signals(session: Session) -> Iterator[None]:
+    """`kill` and a closed terminal end the demo like the key q: recordings are finished and the summary is told."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def end(number: int, frame: object) -> None:
+        session.quit = signal.Signals(number).name
+        session.feeds.wake()
+
+    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
@@ -289,39 +308,6 @@ def _report(session: Session, summary: Summary, events: EventLines | None) -> No
 
 def _nothing(event: str, **facts: object) -> None:
     """Nobody listens to the events."""
-
-
-class _Status:
-    """One line on stderr that says what is seen, a few times a second; nothing where stderr is not a terminal."""
-
-    def __init__(self, session: Session) -> None:
-        self._console = cli.console()
-        self._session = session
-        self._next_s = 0.0
-
-    def update(self, update: Update) -> None:
-        now_s = time.perf_counter()
-        if not self._console.is_terminal or now_s < self._next_s:
-            return
-        self._next_s = now_s + _STATUS_EVERY_S
-        best = update.answers[0].predictions[0]
-        line = f"{update.source.name}: frame {update.number}, {self._session.watch.recent_fps():.0f} FPS, "
-        line += f"{best.label} {100 * best.probability:.1f} %"
-        self._write(one_line(line, self._console.width - 1))
-
-    def clear(self) -> None:
-        if self._next_s:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-
-    def __enter__(self) -> _Status:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()
 
 
 if __name__ == "__main__":

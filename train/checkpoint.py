@@ -128,6 +128,10 @@ def _check_options(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, 
         now = wanted.get(name)
         if before != now:
             raise UsageError(
-                f"{folder} holds a run with {name} {before}, not {now}; resume it with the command that started it, "
-                "or choose another --output"
+                f"{folder} holds a run with {name} {_short(before)}, not {_short(now)}; "
+                "resume it with the command that started it, or choose another --output"
             )
+
+
+def _short(value: object) -> str:
+    return one_line(str(value), 60)

@@ -85,7 +85,7 @@ def train(
     position = loop.train(network, images, run)
     if not group.is_first:
         return None
-    return results.finish(run, images, position, dataset, len(splits[1]), command, half)
+    return results.finish(run, images, position, dataset, command, half)
 
 
 def build_parser() -> argparse.ArgumentParser:

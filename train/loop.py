@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from simplenet import cli, weights
 from simplenet.errors import SimpleNetError, UsageError
+from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from train import checkpoint, distributed, interruption, recipe, report
 from train.checkpoint import Position
@@ -43,6 +44,13 @@ class Data(Protocol):
     def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
         """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group."""
 
+    @property
+    def test_images(self) -> int: ...
+
+    @property
+    def unreadable_images(self) -> int:
+        """How many files have turned out to be unreadable, in this process."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -63,7 +71,7 @@ class Run:
         return self.output / checkpoint.STATE_NAME
 
 
-def train(network: nn.Module, data: Data, run: Run) -> Position:
+def train(network: SimpleNet, data: Data, run: Run) -> Position:
     """Trains `network` and leaves last.safetensors, best.safetensors, log.jsonl and the training state in the output.
 
     Raises:
@@ -73,6 +81,7 @@ def train(network: nn.Module, data: Data, run: Run) -> Position:
     """
     how, group, device = run.how, run.group, run.group.device
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recipe.freeze(network, how.freeze)
     optimizer = recipe.optimizer(network, how.weight_decay)
     average = recipe.WeightAverage(network, how.average_decay)
     position = _start(run, network, average.model, optimizer)
@@ -92,6 +101,7 @@ def train(network: nn.Module, data: Data, run: Run) -> Position:
         clock = _Clock()
         for epoch in range(position.epoch, how.epochs):
             network.train()
+            recipe.freeze(network, how.freeze)
             loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=device)
             for images, targets in data.epoch(epoch, position.step):
                 step = epoch * steps_per_epoch + position.step

@@ -10,6 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from simplenet.errors import DataError, UsageError
+from simplenet.model import SimpleNet
+from train.distributed import Group
+
 WARM_UP_STEPS = 10  # of the average: it starts as the average of the last few steps
 
 
@@ -43,6 +47,15 @@ class Recipe:
 DEFAULT = Recipe()
 
 
+def check_batch(how: Recipe, images: int, group: Group) -> None:
+    """Raises DataError where there is not one whole batch, UsageError where the group cannot share it."""
+    group.part(how.batch_size)
+    if (how.mixup or how.cutmix) and how.batch_size % (2 * group.size):
+        raise UsageError(f"mixing takes pairs of images, so --batch {how.batch_size} must be even in every process")
+    if images < how.batch_size:
+        raise DataError(f"there are {images} images to train on, fewer than one batch; use --batch {images}")
+
+
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     """Triangle: linear from near 0 to `peak` over the first `warmup` part of `steps`, then linear to 0."""
     turn = max(1.0, warmup * steps)
@@ -58,6 +71,22 @@ def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+
+
+def freeze(model: SimpleNet, convolutions: int) -> None:
+    """The first convolutions, with their batch norm and its statistics, stay as they are: call it after `train()`.
+
+    Raises:
+        UsageError: there are not so many.
+    """
+    frozen = 0
+    for module in model.features:
+        frozen += isinstance(module, nn.Conv2d)
+        if frozen > convolutions:
+            return
+        module.eval().requires_grad_(False)
+    if frozen < convolutions:
+        raise UsageError(f"the network has {frozen} convolutions, so that {convolutions} cannot be frozen")
 
 
 class WeightAverage:

@@ -36,6 +36,7 @@ class TrainingResult:
     images_per_second: float
     peak_memory_mb: float
     best_top1: float
+    unreadable_images: int
     processes: int
     machine: str
 
@@ -43,17 +44,16 @@ class TrainingResult:
         return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
 
     def summary(self) -> str:
+        lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
         who = f"{self.processes} processes on " if self.processes > 1 else ""
         return (
             f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {self.epochs} epochs "
-            f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB at most) "
+            f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB{lost}) "
             f"on {who}{self.machine}: {self.checkpoint}"
         )
 
 
-def finish(
-    run: Run, data: Data, position: Position, dataset: str, test_images: int, command: str, half: bool
-) -> TrainingResult:
+def finish(run: Run, data: Data, position: Position, dataset: str, command: str, half: bool) -> TrainingResult:
     """Writes <variant>.safetensors, .training.json and .training.png; with `half`, kernels and matrices as float16.
 
     Raises:
@@ -80,12 +80,13 @@ def finish(
         images_per_second=round(images / training_seconds, 1),
         peak_memory_mb=round(max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device)) / 1e6, 1),
         best_top1=round(position.best_top1, 2),
+        unreadable_images=data.unreadable_images,
         processes=run.group.size,
         machine=report.machine(run.group.device),
     )
     facts = {
         **{name: value for name, value in asdict(result).items() if name != "checkpoint"},
-        "test_images": test_images,
+        "test_images": data.test_images,
         "recipe": asdict(run.how),
         "command": command,
         "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from simplenet.datasets import LabelledImages
-from simplenet.errors import DataError, UsageError
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import Dice
@@ -48,18 +47,20 @@ class SmallImages:
         how: Recipe,
         group: Group,
     ) -> SmallImages:
-        """Raises DataError where there is not one whole batch."""
+        """Raises DataError where there is not one whole batch, UsageError where it cannot be shared out."""
         train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
-        if (how.mixup or how.cutmix) and how.batch_size % (2 * group.size):
-            raise UsageError(
-                f"mixing needs pairs of images in each process, not --batch {how.batch_size}; make it even"
-            )
-        group.part(how.batch_size)
-        if len(train[1]) < how.batch_size:
-            count = len(train[1])
-            raise DataError(f"{splits[0].name} has {count} images, fewer than one batch; use --batch {count}")
+        recipe.check_batch(how, len(train[1]), group)
         classes = len(splits[0].classes)
         return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, mirrored, how, group)
+
+    @property
+    def test_images(self) -> int:
+        return len(self.test[1])
+
+    @property
+    def unreadable_images(self) -> int:
+        """They were left out with a warning when the data set was read."""
+        return 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,7 +86,7 @@ class SmallImages:
         """Top-1 in percent and mean cross-entropy of the test split; each process answers every size-th image."""
         pixels, labels = (tensor[group.rank :: group.size] for tensor in self.test)
         correct, loss = group.total(*evaluation.count(network, pixels, labels, self.preprocessing, bf16))
-        return 100 * correct / len(self.test[1]), loss / len(self.test[1])
+        return 100 * correct / self.test_images, loss / self.test_images
 
 
 def _generator(*path: int) -> torch.Generator:

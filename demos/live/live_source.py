@@ -111,7 +111,11 @@ class Opened:
 
 
 class CaptureSource(LiveSource):
-    """What OpenCV reads. A video with an end loses no frame and ends; anything else is opened again when it is lost."""
+    """What OpenCV reads. A video with an end loses no frame and ends; anything else is opened again when it is lost.
+
+    It has an end where its header or its server announces how many frames or seconds there are. Streams of JPEG
+    pictures announce neither, so they are taken for live.
+    """
 
     def __init__(
         self,
@@ -186,7 +190,7 @@ class CaptureSource(LiveSource):
                 if left_s <= 0:
                     self.turn("failed", f"{self.name} gave no frame for {self._patience_s:g} s: {reason}")
                     return
-                self.turn("reconnecting", reason)
+                self.turn("reconnecting", reason.partition(";")[0])
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, min(pause_s, left_s))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -214,7 +218,7 @@ class CaptureSource(LiveSource):
             return f"{self.name} cannot be decoded: {one_line(error)}"
         finally:
             opened.capture.release()  # here and not in close(): releasing under a running read() crashes
-        if count < opened.announced_frames:
+        if count < opened.announced_frames and not self._stopping:
             return f"{self.name} announces {opened.announced_frames} frames, {count} could be read"
         return "" if self._ends else f"{self.name} stopped giving frames"
 

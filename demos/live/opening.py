@@ -13,7 +13,6 @@ from demos.live.sources import TYPE_NEXT, check_size, read_past_bad_frames, sane
 from simplenet.errors import BackendUnavailable, SourceError, one_line
 
 OPEN_TIMEOUT_S = 5
-_DEFAULT_CSI = (1280, 720, 30)
 
 
 def open_camera(text: str, name: str) -> Opened:
@@ -26,7 +25,9 @@ def open_camera(text: str, name: str) -> Opened:
     if is_linux and not device.is_char_device():
         raise SourceError(f"no {name}: {one_line(str(device))} is not a device; {TYPE_NEXT}")
     # Video4Linux alone: OpenCV's other readers would take a path such as /dev/zero for a file.
-    capture = cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY)
+    capture = cv2.VideoCapture(
+        int(text) if text.isdecimal() else _for_opencv(text, name), cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY
+    )
     if capture.isOpened():
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera has nowhere to write while a frame is decoded
     busy = (
@@ -46,7 +47,7 @@ def open_stream(address: str, name: str) -> Opened:
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * READ_TIMEOUT_S)),
         *(cv2.CAP_PROP_N_THREADS, 1),  # each further decoding thread is a frame of delay
     ]
-    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+    capture = cv2.VideoCapture(_for_opencv(address, name), cv2.CAP_FFMPEG, limits)
     refusal = f"{name} cannot be opened; check the address, user and password, or {TYPE_NEXT}"
     return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
 
@@ -61,14 +62,13 @@ def open_gstreamer(pipeline: str, name: str) -> Opened:
         )
     if "appsink" not in pipeline:
         pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+    capture = cv2.VideoCapture(_for_opencv(pipeline, name), cv2.CAP_GSTREAMER)
     refusal = f"{name} cannot be opened; try the pipeline with gst-launch-1.0, or {TYPE_NEXT}"
     return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
 
 
-def csi_pipeline(sensor: int, size: tuple[int, int, int] | None) -> str:
-    """The Jetson's own camera: `size` is width, height and frames per second."""
-    width, height, frame_rate = size or _DEFAULT_CSI
+def csi_pipeline(sensor: int, width: int, height: int, frame_rate: int) -> str:
+    """The Jetson's own camera: only its newest frame is kept."""
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
         f"framerate={frame_rate}/1,format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! "
@@ -82,7 +82,8 @@ def open_video(path: Path, name: str) -> tuple[Any, float | None, int]:
     # FFmpeg alone, where OpenCV has it: its other readers take a name as a pattern or a sequence of pictures. And the
     # whole path: FFmpeg takes the beginning of a relative one, such as "concat:", for a protocol.
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
+    whole_path = _for_opencv(str(path.absolute()), name)
+    capture = cv2.VideoCapture(whole_path, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
     if not capture.isOpened():
         raise SourceError(f"{name} is not a video that OpenCV can read; {TYPE_NEXT}")
     _check_announced_size(capture, name)
@@ -95,6 +96,15 @@ def redacted(address: str) -> str:
     without_user = re.sub(r"://.*@", "://***@", address, flags=re.DOTALL)
     without_query = re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL)
     return one_line(re.sub(r"=[^/]*", "=…", without_query))
+
+
+def _for_opencv(text: str, name: str) -> str:
+    """`text` itself. One that is no Unicode, as file names on Linux may be, would take the whole process down."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{name} has bytes in its name that are no UTF-8; rename it, or {TYPE_NEXT}") from error
+    return text
 
 
 def _with_first_frame(capture: Any, name: str, refusal: str, question: str, *, may_end: bool) -> Opened:

@@ -5,29 +5,28 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from demos import artifact_choice
 from demos.artifact_choice import Say, say_on_stderr
 from demos.live.feeds import Feeds
-from demos.live.lineup import KEPT_SAMPLES, Lineup, Record
+from demos.live.lineup import Lineup, Record
 from demos.live.recorder import Recorder
 from demos.live.result import Update
 from demos.live.selection import Selection, Switch
+from demos.live.source_record import SourceRecord
 from demos.live.sources import Frame, Source
-from demos.live.stopwatch import ModelSummary, SourceSummary, Stopwatch, Summary
-from runtimes.timing import summarise
+from demos.live.stopwatch import ModelSummary, Stopwatch, Summary
 from simplenet import variants
 from simplenet.artifacts import Artifact
-from simplenet.errors import ImageError, SimpleNetError, UsageError
+from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
 
 COMMANDS = ("pause", "snapshot", "record", "help", "quit", "next-backend", "next-precision")
 SELECTIONS = ("backend", "precision", "variant")
 NOTICE_S = 6.0
-_LIVE_SAMPLES = 1_000
 _MOST_COMMANDS = 100
+_MOST_RECORDS = 50
 
 
 class Session:
@@ -57,7 +56,7 @@ class Session:
         self._switch: Switch | None = None
         self._unavailable: list[str] = []
         self._notice, self._notice_until_s = "", 0.0
-        self._seen: dict[int, _SourceRecord] = {}
+        self._seen: dict[int, SourceRecord] = {}
         self._records: dict[str, Record] = {}
         self._lock = threading.Lock()
         self._remember_models()
@@ -104,7 +103,7 @@ class Session:
             "loop_fps": self.watch.recent_fps(),
             "frames": self.watch.frames,
             "ended": self.quit or None,
-            "sources": [self._source_state(source) for source in self.feeds.sources],
+            "sources": [self._record_of(source).state() for source in self.feeds.sources],
             "models": self.lineup.state(),
             "choices": self.selection.choices(),
             "selected": self.selection.selected(),
@@ -157,14 +156,8 @@ class Session:
 
     def received(self, source: Source, frame: Frame) -> float | None:
         """Counts a frame that is about to be answered; returns a live one's age in milliseconds, None for files."""
-        record = self._record_of(source)
-        record.frames += 1
-        record.height, record.width = frame.image.shape[:2]
-        if not source.is_live:
-            return None
-        age_ms = self.watch.frame_age(frame.captured_s)
-        with self._lock:
-            record.ages_ms.append(age_ms)
+        age_ms = self.watch.frame_age(frame.captured_s) if source.is_live else None
+        self._record_of(source).add(frame, age_ms)
         return age_ms
 
     def refuse(self, source: Source, error: ImageError) -> None:
@@ -185,14 +178,13 @@ class Session:
         self.event("notice", text=text)
 
     def set_paused(self, paused: bool) -> None:
-        """Frames that pass by during a pause were not missed: nobody wanted them."""
         self.paused = paused
         for source in self.feeds.sources:
             record = self._record_of(source)
             if paused:
-                record.dropped_before_pause = source.dropped
+                record.pause()
             else:
-                source.dropped = record.dropped_before_pause
+                record.resume()
         self.event("paused" if paused else "resumed")
 
     def summary(self, ended: str) -> Summary:
@@ -244,11 +236,11 @@ class Session:
         return change[name](value or "")
 
     def _start_switch(self, wanted: Selection) -> None:
-        if wanted.selected() == self.selection.selected() and self._switch is None:
-            return
         if self._switch is not None:
             self._switch.abandon()
-        self._switch = Switch(wanted, self.say)
+            self._switch = None
+        if wanted.selected() != self.selection.selected():
+            self._switch = Switch(wanted, self.say)
 
     def _finish_switch(self) -> None:
         switch = self._switch
@@ -259,7 +251,8 @@ class Session:
             self.selection, lineup = switch.result()
         except SimpleNetError as error:
             backends = switch.wanted.backends
-            self._unavailable += [name for name in backends if name and len(backends) == 1]
+            if isinstance(error, BackendUnavailable) and len(backends) == 1 and backends != self.selection.backends:
+                self._unavailable.append(str(backends[0]))  # the key b passes it over from now on
             self.notify(str(error))
             return
         old, self.lineup = self.lineup, lineup
@@ -276,59 +269,25 @@ class Session:
             known = self._records.setdefault(f"{variant} {name}", record)
             self.lineup.records[name] = known
 
-    def _record_of(self, source: Source) -> _SourceRecord:
-        return self._seen.setdefault(source.id, _SourceRecord(source))
+    def _record_of(self, source: Source) -> SourceRecord:
+        with self._lock:
+            if source.id not in self._seen and len(self._seen) >= _MOST_RECORDS:
+                self._forget_a_visitor()
+            return self._seen.setdefault(source.id, SourceRecord(source))
+
+    def _forget_a_visitor(self) -> None:
+        """Visitors come and go for weeks: the one who left first is no longer listed in the summary."""
+        gone = [number for number, record in self._seen.items() if record.source.has_ended]
+        visitors = [number for number in gone if self._seen[number].source.kind == "visitor"]
+        if visitors:
+            del self._seen[visitors[0]]
 
     def _tell_of_sources(self) -> None:
         for source in self.feeds.sources:
             record = self._record_of(source)
-            if source.state != record.told:
-                if record.told or source.state != "running":
+            if source.state != record.told_state:
+                if record.told_state or source.state != "running":
                     self.event("source", source=source.name, state=source.state, note=source.note)
                 if source.state in ("reconnecting", "failed"):
                     self.say(f"{source.name}: {source.note or source.state}")
-                record.told = source.state
-
-    def _source_state(self, source: Source) -> dict[str, Any]:
-        record = self._seen.get(source.id) or _SourceRecord(source)
-        with self._lock:
-            ages_ms = list(record.ages_ms)[-_LIVE_SAMPLES:]
-        age = summarise(ages_ms) if ages_ms else None
-        return {
-            "id": source.id,
-            "name": source.name,
-            "kind": source.kind,
-            "is_live": source.is_live,
-            "state": source.state,
-            "note": source.note,
-            "width": record.width,
-            "height": record.height,
-            "frames": record.frames,
-            "dropped": source.dropped,
-            "reconnects": source.reconnects,
-            "frame_age_p50_ms": age and age.p50_ms,
-            "frame_age_p90_ms": age and age.p90_ms,
-        }
-
-
-class _SourceRecord:
-    """What came from one source, kept after it is gone."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.frames = self.width = self.height = self.dropped_before_pause = 0
-        self.ages_ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
-        self.told = ""
-
-    def summary(self) -> SourceSummary:
-        source = self.source
-        return SourceSummary(
-            name=source.name,
-            kind=source.kind,
-            state=source.state,
-            frames=self.frames,
-            dropped=source.dropped,
-            reconnects=source.reconnects,
-            frame_age=summarise(list(self.ages_ms)) if self.ages_ms else None,
-            note=source.note,
-        )
+                record.told_state = source.state

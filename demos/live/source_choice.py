@@ -15,7 +15,7 @@ from pathlib import Path
 from demos.live.file_source import Pictures, VideoFile
 from demos.live.live_source import CaptureSource, Opened
 from demos.live.opening import csi_pipeline, open_camera, open_gstreamer, open_stream, open_video, redacted
-from demos.live.sources import TYPE_NEXT, Source, SourceKind
+from demos.live.sources import TYPE_NEXT, Source, SourceKind, check_size
 from demos.live.synthetic import open_synthetic
 from simplenet.errors import DataError, SourceError, UsageError, one_line
 from simplenet.images import SUFFIXES, find_images
@@ -61,13 +61,13 @@ def open_source(
     if re.fullmatch(r"[0-9]{1,3}", text) or text.startswith("/dev/"):
         name = one_line(f"camera {text}")
         return live(name, "camera", lambda: open_camera(text, name))
-    if re.match(r"synthetic\b", text) and not Path(text).exists():
-        scene = _size(text, r"synthetic", "synthetic:640x480@30") or (640, 480, 30)
+    if re.match(r"synthetic(?![^:@])", text):
+        scene = _size(text, "synthetic", (640, 480, 30), "synthetic:640x480@30")
         return live(text, "synthetic", lambda: open_synthetic(*scene, pictures), at_once=True)
     if text.startswith("csi:"):
-        size = _size(text, r"csi:\d{1,2}", "csi:0 or csi:0:1280x720@30")
-        pipeline = csi_pipeline(int(re.match(r"csi:(\d+)", text)[1]), size)  # type: ignore[index]
-        return live(text, "camera", lambda: open_gstreamer(pipeline, text))
+        size = _size(text, r"csi:\d{1,2}", (1280, 720, 30), "csi:0 or csi:0:1280x720@30")
+        jetson_camera = csi_pipeline(int(text.split(":")[1].partition("@")[0]), *size)
+        return live(text, "camera", lambda: open_gstreamer(jetson_camera, text))
     if text.startswith("gst:"):
         pipeline = text.removeprefix("gst:").strip()
         if not pipeline:
@@ -84,18 +84,18 @@ def open_source(
     return _open_file(Path(text), loop, pace)
 
 
-def _size(text: str, start: str, example: str) -> tuple[int, int, int] | None:
-    """Width, height and frames per second at the end of `text`, or None where it does not name them."""
+def _size(text: str, start: str, default: tuple[int, int, int], example: str) -> tuple[int, int, int]:
+    """Width, height and frames per second at the end of `text`, as far as it names them."""
     found = re.fullmatch(start + _SIZE, text)
     if found is None:
         raise UsageError(f"{one_line(text, 60)} is not understood; type {example}")
-    if found["width"] is None and found["rate"] is None:
-        return None
-    width, height, rate = int(found["width"] or 640), int(found["height"] or 480), int(found["rate"] or 30)
+    named = (found["width"], found["height"], found["rate"])
+    width, height, rate = (usual if value is None else int(value) for value, usual in zip(named, default, strict=True))
     if not (min(width, height) >= 16 and max(width, height) <= _LARGEST_SIDE and 1 <= rate <= _FASTEST):
         raise UsageError(
             f"{one_line(text, 60)}: sides are 16 to {_LARGEST_SIDE} pixels, at most {_FASTEST} frames a second"
         )
+    check_size(width, height, text)
     return width, height, rate
 
 

@@ -89,7 +89,7 @@ def test_several_backends_stand_side_by_side_and_who_cannot_run_is_named(
     assert len(without) == ("tensorrt fp32" not in result.stdout)  # where there is no GPU
     assert "openvino fp32" in result.stdout
     assert "reference" in result.stdout
-    agrees = next(line for line in result.stdout.splitlines() if line.startswith("onnxruntime fp32"))
+    agrees = next(line for line in result.stdout.splitlines() if "onnxruntime fp32 " in line)
     assert float(agrees.split()[2]) >= 95
     assert "frame age" in result.stdout
 
@@ -211,6 +211,27 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
     assert summary["frame_age"]["n"] == summary["frames"]
     text += b"".join(seen.queue)
     assert b"interrupted" in text
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_kill_finishes_the_recording_and_tells_the_summary(
+    onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, kind: signal.Signals
+) -> None:
+    film = tmp_path / "film.avi"
+    command = [sys.executable, str(ROOT / "demos" / "webcam.py"), "--source", "synthetic:160x120@60", "--json"]
+    command += ["--display", "none", "--record", str(film), "--artifact", str(onnx_artifact.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.send_signal(kind)
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    summary = events_of("".join(lines) + rest)[-1]
+    assert summary["ended"] == kind.name
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(film))
+    assert capture.read()[0]
+    capture.release()
 
 
 def _drain(terminal: int, into: queue.Queue[bytes]) -> None:

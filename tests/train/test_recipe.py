@@ -1,81 +1,20 @@
-"""What the loop stands on, each part against its definition."""
+"""The recipe's parts, each against its definition."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from simplenet import model, preprocessing
-from simplenet.datasets import LabelledImages
-from train import augmentation, data, evaluation, recipe, small_images
-from train.augmentation import Dice
-
-
-def _images(count: int, side: int, seed: int = 0) -> LabelledImages:
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
-    return LabelledImages("random", pixels, rng.integers(0, 10, count), tuple("abcdefghij"))
+from simplenet import model
+from simplenet.errors import UsageError
+from train import recipe
 
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _dice(count: int, seed: int = 0) -> Dice:
-    return Dice(_generator(seed), count)
-
-
-@pytest.mark.parametrize(("name", "side"), [("fashion-mnist", 28), ("mnist", 28), ("cifar10", 32), ("cifar10", 40)])
-def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side: int) -> None:
-    spec, images = data.get(name).preprocessing, _images(5, side)
-    pixels, labels = small_images.to_tensors(images, spec)
-    at_runtime = np.stack([preprocessing.to_model_input(image, spec) for image in images.images])
-    np.testing.assert_array_equal(pixels.numpy(), at_runtime)
-    assert pixels.shape == (5, 32, 32, 3)
-    assert pixels.dtype == torch.uint8
-    np.testing.assert_array_equal(labels.numpy(), images.labels)
-
-    normalised = augmentation.normalise(pixels, spec)
-    np.testing.assert_array_max_ulp(
-        normalised.contiguous().numpy(), preprocessing.normalise(at_runtime, spec), maxulp=1
-    )
-    assert normalised.is_contiguous(memory_format=torch.channels_last)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), translate=st.integers(0, 3), flip=st.booleans())
-def test_augmentation_moves_and_mirrors_and_nothing_else(seed: int, translate: int, flip: bool) -> None:
-    pixels = torch.from_numpy(_images(6, 9, seed).images)
-    augmented = augmentation.augment(pixels, translate, flip, _dice(6, seed))
-    shifts = range(2 * translate + 1)
-    for before, after in zip(pixels, augmented, strict=True):
-        padded = torch.nn.functional.pad(before, (0, 0, translate, translate, translate, translate))
-        moved = [padded[top : top + 9, left : left + 9] for top in shifts for left in shifts]
-        mirrored = [image.flip(1) for image in moved] if flip else []
-        assert any(torch.equal(after, candidate) for candidate in [*moved, *mirrored])
-
-
-def test_augmentation_differs_between_images_and_repeats_with_its_seed() -> None:
-    same = torch.from_numpy(_images(1, 16).images).expand(64, 16, 16, 3)
-    augmented = augmentation.augment(same, 2, True, _dice(64, 1))
-    assert len({image.numpy().tobytes() for image in augmented}) > 20
-    assert torch.equal(augmented, augmentation.augment(same, 2, True, _dice(64, 1)))
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), size=st.integers(0, 12))
-def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) -> None:
-    images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _dice(5, seed))
-    for image in images:
-        hidden = image[0] == 0
-        assert torch.equal(image, (~hidden).float().expand(3, 16, 16))
-        rows, columns = hidden.any(1).sum(), hidden.any(0).sum()
-        assert max(rows, columns) <= size
-        assert hidden.sum() == rows * columns
-        assert (hidden.sum() > 0) == (size > 0)
 
 
 def test_the_learning_rate_is_a_triangle() -> None:
@@ -114,14 +53,24 @@ def test_only_matrices_and_kernels_decay() -> None:
     assert len(decaying["params"]) + len(other["params"]) == len(list(network.parameters()))
 
 
-def test_evaluation_counts_every_image_once() -> None:
-    spec = data.get("cifar10").preprocessing
-    pixels, labels = small_images.to_tensors(_images(23, 32), spec)
-    network = model.create("cifar-310k", seed=3)
-    with torch.inference_mode():
-        logits = network(augmentation.normalise(pixels, spec))
-    labels[:9] = logits[:9].argmax(1)
-    labels[9:] = logits[9:].argmin(1)
-    top1, loss = evaluation.evaluate(network, pixels, labels, spec, bf16=False)
-    assert top1 == pytest.approx(100 * 9 / 23)
-    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)
+def test_freezing_counts_convolutions() -> None:
+    network = model.create("cifar-310k").train()
+    recipe.freeze(network, 2)
+    moving = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert moving[0] == "features.8.weight"  # the third: each takes four places
+    assert [module.training for module in network.features[:9]] == [False] * 8 + [True]
+    recipe.freeze(network, 13)
+    assert [name for name, parameter in network.named_parameters() if parameter.requires_grad] == [
+        "classifier.weight",
+        "classifier.bias",
+    ]
+    with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
+        recipe.freeze(network, 14)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 9), st.integers(0, 9999)), min_size=2, unique=True))
+def test_every_path_has_a_seed_of_its_own(paths: list[tuple[int, ...]]) -> None:
+    seeds = [recipe.seed_for(*path) for path in paths]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert seeds == [recipe.seed_for(*path) for path in paths]

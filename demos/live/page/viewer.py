@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -85,7 +84,7 @@ class Viewer:
         self._replies: deque[str] = deque(maxlen=_MOST_REPLIES)
         self._source: int | None = None
         self._sent: Update | None = None
-        self._may_send_picture = True
+        self._may_send_picture, self._is_over = True, False
         self._next_state_s = self._hurry_until_s = 0.0
         self._forget: Callable[[], None] = lambda: None
 
@@ -96,6 +95,7 @@ class Viewer:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._forget()
+            self._is_over = True  # before Python 3.12, asyncio.wait_for now and then loses a cancellation
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,16 +144,17 @@ class Viewer:
             self._replies.append(json.dumps({"type": "error", "command": name[:40], "message": str(error)[:500]}))
 
     async def _talk(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
+        loop = asyncio.get_running_loop()
+        while not self._is_over:
             with_picture = self._picture_to_send()
-            if with_picture is None and not self._replies and not self._wake.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(0.001, self._next_state_s - clock()))
+            if with_picture is None and not self._replies:
+                alarm = loop.call_at(self._next_state_s, self._wake.set)
+                await self._wake.wait()
+                alarm.cancel()
             self._wake.clear()
             while self._replies:
                 await self._send(self._replies.popleft())
-            if (now_s := clock()) >= self._next_state_s:
+            if (now_s := loop.time()) >= self._next_state_s:
                 await self._send(self._state(now_s))
                 every_s = _STATE_AFTER_COMMAND_S if now_s < self._hurry_until_s else STATE_EVERY_S
                 self._next_state_s = now_s + every_s

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demos.live.opencv import opencv
@@ -136,7 +136,7 @@ def test_gstreamer_is_named_where_opencv_has_none() -> None:
 
 
 def test_the_jetsons_camera_drops_old_frames() -> None:
-    pipeline = csi_pipeline(1, (1920, 1080, 60))
+    pipeline = csi_pipeline(1, 1920, 1080, 60)
     assert pipeline.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,")
     assert "framerate=60/1" in pipeline
     assert "appsink drop=true max-buffers=1" in pipeline
@@ -146,7 +146,7 @@ def test_the_jetsons_camera_drops_old_frames() -> None:
     "text",
     [
         "synthetic:", "synthetic:640", "synthetic:0x480", "synthetic:99999x480", "synthetic@0", "synthetic@999",
-        "synthetic:640x480@", "synthetic-x", "gst:", "gst: ", "csi:",
+        "synthetic:640x480@", "synthetic:\n", "gst:", "gst: ", "csi:",
         "csi:x", "csi:0:640", "csi:999", "ftp://host/", "rtsp:host",
     ],
 )  # fmt: skip
@@ -198,3 +198,30 @@ def test_whatever_is_wrong_with_an_address_its_password_is_not_shown(
     with pytest.raises(SimpleNetError) as caught:
         open_source(f"{scheme}{user}:{password}@{rest}", patience_s=0.01)
     assert password not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    start=st.sampled_from(
+        ["", "/dev/", "/dev/video", "synthetic", "synthetic:", "csi:", "gst:", "http://127.0.0.1:9/", "./"]
+    ),
+    text=st.text(alphabet=st.characters(exclude_categories=()), max_size=12),
+)
+def test_whatever_is_typed_is_a_source_or_one_line(start: str, text: str) -> None:
+    said = ""
+    try:
+        open_source(start + text).close()
+    except SimpleNetError as error:
+        said = str(error)
+    assert "\n" not in said
+    said.encode()  # can be printed
+
+
+def test_a_name_that_is_no_unicode_is_no_trouble(write_video: WriteVideo) -> None:
+    clip = write_video("clip.avi", shades(2))
+    odd = os.fsdecode(os.fsencode(clip.parent) + b"/clip\xff.avi")
+    clip.rename(odd)
+    with pytest.raises(SourceError, match="no UTF-8; rename it"):
+        open_source(odd)
+    with pytest.raises(SourceError, match="no UTF-8"):
+        open_source("http://127.0.0.1:9/\udcff")

@@ -111,7 +111,7 @@ function showPredictions(list, predictions) {
     write(name, label);
     name.title = label;
     write(share, percent(probability));
-    bar.firstChild.style.width = percent(probability);
+    bar.firstChild.style.width = `${100 * probability}%`;
   });
 }
 

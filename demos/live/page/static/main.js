@@ -106,10 +106,15 @@ function drawVeil() {
   if (page.hasTrouble) text = "";
   else if (!isConnected && state !== null) text = "not connected; this is the last picture";
   else if (state?.paused) text = "paused";
-  else if (picture.latestFrame() === null) text = isMine ? "starting your camera…" : "waiting for the first picture…";
+  else if (picture.latestFrame() === null) text = isMine ? "starting your camera…" : waitingFor(state);
   else if (isAlone) text = "waiting for the server’s answer…";
   else if (!isMine) text = troubleOf(source());
   picture.veil(text);
+}
+
+function waitingFor(state) {
+  const hasNone = state !== null && !state.sources.some(({ kind }) => kind !== "visitor");
+  return hasNone ? "This demo has no picture of its own: choose “My camera” below." : "waiting for the first picture…";
 }
 
 function toggle(button, isOn, off, on) {

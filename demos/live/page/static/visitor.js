@@ -62,11 +62,22 @@ export class Visitor {
 
   async run(turn) {
     while (turn === this.turn) {
+      if (document.hidden) await this.waitUntilSeen(turn);
       await nextPicture(this.video);
       if (turn !== this.turn || !this.capture()) continue;
       const result = this.source === null ? await this.goOnAlone() : await this.ask();
       if (turn === this.turn) this.onResult(this.canvas, result);
     }
+  }
+
+  /** A hidden tab sends nothing, and makes room for other visitors. */
+  async waitUntilSeen(turn) {
+    this.connection.close();
+    this.source = null;
+    while (document.hidden) {
+      await new Promise((changed) => document.addEventListener("visibilitychange", changed, { once: true }));
+    }
+    if (turn === this.turn) this.connection.open();
   }
 
   /** Draws the newest picture, scaled down as the server needs no more. */
@@ -98,12 +109,9 @@ export class Visitor {
   }
 }
 
-/** Resolves when the camera has another picture and somebody can see it. */
-async function nextPicture(video) {
-  if (document.hidden) {
-    await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
-  }
-  await new Promise((done) => {
+/** Resolves when the camera has another picture. */
+function nextPicture(video) {
+  return new Promise((done) => {
     const timer = setTimeout(done, 1000); // a camera that has stopped tells nobody
     const finish = () => (clearTimeout(timer), done());
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(finish);

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from demos.live.feeds import Feeds
+from demos.live.page import jpeg
 from demos.live.page.server import Page
 from demos.live.page.visitors import VisitorSource
 from demos.live.result import Answer, Update
@@ -20,6 +21,7 @@ from demos.live.sources import Frame
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, UsageError
+from tests.demos.live.page.chromium import CHROMIUM, FLAGS, OpenTab, Tab
 
 COLOURS = ("red", "green", "blue")
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
@@ -161,3 +163,44 @@ def scene(demo: Demo) -> Scene:
 def page(demo: Demo, scene: Scene) -> Iterator[Page]:
     with Page(demo, port=0) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Callable[..., Any]]:
+    """`browser(*flags)`: one of each kind for all tests; they start slowly."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
+    with sync_api.sync_playwright() as driver:
+        started: dict[tuple[str, ...], Any] = {}
+
+        def start(*flags: str) -> Any:
+            if flags not in started:
+                started[flags] = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+            return started[flags]
+
+        yield start
+        for each in started.values():
+            each.close()
+
+
+@pytest.fixture
+def open_tab(browser: Callable[..., Any]) -> Iterator[OpenTab]:
+    contexts = []
+
+    def open_tab(page: Page | str, *flags: str, **options: Any) -> Tab:
+        contexts.append(browser(*flags).new_context(**options))
+        tab = Tab(contexts[-1].new_page())
+        tab.view.goto(page if isinstance(page, str) else page.url)
+        return tab
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A camera that sees green for a second, then blue, and so on."""
+    path = tmp_path_factory.mktemp("film") / "film.mjpeg"
+    frames = [jpeg.encode(plain(colour, 320, 240), 320)[0] for colour in ("green", "blue") for _ in range(30)]
+    path.write_bytes(b"".join(frames))
+    return f"--use-file-for-fake-video-capture={path}"

@@ -392,6 +392,8 @@ def test_the_browser_computes_what_onnx_runtime_computes(browser: Any, artifact:
             assert [one["label"] for one in found["predictions"]] == [one.label for one in best]
             assert found["predictions"][0]["probability"] == pytest.approx(best[0].probability, abs=1e-3)
         tile.says(best[0].label)
+        bars = tile.page.locator(".bar i").evaluate_all("(bars) => bars.map((bar) => parseFloat(bar.style.width))")
+        assert bars == pytest.approx([100 * one.probability for one in best], abs=0.1)
 
 
 @browser_test

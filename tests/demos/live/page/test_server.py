@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -205,3 +206,15 @@ def test_the_newest_picture_can_be_fetched_alone(page: Page, demo: Demo) -> None
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert answer.body.startswith(b"\xff\xd8")  # type: ignore[attr-defined]
     assert get(page, "/snapshot.jpg?source=77").status == 404
+
+
+def test_half_a_request_does_not_keep_its_place(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.page.patience.PATIENCE_S", 0.3)
+    with Page(demo, port=0) as page:
+        address = urllib.parse.urlsplit(page.url)
+        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n"):
+            with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+                client.sendall(beginning)
+                with contextlib.suppress(ConnectionResetError):
+                    assert client.recv(99) == b""
+        assert get(page).status == 200

@@ -1,0 +1,81 @@
+"""How many images a second training takes, and its data pipeline gives: `make bench`. Nothing is asserted about time.
+
+The figure is in the column of extra information (`images_per_second`), without warm-up; on another machine, or a busy
+one, it is another.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from simplenet import model
+from simplenet.datasets import LabelledImages
+from simplenet.model_card import ModelCard
+from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
+from train import loop, recipe
+from train.distributed import Group
+from train.photographs import LabelledFiles, Photographs
+from train.recipe import Recipe
+from train.small_images import SmallImages
+
+pytestmark = pytest.mark.slow
+CPU = torch.device("cpu")
+LABELS = tuple("abcdefghij")
+
+
+def _noise(count: int) -> LabelledImages:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return LabelledImages("noise", pixels, rng.integers(0, 10, count), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "batch", "steps"), [("cifar-310k", 128, 6), ("cifar-460k", 128, 6), ("cifar-5m", 64, 3)]
+)
+def test_training_on_small_images(
+    benchmark: BenchmarkFixture, tmp_path: Path, variant: str, batch: int, steps: int
+) -> None:
+    """bf16 where the CPU computes it, channels_last, all threads, with augmentation, averaging and all."""
+    how = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
+    data = SmallImages.of((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, True, how, Group())
+    card = ModelCard(variant, 10, CIFAR10_PREPROCESSING, LABELS)
+
+    def train() -> loop.Position:
+        return loop.train(model.create(variant, 10), data, loop.Run(variant, tmp_path, how, card, {}))
+
+    benchmark.group = "training, images a second"
+    position = benchmark.pedantic(train, rounds=1, iterations=1)
+    benchmark.extra_info["images_per_second"] = position.log[1]["images_per_second"]  # the first epoch is warm-up
+    benchmark.extra_info["bf16"] = how.bf16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, workers: int) -> None:
+    """JPEGs of 500x375, as ImageNet has on average, to random crops of 224, normalised."""
+    rows, columns = np.mgrid[:375, :500]
+    paths = []
+    for index in range(64):
+        waves = 127 + 60 * np.sin(columns / (5 + index)) + 60 * np.cos(rows / (70 - index))
+        noise = np.random.default_rng(index).integers(-9, 9, (375, 500, 3))
+        paths.append(tmp_path / f"{index}.jpg")
+        Image.fromarray(np.clip(waves[..., None] + noise, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+    files = LabelledFiles(paths * 6, np.zeros(len(paths) * 6, np.int64))
+    how = Recipe(batch_size=32)
+    data = Photographs(files, files, 2, IMAGENET_PREPROCESSING, how, Group(), workers, crop_area=0.25)
+
+    def read_epoch() -> float:
+        batches = data.epoch(0, 0)
+        next(batches)  # workers are there
+        started = time.perf_counter()
+        count = sum(len(labels) for _, labels in batches)
+        return count / (time.perf_counter() - started)
+
+    benchmark.group = "data pipeline, images a second"
+    benchmark.extra_info["images_per_second"] = round(benchmark.pedantic(read_epoch, rounds=1, iterations=1))

@@ -1,0 +1,151 @@
+"""The visitor's camera in a real browser: from a file, refused, and none at all; and the server that goes away."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+
+from demos.live.page.server import Page
+from tests.conftest import MakeArtifact
+from tests.demos.conftest import ROOT
+from tests.demos.live.page.chromium import (
+    ALLOWED,
+    FAKE,
+    OpenTab,
+    in_chromium,
+    wait_until,
+)
+from tests.demos.live.page.conftest import Demo, Scene
+
+pytestmark = in_chromium
+
+
+def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
+    page: Page, demo: Demo, film: str, open_tab: OpenTab
+) -> None:
+    tab = open_tab(page, ALLOWED, FAKE, film)
+    other = open_tab(page)
+    tab.view.get_by_label("My camera").check()
+    for colour in ("green", "blue", "green"):
+        tab.best(colour)
+        tab.shows("#models .says >> nth=1", colour)
+    wait_until(lambda: max(tab.pixel()[1:]) > 180 and tab.pixel()[0] < 60)
+    tab.shows("#figures", "Round trip")
+    other.shows("#visitors", "1 visitor\N{RIGHT SINGLE QUOTATION MARK}s camera, not shown")
+    other.best("red")
+    assert [source.kind for source in demo.feeds.sources] == ["camera", "visitor"]
+    tab.view.locator("#place input[value=server]").check()
+    tab.best("red")
+    wait_until(lambda: [source.kind for source in demo.feeds.sources] == ["camera"])
+    assert not tab.complaints
+    assert not other.complaints
+
+
+def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: str, open_tab: OpenTab) -> None:
+    with Page(demo, port=0) as page:
+        tab = open_tab(page, ALLOWED, FAKE, film)
+        tab.shows("#veil", "no picture of its own: choose")
+        tab.view.get_by_label("My camera").check()
+        tab.best("green")
+
+
+def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
+    tab = open_tab(page, FAKE, "--deny-permission-prompts", film)
+    tab.view.get_by_label("My camera").check()
+    tab.shows("#camera-trouble", "The camera was not allowed")
+    tab.shows("#camera-trouble", "allow the camera, and try again")
+    tab.view.get_by_role("button", name="Try again").click()
+    tab.shows("#camera-trouble", "The camera was not allowed")
+    tab.view.get_by_role("button", name="Show the server").click()
+    tab.best("red")
+    tab.hides("#camera-trouble")
+    assert not tab.complaints
+
+
+def test_no_camera_is_explained(page: Page, open_tab: OpenTab) -> None:
+    tab = open_tab(page, ALLOWED)
+    tab.view.get_by_label("My camera").check()
+    tab.shows("#camera-trouble", "No camera found")
+    tab.shows("#camera-trouble", "Plug one in and try again")
+    assert not tab.complaints
+
+
+def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene: Scene, open_tab: OpenTab) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be used
+            address = probe.getsockname()[0]
+        except OSError:
+            pytest.skip("this machine has no address but the loopback's")
+    with Page(demo, "0.0.0.0", 0) as page:
+        port = urllib.parse.urlsplit(page.url).port
+        tab = open_tab(f"http://{address}:{port}/", ALLOWED, FAKE)
+        tab.best("red")
+        tab.view.get_by_label("My camera").check()
+        tab.shows("#camera-trouble", "may not use a camera")
+        tab.shows("#camera-trouble", f"ssh -L 8000:127.0.0.1:{port} {address}")
+
+
+def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, open_tab: OpenTab) -> None:
+    scene = Scene()
+    demo.feeds.add(scene)
+    page = Page(demo, port=0)
+    page.start()
+    port = urllib.parse.urlsplit(page.url).port or 0
+    tab, mine = open_tab(page), open_tab(page, ALLOWED, FAKE, film)
+    mine.view.get_by_label("My camera").check()
+    tab.best("red")
+    mine.best("green")
+    page.close()
+    for each in (tab, mine):
+        each.shows("#trouble", "The demo does not answer")
+        each.shows("#status", "not connected")
+    tab.shows("#veil", "this is the last picture")
+    assert tab.pixel()[0] > 200
+    scene.colour = "blue"
+    with Page(demo, port=port):
+        for each in (tab, mine):
+            each.hides("#trouble")
+            each.shows("#status", "live")
+            each.best("blue")
+
+
+@pytest.mark.slow
+def test_the_whole_demo_on_the_page(
+    make_artifact: MakeArtifact, environment: dict[str, str], open_tab: OpenTab, film: str
+) -> None:
+    """The script itself, in a process of its own: another backend takes over, a visitor joins, Ctrl-C ends it all."""
+    root = make_artifact("onnx", "fp32").folder.parents[1]
+    make_artifact("openvino", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = f"--source synthetic --display browser --port {port} --backend onnxruntime --artifacts {root} --threads 1"
+    command = [sys.executable, str(ROOT / "demos" / "webcam.py"), *flags.split()]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            assert demo.stderr is not None
+            assert any(f"open http://127.0.0.1:{port}/" in line for line in demo.stderr)
+            tab = open_tab(f"http://127.0.0.1:{port}/", ALLOWED, FAKE, film)
+            tab.shows("#model", "cifar-310k, fashion-mnist weights")
+            tab.shows("#answers", "%")
+            tab.shows("#models", "onnxruntime fp32")
+            tab.view.get_by_label("openvino").check()
+            tab.shows("#models", "openvino fp32")
+            tab.shows("#models", "agrees")
+            tab.view.get_by_label("My camera").check()
+            tab.shows("#figures", "Round trip")
+            tab.shows("#models .says >> nth=1", "")
+            tab.shows("#answers", "%")
+            assert not tab.complaints
+        finally:
+            demo.send_signal(signal.SIGINT)
+            out, err = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert "Traceback" not in err
+    assert "ended by Ctrl-C" in out
+    tab.shows("#trouble", "The demo does not answer")

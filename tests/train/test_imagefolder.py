@@ -1,0 +1,256 @@
+"""Training on folders of photographs, for real: what comes out, and what happens to what is broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from demos import evaluate
+from simplenet import checkpoints, model
+from simplenet.errors import DataError, UsageError, WeightsError
+from simplenet.model_card import ModelCard
+from train import imagefolder
+from train.image_folders import UnreadableImagesWarning
+from train.photographs import Photographs
+
+HOW = dataclasses.replace(
+    imagefolder.DEFAULT, epochs=2, batch_size=8, peak_learning_rate=0.02, average_decay=0.8, bf16=False, flip=False
+)
+CLASSES = ("ash tree", "elm", "oak")
+
+
+def write_pictures(folder: Path, per_class: int, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """JPEGs of several sizes: each class has its own pattern of stripes, and noise."""
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            height, width = rng.integers(40, 80, 2)
+            rows, columns = np.mgrid[:height, :width] // 5 % 2 * 200
+            pattern = (rows, columns, np.zeros_like(rows), rows ^ columns)[index]
+            pixels = pattern[..., None] + rng.integers(0, 50, (height, width, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder / "train", 24)
+    write_pictures(folder / "val", 6, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> imagefolder.TrainingResult:
+    how = dataclasses.replace(HOW, epochs=5)
+    result = imagefolder.train(pictures, "cifar-310k", tmp_path_factory.mktemp("run"), how, workers=0)
+    assert result is not None
+    return result
+
+
+def _card(path: Path) -> ModelCard:
+    with safe_open(path, "pt") as file:
+        return ModelCard.from_json(file.metadata()["simplenet"])
+
+
+def test_it_learns_and_the_checkpoint_names_its_classes(trained: imagefolder.TrainingResult) -> None:
+    assert trained.top1 > 60  # chance is 33
+    card = _card(trained.checkpoint)
+    assert card.labels == CLASSES
+    assert card.training["test_images"] == 18
+    assert card.preprocessing.crop_size == 32
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_every_artifact_has_the_class_names_and_the_accuracy_of_the_checkpoint(
+    trained: imagefolder.TrainingResult,
+    pictures: Path,
+    backend: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip({"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}[backend])
+    arguments = ["--variant", "cifar-310k", "--weights", str(trained.checkpoint), "--backend", backend]
+    evaluate.main([str(pictures / "val"), *arguments, "--artifacts", str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["unreadable"]) == (18, [])
+    assert round(found["top1_percent"], 2) == trained.top1
+    (manifest,) = tmp_path.glob("*/*/manifest.json")
+    assert json.loads(manifest.read_text())["labels"] == list(CLASSES)
+
+
+def test_float16_weights_keep_their_accuracy_in_half_the_file(
+    trained: imagefolder.TrainingResult, pictures: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = trained.checkpoint.parent
+    kept = trained.checkpoint.read_bytes()
+    how = dataclasses.replace(HOW, epochs=5)
+    halved = imagefolder.train(pictures, "cifar-310k", output, how, workers=0, resume=True, half=True)
+    assert halved is not None
+    tensors = load_file(halved.checkpoint)
+    assert {tensor.dtype for tensor in tensors.values() if tensor.ndim > 1} == {torch.float16}
+    assert tensors["features.1.running_var"].dtype == torch.float32
+    assert len(halved.checkpoint.read_bytes()) < 0.56 * len(kept)
+    network = checkpoints.fit(checkpoints.read(halved.checkpoint)[0], "cifar-310k", halved.checkpoint)
+    assert network.classifier.weight.dtype == torch.float32
+    arguments = ["--variant", "cifar-310k", "--weights", str(halved.checkpoint), "--backend", "torch"]
+    evaluate.main([str(pictures / "val"), *arguments, "--artifacts", str(tmp_path), "--json"])
+    assert round(json.loads(capsys.readouterr().out)["top1_percent"], 2) == halved.top1
+    trained.checkpoint.write_bytes(kept)
+
+
+def test_fine_tuning_gives_other_classes_a_new_head_and_leaves_frozen_layers_alone(
+    trained: imagefolder.TrainingResult, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path / "birds", 10, ("crow", "jay", "kite", "owl"))
+    how = dataclasses.replace(HOW, epochs=1, freeze=4)
+    tuned = imagefolder.train(
+        folder, "cifar-310k", tmp_path / "run", how, initial=str(trained.checkpoint), validation_share=0.2, workers=0
+    )
+    assert tuned is not None
+    before, after = load_file(trained.checkpoint), load_file(tuned.checkpoint)
+    assert after["classifier.weight"].shape == (4, 64)
+    assert _card(tuned.checkpoint).labels == ("crow", "jay", "kite", "owl")
+    layers = {name: int(name.split(".")[1]) for name in before if name.startswith("features.")}
+    fifth = next(index for index in sorted(set(layers.values())) if index > 14)  # 4 + 4 + 4 + 3 modules come first
+    for name, index in layers.items():
+        if index < fifth:
+            assert torch.equal(before[name], after[name]), name
+        elif name.endswith(("weight", "running_mean")):
+            assert not torch.equal(before[name], after[name]), name
+
+
+def test_the_same_classes_keep_their_head(trained: imagefolder.TrainingResult, pictures: Path) -> None:
+    network, card = imagefolder._start_from("cifar-310k", str(trained.checkpoint), CLASSES, None, HOW)
+    assert torch.equal(network.classifier.weight, load_file(trained.checkpoint)["classifier.weight"])
+    other, _ = imagefolder._start_from("cifar-310k", str(trained.checkpoint), ("x", "y", "z"), None, HOW)
+    assert torch.equal(other.classifier.weight, model.create("cifar-310k", 3).classifier.weight)
+    assert card.preprocessing == _card(trained.checkpoint).preprocessing
+
+
+def test_weights_of_another_variant_and_impossible_freezing_are_refused(
+    trained: imagefolder.TrainingResult, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="holds weights of cifar-310k, not of cifar-460k; type --variant cifar-310k"):
+        imagefolder.train(pictures, "cifar-460k", tmp_path, HOW, initial=str(trained.checkpoint), workers=0)
+    with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
+        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, freeze=14), workers=0)
+    with pytest.raises(DataError, match="there are 72 images to train on, fewer than one batch; use --batch 72"):
+        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, batch_size=100), workers=0)
+
+
+def test_broken_images_are_named_counted_and_passed_over(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data/train", 8)
+    write_pictures(tmp_path / "data/val", 3)
+    (tmp_path / "data/train/elm/3.jpg").write_bytes(b"not a picture")
+    broken = tmp_path / "data/val/oak/1.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.warns(UnreadableImagesWarning) as caught:
+        result = imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", HOW, workers=0)
+    assert result is not None
+    named = [str(warning.message) for warning in caught]
+    assert len(named) == 2  # each once, though the run has two epochs
+    assert any("elm/3.jpg" in name for name in named)
+    assert any("oak/1.jpg" in name for name in named)
+    assert result.unreadable_images == 2
+    assert "2 unreadable images" in result.summary()
+    assert result.top1 in {round(100 * right / 8, 2) for right in range(9)}
+
+
+def test_a_disk_full_of_broken_images_is_an_error(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data/train", 8)
+    write_pictures(tmp_path / "data/val", 2)
+    for path in (tmp_path / "data/train").glob("*/*.jpg"):
+        path.write_bytes(b"x")
+    with (
+        pytest.warns(UnreadableImagesWarning),
+        pytest.raises(DataError, match=r"20 images in a row cannot be read; the first: .*\.jpg"),
+    ):
+        imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", HOW, workers=0)
+
+
+def test_neither_workers_nor_a_crash_change_the_weights(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = dataclasses.replace(HOW, mixup=0.4, cutmix=1.0, flip=True)
+    whole = imagefolder.train(pictures, "cifar-310k", tmp_path / "whole", how, workers=0)
+    real, calls = Photographs.evaluate, []
+
+    def crashing(self: Photographs, *arguments: object) -> tuple[float, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("the power went out")
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Photographs, "evaluate", crashing)
+        with pytest.raises(OSError, match="the power went out"):
+            imagefolder.train(pictures, "cifar-310k", tmp_path / "again", how, workers=2)
+    again = imagefolder.train(pictures, "cifar-310k", tmp_path / "again", how, workers=2, resume=True)
+    assert whole is not None
+    assert again is not None
+    one, other = load_file(whole.checkpoint), load_file(again.checkpoint)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(UsageError, match="with --weights random, not fashion-mnist"):
+        imagefolder.train(
+            pictures, "cifar-310k", tmp_path / "again", how, workers=0, resume=True, initial="fashion-mnist"
+        )
+
+
+def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path, 10)
+    classes, train, test = imagefolder.split(folder, 0.2, seed=1)
+    assert classes == CLASSES
+    assert np.bincount(test.labels).tolist() == [2, 2, 2]
+    assert set(train.paths).isdisjoint(test.paths)
+    assert len({*train.paths, *test.paths}) == 30
+    assert all(path.parent.name == CLASSES[label] for path, label in zip(train.paths, train.labels, strict=True))
+    assert imagefolder.split(folder, 0.2, seed=1)[2].paths == test.paths
+    assert imagefolder.split(folder, 0.2, seed=2)[2].paths != test.paths
+    assert len(imagefolder.split(folder, 0.0, seed=1)[2]) == 3  # something is always kept to measure with
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda folder: (folder / "train/yew").mkdir(), r"no images in .*train/yew"),
+        (lambda folder: (folder / "val/yew").mkdir(), r"val/yew is none of the 3 classes"),
+        (lambda folder: (folder / "val").rename(folder / "valid"), "neither val nor test"),
+        (lambda folder: (folder / "train").rename(folder / "other"), "no images in"),
+    ],
+)
+def test_folders_that_cannot_be_trained_on(tmp_path: Path, spoil: Callable[[Path], object], complaint: str) -> None:
+    write_pictures(tmp_path / "train", 1)
+    write_pictures(tmp_path / "val", 1)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=complaint):
+        imagefolder.split(tmp_path, 0.1, 0)
+
+
+def test_folders_named_by_imagenet_ids_get_the_names_that_people_know() -> None:
+    assert imagefolder._class_names(("n01440764", "n01443537")) == (
+        ("tench", "goldfish"),
+        ("n01440764", "n01443537"),
+    )
+    assert imagefolder._class_names(("n01440764", "fish")) == (("n01440764", "fish"), ())
+
+
+def test_the_script_prints_one_result(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--variant", "cifar-310k", "--epochs", "1", "--batch", "8", "--size", "40", "--workers", "0", "--json"]
+    assert imagefolder.main([str(pictures), *flags, "--output", str(tmp_path)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["checkpoint"] == str(tmp_path / "cifar-310k.safetensors")
+    assert _card(Path(result["checkpoint"])).preprocessing.input_size == 40
+    assert json.loads(Path(result["checkpoint"]).with_suffix(".training.json").read_text())["command"].startswith(
+        "python train/imagefolder.py"
+    )

@@ -1,0 +1,126 @@
+"""What the loop does when a run goes wrong: what was saved stays, and one line says what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from simplenet.errors import SimpleNetError
+from train import checkpoint, cifar, recipe
+from train.recipe import Recipe
+from train.small_images import SmallImages
+
+HOW = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.01, average_decay=0.9, bf16=False)
+CALL = ("fashion-mnist", "cifar-310k")
+SCRIPT = Path(cifar.__file__)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
+    return write_idx_set(tmp_path_factory.mktemp("data"), train=80, test=40)
+
+
+@pytest.fixture
+def one_epoch(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The output of a run of two epochs that crashed in the second."""
+    real, calls = SmallImages.evaluate, []
+
+    def crashing(self: SmallImages, *arguments: object) -> tuple[float, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("the power went out")
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallImages, "evaluate", crashing)
+        with pytest.raises(OSError, match="the power went out"):
+            cifar.train(*CALL, tmp_path / "run", HOW, small)
+    return tmp_path / "run"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".safetensors"}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_says_when_and_keeps_the_last_good_weights(
+    one_epoch: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _files(one_epoch)
+    monkeypatch.setattr(recipe, "learning_rate", lambda step, *others: 1e30 if step >= 6 else 0.01)
+    with pytest.raises(SimpleNetError, match=r"is (nan|inf) in epoch 2, step \d of 5; .*last\.safetensors has"):
+        cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+    assert _files(one_epoch) == before
+
+
+def test_weights_that_the_last_step_ruined_are_not_saved_either(
+    one_epoch: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _files(one_epoch)
+    monkeypatch.setattr(recipe, "learning_rate", lambda step, *others: 1e38 if step == 9 else 0.01)
+    with pytest.raises(SimpleNetError, match="epoch 2"):
+        cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+    assert _files(one_epoch) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
+def test_a_full_disk_leaves_the_old_state_and_the_run_goes_on_when_there_is_space(one_epoch: Path, small: Path) -> None:
+    state = one_epoch / checkpoint.STATE_NAME
+    before = state.read_bytes()
+    flags = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.01", "--average-decay", "0.9", "--fp32"]
+    command = [sys.executable, str(SCRIPT), "--data", str(small), "--output", str(one_epoch), *flags, "--resume"]
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
+    limit += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    limited = [sys.executable, "-c", limit, *command[1:]]
+    full = subprocess.run(limited, capture_output=True, text=True, env=environment)
+    assert full.returncode == 1
+    last_line = full.stderr.strip().splitlines()[-1]
+    assert last_line.startswith(f"error: cannot write {state}: File too large; what was there is untouched")
+    assert "Traceback" not in full.stderr
+    assert state.read_bytes() == before
+    assert not [path for path in one_epoch.iterdir() if path.name.startswith(".")]
+
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    whole = cifar.train(*CALL, one_epoch.parent / "whole", HOW, small)
+    assert whole is not None
+    one, other = load_file(whole.checkpoint), load_file(one_epoch / whole.checkpoint.name)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_best_epoch_is_kept_beside_the_last_and_says_how_it_was_chosen(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([50.0, 70.0, 60.0, 60.0])
+    monkeypatch.setattr(SmallImages, "evaluate", lambda *arguments: (next(accuracies), 1.0))
+    result = cifar.train(*CALL, tmp_path, dataclasses.replace(HOW, epochs=3), small)
+    assert result is not None
+    assert (result.top1, result.best_top1) == (60.0, 70.0)
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        chosen = json.loads(file.metadata()["simplenet"])["training"]
+    assert (chosen["epoch"], chosen["test_top1"]) == (2, 70.0)
+    assert "test accuracy" in chosen["chosen_by"]
+    best, last = (load_file(tmp_path / f"{name}.safetensors") for name in ("best", "last"))
+    assert not torch.equal(best["classifier.weight"], last["classifier.weight"])
+    assert torch.equal(last["classifier.weight"], load_file(result.checkpoint)["classifier.weight"])
+
+
+def test_tensorboard_and_the_log_tell_the_same(one_epoch: Path, small: Path) -> None:
+    cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+    lines = [json.loads(line) for line in (one_epoch / "log.jsonl").read_text().splitlines()]
+    board = EventAccumulator(str(one_epoch / "tensorboard")).Reload()
+    for name in ("train_loss", "test_loss", "test_top1"):
+        events = board.Scalars(name)
+        assert [event.step for event in events] == [1, 2]
+        assert [event.value for event in events] == pytest.approx([line[name] for line in lines])

@@ -1,0 +1,73 @@
+"""A data set in memory: what the network is shown, whole or shared out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from simplenet import preprocessing
+from simplenet.datasets import LabelledImages
+from simplenet.errors import DataError, UsageError
+from train import augmentation, data, small_images
+from train.distributed import Group
+from train.recipe import Recipe
+from train.small_images import SmallImages
+
+HOW = Recipe(batch_size=8, dropout=0.1, mixup=0.3, cutmix=1.0)
+
+
+def _images(count: int, side: int, seed: int = 0) -> LabelledImages:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+    return LabelledImages("random", pixels, rng.integers(0, 10, count), tuple("abcdefghij"))
+
+
+@pytest.mark.parametrize(("name", "side"), [("fashion-mnist", 28), ("mnist", 28), ("cifar10", 32), ("cifar10", 40)])
+def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side: int) -> None:
+    spec, images = data.get(name).preprocessing, _images(5, side)
+    pixels, labels = small_images.to_tensors(images, spec)
+    at_runtime = np.stack([preprocessing.to_model_input(image, spec) for image in images.images])
+    np.testing.assert_array_equal(pixels.numpy(), at_runtime)
+    assert pixels.shape == (5, 32, 32, 3)
+    assert pixels.dtype == torch.uint8
+    np.testing.assert_array_equal(labels.numpy(), images.labels)
+
+    normalised = augmentation.normalise(pixels, spec)
+    np.testing.assert_array_max_ulp(
+        normalised.contiguous().numpy(), preprocessing.normalise(at_runtime, spec), maxulp=1
+    )
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+def _data(how: Recipe = HOW, rank: int = 0, size: int = 1) -> SmallImages:
+    spec = data.get("cifar10")
+    group = Group(rank=rank, size=size)
+    return SmallImages.of((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, True, how, group)
+
+
+def test_the_processes_share_the_batches_of_one() -> None:
+    whole = list(_data().epoch(3, 0))
+    halves = [list(_data(rank=rank, size=2).epoch(3, 0)) for rank in (0, 1)]
+    assert len(whole) == 3
+    for batch, *parts in zip(whole, *halves, strict=True):
+        for index in (0, 1):  # images and targets
+            assert torch.equal(batch[index], torch.cat([part[index] for part in parts]))
+
+
+def test_an_epoch_can_be_entered_at_any_step_and_differs_from_the_others() -> None:
+    whole, rest = list(_data().epoch(3, 0)), list(_data().epoch(3, 2))
+    assert len(rest) == 1
+    assert torch.equal(rest[0][0], whole[2][0])
+    assert not torch.equal(next(_data().epoch(4, 0))[0], whole[0][0])
+
+
+def test_batches_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="3 processes cannot share 8 images"):
+        _data(size=3)
+    with pytest.raises(UsageError, match="--batch 8 must be even in every process"):
+        _data(size=8)
+    with pytest.raises(DataError, match="30 images to train on, fewer than one batch; use --batch 30"):
+        _data(dataclasses.replace(HOW, batch_size=32))
