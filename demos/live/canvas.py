@@ -10,9 +10,10 @@ import numpy as np
 
 from demos.live import layout, overlay, paint, tiles
 from demos.live.layout import Box
+from demos.live.lettering import UInt8Array
 from demos.live.opencv import opencv
 from demos.live.overlay import Figure
-from demos.live.paint import BACKGROUND, UInt8Array
+from demos.live.paint import BACKGROUND
 from demos.live.result import Update
 from runtimes import Prediction
 
@@ -77,7 +78,8 @@ def _compose(cells: Sequence[_Cell], state: Mapping[str, Any], show_help: bool) 
     figures = overlay.figure_rows(_figures(cells, state), plan.width, unit)
     canvas = np.empty((plan.height + overlay.band_height(figures, unit), plan.width, 3), np.uint8)
     overlay.draw_figures(canvas[plan.height :], figures, unit)
-    if len(places) + len(plan.tiles) > 1:  # otherwise the picture covers it all
+    covered = sum(width * height for *_, width, height in (*plan.tiles, *places))
+    if covered < plan.width * plan.height:
         paint.cover(canvas[: plan.height], BACKGROUND)
     wall = _part(canvas, plan.wall)
     banners_end = wall_height

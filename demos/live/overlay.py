@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demos.live import lettering, paint
-from demos.live.paint import ACCENT, ALARM, GREY, SURFACE, WHITE, UInt8Array
+from demos.live.lettering import UInt8Array
+from demos.live.paint import ACCENT, ALARM, GREY, SURFACE, WHITE
 from runtimes import Prediction
 
 UNTRAINED = "UNTRAINED"

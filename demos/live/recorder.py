@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -53,11 +54,13 @@ class Recorder:
         if self.path.suffix.lower() not in CODECS:
             raise UsageError(f"cannot record to {self.path}: name a file that ends in {' or '.join(CODECS)}")
         self.frame_rate = _usable_rate(frame_rate)
+        beyond = frame_rate > FASTEST_FPS or 0 < frame_rate < SLOWEST_FPS
+        self._step = self.frame_rate / frame_rate if beyond and math.isfinite(frame_rate) else 1.0
         self._unfinished = new_file.temporary_beside(self.path)
         self._writer: Any = None
         self._size = (0, 0)
         self._held: UInt8Array | None = None
-        self._place = 0
+        self._place = self._taken = 0
         self._start_s = 0.0
         self._closed = False
 
@@ -66,7 +69,7 @@ class Recorder:
 
         Args:
             captured_s: when the picture was, by a clock that goes forward; None, for all of a file's frames, means one
-                after another at the frame rate.
+                after another at the frame rate that was asked for.
 
         Raises:
             SimpleNetError: the disk is nearly full or the encoder failed. The recording is closed then.
@@ -97,7 +100,8 @@ class Recorder:
         self._closed = True
         try:
             if self._held is not None:
-                self._encode(self._held, 1)
+                with contextlib.suppress(SimpleNetError):  # on a full disk rather without the last picture than nothing
+                    self._encode(self._held, 1)
                 self._held = None
             if self._writer is not None:
                 self._writer.release()
@@ -118,8 +122,10 @@ class Recorder:
             self._start_s = captured_s or 0.0
             self._open(image)
         else:
-            place = self._place + 1
-            if captured_s is not None:
+            if captured_s is None:
+                self._taken += 1
+                place = round(self._taken * self._step)
+            else:
                 place = max(self._place, round((captured_s - self._start_s) * self.frame_rate))
             longest = self._place + round(LONGEST_GAP_S * self.frame_rate)
             if place > longest:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from demos.live import lettering, paint
+from demos.live.lettering import UInt8Array
 from demos.live.opencv import opencv
-from demos.live.paint import ACCENT, ALARM, GREY, SURFACE, TRACK, WHITE, UInt8Array
+from demos.live.paint import ACCENT, ALARM, GREY, SURFACE, TRACK, WHITE
 from demos.live.result import Answer
 
 ANSWERS = 3
@@ -40,8 +41,11 @@ def draw(
     """
     height, width = tile.shape[:2]
     gap, pad, size = max(2, unit // 6), round(0.6 * unit), paint.text_size(unit)
-    paint.cover(tile, paint.BACKGROUND)
-    paint.fill(tile, gap, gap, width - 2 * gap, height - 2 * gap, SURFACE)
+    paint.cover(tile, SURFACE)
+    for x, y, wide, tall in (
+        (0, 0, width, gap), (0, height - gap, width, gap), (0, 0, gap, height), (width - gap, 0, gap, height)
+    ):  # fmt: skip
+        paint.fill(tile, x, y, wide, tall, paint.BACKGROUND)
     left, right, top, row = gap + pad, width - gap - pad, gap + pad // 2, round(1.3 * unit)
     line = paint.baseline(top, row, size)
     verdict = _draw_verdict(tile, answer, reference, right, line, size)

@@ -108,6 +108,17 @@ def test_frames_of_a_file_follow_one_another_whatever_the_clock_says(tmp_path: P
     assert shades(film.path) == [50, 100, 150]
 
 
+@pytest.mark.parametrize(("rate", "frames", "written"), [(240, 480, 240), (0.5, 3, 6)])
+def test_a_file_too_fast_or_too_slow_for_ours_still_plays_in_its_time(
+    tmp_path: Path, rate: float, frames: int, written: int
+) -> None:
+    with Recorder(tmp_path / "clip.avi", rate) as film:
+        for _ in range(frames):
+            film.write(grey(16, 16))
+    assert film.frames == pytest.approx(written, abs=1)
+    assert film.seconds == pytest.approx(frames / rate, abs=1)
+
+
 def test_a_night_asleep_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "LONGEST_GAP_S", 2.0)
     with Recorder(tmp_path / "clip.avi", 5) as film:
@@ -207,6 +218,17 @@ def test_with_the_disk_nearly_full_what_was_recorded_is_kept(tmp_path: Path, mon
     assert len(read(film.path)[0]) == 20
     film.close()
     assert list(tmp_path.iterdir()) == [film.path]
+
+
+def test_with_the_disk_full_at_the_end_only_the_last_picture_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = Recorder(tmp_path / "clip.avi", 10)
+    for place in range(5):
+        film.write(grey(64, 48), place / 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    film.close()
+    assert len(read(film.path)[0]) == 4
 
 
 RECORD = """

@@ -1,0 +1,38 @@
+"""What drawing and keeping a live frame costs: `make bench`. Nothing is asserted about time; read the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from demos.live.canvas import Canvas
+from demos.live.recorder import Recorder
+from demos.live.synthetic import Scene
+from tests.demos.live.scenes import make_state, make_update
+
+ROUNDS = 200
+
+
+@pytest.mark.parametrize("models", [1, 3, 6])
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_composing_what_a_person_sees(benchmark: BenchmarkFixture, size: tuple[int, int], models: int) -> None:
+    canvas, state, scene = Canvas(), make_state(models), Scene(*size, 30)
+    random = np.random.default_rng(0)
+    for model in state["models"]:
+        model["recent_infer_ms"] = random.uniform(0.2, 0.4, 60).tolist()
+    canvas.take(make_update(scene.picture(0), models))
+    benchmark.group = "composing what a person sees"
+    benchmark.pedantic(lambda: canvas.compose(state), rounds=ROUNDS, warmup_rounds=20)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_recording_a_640x480_picture(benchmark: BenchmarkFixture, tmp_path: Path, suffix: str) -> None:
+    scene, numbers = Scene(640, 480, 30), iter(range(10**9))
+    benchmark.group = "recording a 640x480 picture"
+    with Recorder(tmp_path / f"clip{suffix}", 30) as film:
+        benchmark.pedantic(
+            film.write, setup=lambda: ((scene.picture(next(numbers)),), {}), rounds=ROUNDS, warmup_rounds=20
+        )
