@@ -275,6 +275,8 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
     page = Page(session, host, port)
     page.start()
     say_on_stderr(f"open {page.url}")
+    if page.is_public:
+        say_on_stderr("everybody who can reach this machine can watch and switch models: there is no password")
     return contextlib.closing(page)
 
 

@@ -98,6 +98,7 @@ class Session:
             "untrained": weights.source == "random",
             "title": f"{manifest.variant}, {'random' if weights.source == 'random' else weights.name} weights",
             "paused": self.paused,
+            "switching": switch is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
             "notice": notice,
             "loop_fps": self.watch.recent_fps(),

@@ -12,8 +12,7 @@ export class Selection {
     byId("run").addEventListener("submit", (event) => event.preventDefault());
   }
 
-  show({ choices, selected, notice }) {
-    const isLoading = (notice ?? "").startsWith("loading");
+  show({ choices, selected, switching: isLoading }) {
     const nowMs = performance.now();
     for (const [name, wish] of this.wishes) {
       if (isLoading) wish.untilMs = nowMs + FORGET_WISH_MS / 3;

@@ -53,7 +53,13 @@ class Demo:
         self.feeds = Feeds()
         self.commands: list[tuple[str, str | None]] = []
         self.seen: list[Update] = []
-        self.facts: dict[str, Any] = {"paused": False, "recording": None, "notice": None, "untrained": False}
+        self.facts: dict[str, Any] = {
+            "paused": False,
+            "switching": False,
+            "recording": None,
+            "notice": None,
+            "untrained": False,
+        }
         self.selected: dict[str, Any] = {"backend": ["onnxruntime", "openvino"], "precision": "fp32", "variant": "1.5m"}
         self._listeners: list[Callable[[Update], None]] = []
         self._latencies: deque[float] = deque([0.3], maxlen=60)

@@ -135,7 +135,7 @@ def test_help_and_the_keys_can_be_turned_off(page: Page, demo: Demo, open_tab: O
 
 
 def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab: OpenTab) -> None:
-    demo.facts.update(untrained=True, notice="loading openvino int8…")
+    demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page)
     tab.shows("#untrained", "UNTRAINED")
     assert tab.view.locator("#untrained").is_visible()

@@ -47,7 +47,7 @@ LOW_CONTRAST = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_can_be_read_and_every_control_has_a_name(page: Page, demo: Demo, scheme: str, open_tab: OpenTab) -> None:
-    demo.facts.update(untrained=True, notice="loading openvino int8…")
+    demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page, ALLOWED, color_scheme=scheme, viewport={"width": 375, "height": 812})
     tab.best("red")
     tab.view.evaluate("document.getElementById('trouble').classList.add('shown')")
