@@ -61,8 +61,11 @@ class Screen:
         self._deliver(update)
 
     def refresh(self) -> None:
-        """No new frame came, or the demo is paused: the last picture with the banners of now; keys are heard."""
-        if self._display.shows_pictures or self._wants_snapshot:
+        """No new frame came, or the demo is paused: the last picture with the banners of now; keys are heard.
+
+        A recording of live pictures goes on with it, as time does; one of a file waits for the next frame.
+        """
+        if self._display.shows_pictures or self._wants_snapshot or (self._recorder is not None and self._is_live):
             self._deliver(None)
 
     @property
@@ -86,9 +89,10 @@ class Screen:
         image = self._canvas.compose(self._session.state(), show_help=self._shows_help)
         if update is not None and self._record_to is not None:
             self._start_recording(update)
-        if update is not None and self._recorder is not None:
+        if self._recorder is not None and (update is not None or self._is_live):
+            seen_s = time.perf_counter() if update is None else update.frame.captured_s
             try:
-                self._recorder.write(image, update.frame.captured_s if self._is_live else None)
+                self._recorder.write(image, seen_s if self._is_live else None)
             except SimpleNetError as error:
                 self._session.notify(str(error))
                 self.stop_recording()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,21 @@ def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSe
     paused = window.shown[3]
     assert not np.array_equal(paused, window.shown[2])
     assert (paused != window.shown[2]).any(axis=2).mean() < 0.2  # the same scene, but for the banner
+
+
+def test_a_pause_is_recorded_as_it_was_seen(make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session("synthetic:640x480@30")
+    window = Fingers({2: "r", 5: "space", 15: "space", 20: "r", 21: "q"})  # 10 pictures of a pause, a second
+    assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
+    (film,) = tmp_path.glob("*.mp4")
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(film))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1].astype(int))
+    capture.release()
+    still = sum(abs(after - before).mean() < 0.5 for before, after in itertools.pairwise(frames))
+    assert still >= 20  # of the 30 frames that a second has
 
 
 def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
