@@ -26,7 +26,7 @@ FLAGS = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.005", "--averag
 def _run(program: list[str], data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [*program, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
     return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600
     )
 
 
@@ -66,7 +66,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_i
     found = []
     for name, program in (("one", [sys.executable]), ("two", TWO)):
         command = [*program, str(script), str(data), str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
         assert done.returncode == 0, done.stderr
         found.append(load_file(tmp_path / name / "training-state.safetensors"))
     assert found[0].keys() == found[1].keys()
