@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import signal
 import sys
 import time
@@ -45,7 +46,7 @@ from demos.live.sources import Source
 from demos.live.status_line import StatusLine
 from demos.live.stopwatch import Summary
 from simplenet import cli
-from simplenet.errors import ImageError, SourceError
+from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
 
 DEFAULT_PORT = 8000
 SYNTHETIC, VISITOR = "synthetic", "visitor"
@@ -87,7 +88,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
             screen.refresh()
             continue
         source, frame = received
-        frame_age_ms = session.received(source, frame)
+        frame_age_ms = watch.frame_age(frame.captured_s) if source.is_live else None
         # Infer: the crop that the models were trained on, every model in turn, its best answers.
         try:
             answers, preprocess_ms, post_ms = session.lineup.answer(frame.image, keep=not session.is_switching)
@@ -109,9 +110,10 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
 
 def _end(feeds: Feeds) -> str:
     failed = [source for source in feeds.sources if source.state == "failed"]
-    if failed:
+    if len(failed) == len(feeds.sources):  # of several, a dead one was told of when it died
         raise SourceError("; ".join(source.note or f"{source.name} failed" for source in failed))
-    return "end of stream" if any(source.is_live for source in feeds.sources) else "end of file"
+    lived = any(source.is_live and source not in failed for source in feeds.sources)
+    return "end of stream" if lived else "end of file"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -119,10 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         action="append",
+        type=_source,
         metavar="WHAT",
         help="a camera's number or /dev/video path; a video, picture or folder of pictures; an rtsp, rtmp, http or udp "
-        "address; gst:PIPELINE or csi:0 where OpenCV has GStreamer; synthetic, a generated scene; visitor, cameras of "
-        "the page's visitors only. Several times for several (default: 0, or synthetic without a camera)",
+        "address; gst:PIPELINE or csi:0 where OpenCV has GStreamer; synthetic or synthetic:640x480@30, a generated "
+        "scene; visitor, cameras of the page's visitors only. Several times for several (default: 0, or synthetic "
+        "without a camera)",
     )
     parser.add_argument(
         "--display",
@@ -164,6 +168,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _source(text: str) -> str:
+    """argparse type: whether there is such a source, opening it tells."""
+    if not text.strip() or re.fullmatch(r"-\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} names no camera, video or stream; cameras are counted from 0")
+    return text
+
+
 def _film(text: str) -> Path:
     """argparse type: a file that can be recorded to."""
     if Path(text).suffix.lower() not in CODECS:
@@ -184,7 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     selection = Selection.from_arguments(arguments)
     events = EventLines() if arguments.json else None
     visitors_only = arguments.source == [VISITOR]
-    kind = "browser" if visitors_only and arguments.display == "auto" else arguments.display
+    if visitors_only and (arguments.display in ("window", "none") or arguments.record):
+        raise UsageError(
+            "visitors show their cameras on the page, to themselves alone; leave out --display and --record"
+        )
+    kind = "browser" if visitors_only else arguments.display
     kind = display.choose(kind, why_no_page, say_on_stderr)
     with contextlib.ExitStack() as opened:
         feeds = opened.enter_context(contextlib.closing(Feeds()))
@@ -209,12 +224,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
         except KeyboardInterrupt:
             ended = "Ctrl-C"
-            raise
+            return 130
         finally:
             # Whatever ended the loop: what was measured until then is true and is told.
+            session.watch.stop()
             screen.stop_recording()
             status.clear()
             _report(session, session.summary(ended), events)
+    if screen.lost is not None:
+        raise SimpleNetError(f"the recording is not whole: {screen.lost}")
     return 0
 
 

@@ -184,5 +184,6 @@ def _figures(cells: Sequence[_Cell], state: Mapping[str, Any]) -> list[list[Figu
     if ages_ms:
         speed.append(Figure(f"frame age {paint.milliseconds(max(ages_ms))} ms", "frame age 0.00 ms"))
     if any(source["is_live"] for source in sources):  # of a file nothing is dropped
-        speed.append(Figure(f"{sum(source['dropped'] for source in sources)} dropped", "0000 dropped"))
+        dropped = Figure(f"{sum(source['dropped'] for source in sources)} dropped", "00000 dropped")
+        (speed if len(models) > 1 else names).append(dropped)
     return [[*names, *speed]] if len(models) > 1 else [speed, names]

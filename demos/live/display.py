@@ -45,13 +45,9 @@ class Display(abc.ABC):
 
     @abc.abstractmethod
     def show(self, image: UInt8Array) -> str:
-        """Takes RGB uint8 [H, W, 3]; returns as `poll_key`."""
+        """Takes RGB uint8 [H, W, 3]; returns the key pressed since the last call ('q', 'escape', 'space', ...) or ''.
 
-    @abc.abstractmethod
-    def poll_key(self) -> str:
-        """The key pressed since the last call ('q', 'escape', 'space', ...) or ''; also keeps the window alive.
-
-        To be called a few times a second while there is no new picture to show.
+        To be called a few times a second, with the last picture while there is no new one: that keeps a window alive.
         """
 
     @abc.abstractmethod
@@ -73,9 +69,6 @@ class NoDisplay(Display):
     def show(self, image: UInt8Array) -> str:
         return ""
 
-    def poll_key(self) -> str:
-        return ""
-
     def close(self) -> None:
         pass
 
@@ -95,26 +88,14 @@ class Window(Display):
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
         elif self._was_closed():
-            return self._gone()
+            self._shown = False
+            return "q"
         self._shown = True
         cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return self._heard()
-
-    def poll_key(self) -> str:
-        if not self._shown:
-            return ""
-        key = self._heard()
-        return self._gone() if not key and self._was_closed() else key
-
-    def _heard(self) -> str:
-        key = self._cv2.pollKey()
+        key = cv2.pollKey()
         if key < 0:
             return ""
         return _NAMED_KEYS.get(key & 0xFF) or chr(key & 0xFF).lower()
-
-    def _gone(self) -> str:
-        self._shown = False
-        return "q"
 
     def _was_closed(self) -> bool:
         try:

@@ -24,12 +24,17 @@ CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 SLOWEST_FPS, FASTEST_FPS = 1.0, 120.0
 LONGEST_GAP_S = 60.0
 """A longer pause between two pictures (a laptop that slept) is kept as one of this length."""
+ENCODING_SHARE = 0.5
+"""How much of the time encoding may take: what is too large for a machine is recorded at a lower frame rate."""
+LONGEST_ENCODING_S = 0.5
+"""For one picture, however long it was to be seen: a machine that got slower meanwhile must not stop the demo."""
 LEAST_FREE_BYTES = 50_000_000
 """With less room on the disk a recording ends, while its file can still be finished."""
 
 
 class Recorder:
-    """A video file. Pictures may come at any pace and in any size; the file plays as long as the recording took.
+    """A video file. Pictures may come at any pace and in any size; the file plays as long as the recording took, but
+    where the machine cannot keep up at all.
 
     Until `close` the file has an unfinished name, so that a killed process leaves no half video under a name that
     promises a whole one. Use it as a context manager, or call `close`; by one thread at a time.
@@ -120,7 +125,7 @@ class Recorder:
         """Each picture is held back until the next one tells for how long it was to be seen."""
         if self._held is None:
             self._start_s = captured_s or 0.0
-            self._open(image)
+            self._open(image, is_live=captured_s is not None)
         else:
             if captured_s is None:
                 self._taken += 1
@@ -131,35 +136,53 @@ class Recorder:
             if place > longest:
                 self._start_s += (place - longest) / self.frame_rate
                 place = longest
-            self._encode(self._held, place - self._place)
-            self._place = place
+            encoded = self._encode(self._held, place - self._place)
+            self._start_s += (place - self._place - encoded) / self.frame_rate  # what was too much is left out
+            self._place += encoded
         self._held = image
 
-    def _open(self, image: UInt8Array) -> None:
+    def _encoding_s(self, image: UInt8Array) -> float:
+        """What one picture takes here, by trying: the second and third, since the first one sets things up."""
+        bgr = np.ascontiguousarray(_letterboxed(image, *self._size)[..., ::-1])
+        self._writer.write(bgr)
+        start_s = time.perf_counter()
+        for _ in range(2):
+            self._writer.write(bgr)
+        return max(1e-6, (time.perf_counter() - start_s) / 2)
+
+    def _open(self, image: UInt8Array, is_live: bool) -> None:
         cv2 = opencv()
         height, width = image.shape[:2]
         self._size = width + width % 2, height + height % 2  # encoders take even sides only
         codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._unfinished), codec, self.frame_rate, self._size)
+        if is_live and self._writer.isOpened():
+            self.frame_rate = min(self.frame_rate, _usable_rate(ENCODING_SHARE / self._encoding_s(image)))
+            self._writer.release()
+            self._writer = cv2.VideoWriter(str(self._unfinished), codec, self.frame_rate, self._size)
         if not self._writer.isOpened():
             self._writer = None
             raise SimpleNetError(f"OpenCV cannot write {self._size[0]}x{self._size[1]} video to {self.path}; try .avi")
 
-    def _encode(self, image: UInt8Array, times: int) -> None:
+    def _encode(self, image: UInt8Array, times: int) -> int:
+        """Returns how many times it was written: fewer where that took too long."""
         if times < 1:
-            return
-        cv2 = opencv()
+            return times
+        cv2, deadline_s = opencv(), time.perf_counter() + LONGEST_ENCODING_S
         try:
             # The encoder keeps quiet about a full disk, and what it then leaves cannot be played.
             if shutil.disk_usage(self._unfinished.parent).free < LEAST_FREE_BYTES:
                 raise SimpleNetError(f"cannot record on to {self.path}: the disk is nearly full")
             bgr = cv2.cvtColor(_letterboxed(image, *self._size), cv2.COLOR_RGB2BGR)
-            for _ in range(times):
+            for written in range(1, times + 1):
                 self._writer.write(bgr)
                 self.frames += 1
+                if time.perf_counter() > deadline_s:
+                    return written
         except (OSError, cv2.error) as error:
             why = reason(error) if isinstance(error, OSError) else one_line(error)
             raise SimpleNetError(f"cannot record on to {self.path}: {why}") from error
+        return times
 
 
 def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:

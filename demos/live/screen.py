@@ -21,11 +21,20 @@ class Screen:
     """Draws an update once, for whoever wants it, and turns keys into commands. For the loop's thread."""
 
     def __init__(self, session: Session, display: Display, folder: Path, record_to: Path | None = None) -> None:
-        """`folder` takes snapshots and the recordings that a key starts; `record_to` records from the first frame."""
+        """`folder` takes snapshots and the recordings that a key starts; `record_to` records from the first frame.
+
+        Raises:
+            SimpleNetError: `record_to` cannot be written.
+        """
         self._session, self._display, self._folder = session, display, folder
         self._canvas = Canvas()
         self._recorder: Recorder | None = None
         self._record_to = record_to
+        self._was_asked_for = record_to is not None
+        self.lost: SimpleNetError | None = None
+        """Why the recording that was asked for at the start is not whole."""
+        if record_to is not None:
+            Recorder(record_to, _UNKNOWN_FRAME_RATE).close()  # a place that cannot be written to is told of now
         self._wants_snapshot = False
         self._shows_help = False
 
@@ -44,6 +53,8 @@ class Screen:
         for command in commands:
             if command == "help":
                 self._shows_help = not self._shows_help
+            elif all(source.kind == "visitor" for source in self._session.feeds.sources):
+                self._session.notify("there is no picture to keep: visitors' cameras are theirs alone")
             elif command == "snapshot":
                 self._wants_snapshot = True
                 if self._session.paused:
@@ -81,8 +92,10 @@ class Screen:
             try:
                 recorder.close()
             except SimpleNetError as error:
-                self._session.notify(str(error))
+                self._lose(error)
                 return
+            finally:
+                self._was_asked_for = False
             self._session.notify(f"recorded {recorder.path}")
 
     def _deliver(self, update: Update | None) -> None:
@@ -94,7 +107,7 @@ class Screen:
             try:
                 self._recorder.write(image, seen_s if self._is_live else None)
             except SimpleNetError as error:
-                self._session.notify(str(error))
+                self._lose(error)
                 self.stop_recording()
         if self._wants_snapshot:
             self._wants_snapshot = False
@@ -109,10 +122,16 @@ class Screen:
         try:
             self._recorder = Recorder(path, rate)
         except SimpleNetError as error:
-            self._session.notify(str(error))
+            self._lose(error)
             return
         self._session.recorder = self._recorder
         self._session.event("recording", path=str(self._recorder.path))
+
+    def _lose(self, error: SimpleNetError) -> None:
+        """The demo goes on; a recording that was asked for at the start is an error in the end."""
+        self._session.notify(str(error))
+        if self._was_asked_for:
+            self.lost = error
 
     def _save(self, image: UInt8Array) -> None:
         try:

@@ -105,7 +105,7 @@ class Selection:
         if name not in self.choices()["variant"]:
             raise UsageError(f"this artifact is {self.choices()['variant'][0]}; leave out --artifact to choose {name}")
         flags = argparse.Namespace(**{**vars(self.arguments), "variant": name, "weights": "auto"})
-        return self if self.arguments.artifact is not None else replace(self, arguments=flags)
+        return self if self.arguments.artifact is not None else replace(self, arguments=flags, manifest=None)
 
     def next_backend(self, unavailable: Sequence[str] = ()) -> Selection:
         """The one after the first of today's; those known not to run here are passed over."""
@@ -117,7 +117,7 @@ class Selection:
 
 
 class Switch:
-    """Loads another selection in a thread of its own while the present models go on. One at a time."""
+    """Loads another selection in a thread of its own while the present models go on."""
 
     def __init__(self, wanted: Selection, say: artifact_choice.Say) -> None:
         self.wanted = wanted
@@ -145,7 +145,7 @@ class Switch:
         return self._result
 
     def abandon(self) -> None:
-        """The demo ends: what is still loading is closed as soon as it is there."""
+        """Nobody wants it any more: what is still loading is closed as soon as it is there."""
         with self._lock:
             self._abandoned = True
             if self._result is not None:

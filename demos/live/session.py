@@ -16,7 +16,7 @@ from demos.live.recorder import Recorder
 from demos.live.result import Update
 from demos.live.selection import Selection, Switch
 from demos.live.source_record import SourceRecord
-from demos.live.sources import Frame, Source
+from demos.live.sources import Source
 from demos.live.stopwatch import ModelSummary, Stopwatch, Summary
 from simplenet import variants
 from simplenet.artifacts import Artifact
@@ -54,10 +54,12 @@ class Session:
         self._asked_of_screen: list[str] = []
         self._listeners: tuple[Callable[[Update], None], ...] = ()
         self._switch: Switch | None = None
+        self._wish: Selection | None = None
+        """What is wanted in the end, while something else may still be loading: one load at a time."""
         self._unavailable: list[str] = []
         self._notice, self._notice_until_s = "", 0.0
         self._seen: dict[int, SourceRecord] = {}
-        self._records: dict[str, Record] = {}
+        self._records: dict[tuple[str, str], Record] = {}
         self._lock = threading.Lock()
         self._remember_models()
 
@@ -85,10 +87,10 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """Everything a page or a window shows beside the picture, JSON-able."""
-        manifest, switch, recorder = self.lineup.models[0].manifest, self._switch, self.recorder
+        manifest, wish, recorder = self.lineup.models[0].manifest, self._wish, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
-        if switch is not None:
-            wanted = switch.wanted.selected()
+        if wish is not None:
+            wanted = wish.selected()
             notice = f"loading {wanted['variant']} {wanted['precision'] or ''} for {', '.join(wanted['backend'])}…"
         weights = manifest.weights
         return {
@@ -98,7 +100,7 @@ class Session:
             "untrained": weights.source == "random",
             "title": f"{manifest.variant}, {'random' if weights.source == 'random' else weights.name} weights",
             "paused": self.paused,
-            "switching": switch is not None,
+            "switching": wish is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
             "notice": notice,
             "loop_fps": self.watch.recent_fps(),
@@ -155,12 +157,6 @@ class Session:
         asked, self._asked_of_screen = self._asked_of_screen, []
         return asked
 
-    def received(self, source: Source, frame: Frame) -> float | None:
-        """Counts a frame that is about to be answered; returns a live one's age in milliseconds, None for files."""
-        age_ms = self.watch.frame_age(frame.captured_s) if source.is_live else None
-        self._record_of(source).add(frame, age_ms)
-        return age_ms
-
     def refuse(self, source: Source, error: ImageError) -> None:
         """A frame that no model can take: a visitor who sends one is shown out, a source of ours is told of."""
         if source.kind == "visitor":
@@ -169,6 +165,8 @@ class Session:
             self.notify(f"{source.name}: {error}")
 
     def publish(self, update: Update) -> None:
+        """Counts an answered frame and tells the listeners."""
+        self._record_of(update.source).add(update.frame, update.frame_age_ms)
         for callback in self._listeners:
             callback(update)
 
@@ -190,12 +188,15 @@ class Session:
 
     def summary(self, ended: str) -> Summary:
         """What was measured until now."""
+        several = len({model for model, _ in self._records}) > 1  # variants or weights, one after another
         models = [
-            ModelSummary(record.name, infer, record.agrees_percent, record.compared)
-            for record in self._records.values()
+            ModelSummary(f"{model} {name}" if several else name, infer, record.agrees_percent, record.compared)
+            for (model, name), record in self._records.items()
             if (infer := record.infer()) is not None
         ]
-        return self.watch.summary(ended, models, [record.summary() for record in self._seen.values()])
+        with self._lock:
+            seen = list(self._seen.values())
+        return self.watch.summary(ended, models, [record.summary() for record in seen])
 
     def close(self) -> None:
         """Lets go of sources and models."""
@@ -224,7 +225,7 @@ class Session:
                 self.notify(str(error))
 
     def _selected(self, name: str, value: str | None) -> Selection:
-        current = self._switch.wanted if self._switch is not None else self.selection
+        current = self._wish or self.selection
         if name == "next-backend":
             return current.next_backend(self._unavailable)
         if name == "next-precision":
@@ -237,10 +238,10 @@ class Session:
         return change[name](value or "")
 
     def _start_switch(self, wanted: Selection) -> None:
-        if self._switch is not None:
-            self._switch.abandon()
-            self._switch = None
-        if wanted.selected() != self.selection.selected():
+        """Where something is loading already, the newest wish waits for its turn, and those before it are forgotten."""
+        is_new = wanted.selected() != self.selection.selected()
+        self._wish = wanted if is_new else None
+        if is_new and self._switch is None:
             self._switch = Switch(wanted, self.say)
 
     def _finish_switch(self) -> None:
@@ -248,6 +249,12 @@ class Session:
         if switch is None or not switch.done:
             return
         self._switch = None
+        if switch.wanted is not self._wish:
+            switch.abandon()
+            if self._wish is not None:
+                self._switch = Switch(self._wish, self.say)
+            return
+        self._wish = None
         try:
             self.selection, lineup = switch.result()
         except SimpleNetError as error:
@@ -265,9 +272,9 @@ class Session:
 
     def _remember_models(self) -> None:
         """One record a model for the whole session: switching away and back goes on where it was."""
-        variant = self.lineup.models[0].manifest.variant
+        manifest = self.lineup.models[0].manifest
         for name, record in self.lineup.records.items():
-            known = self._records.setdefault(f"{variant} {name}", record)
+            known = self._records.setdefault((f"{manifest.variant} {manifest.weights.name}", name), record)
             self.lineup.records[name] = known
 
     def _record_of(self, source: Source) -> SourceRecord:
@@ -290,5 +297,6 @@ class Session:
                 if record.told_state or source.state != "running":
                     self.event("source", source=source.name, state=source.state, note=source.note)
                 if source.state in ("reconnecting", "failed"):
-                    self.say(f"{source.name}: {source.note or source.state}")
+                    note = source.note or source.state
+                    self.say(note if note.startswith(source.name) else f"{source.name}: {note}")
                 record.told_state = source.state

@@ -131,6 +131,10 @@ class Stopwatch:
         """Since the start, without pauses."""
         return time.perf_counter() - self._started_s
 
+    def stop(self) -> None:
+        """The loop has ended: also the time in which no frame came any more was its time."""
+        self._latest_s = time.perf_counter()
+
     def recent_fps(self) -> float:
         """Over the latest second or so; 0 before the second frame."""
         recent = list(self._recent_s)
@@ -166,12 +170,14 @@ def show(summary: Summary, title: str, console: Console) -> None:
     console.print(table, highlight=False)
     if summary.models:
         table = _table("model", "agrees", "p50 ms", "p90 ms", "frames", "model alone FPS")
+        are_compared = any(model.compared for model in summary.models)
         for model in summary.models:
-            agrees = "reference" if model.agrees_percent is None else f"{model.agrees_percent:.1f} %"
+            first = "reference" if are_compared else "-"
+            agrees = first if model.agrees_percent is None else f"{model.agrees_percent:.1f} %"
             fps = "-" if model.model_fps is None else f"{model.model_fps:.1f}"
             table.add_row(model.name, agrees, *_columns(model.infer), fps)
         console.print(table, highlight=False)
-    rates = [f"{summary.frames} frames in {summary.seconds:.2f} s"]
+    rates = [f"{_counted(summary.frames, 'frame')} in {summary.seconds:.2f} s"]
     rates += [f"loop {summary.loop_fps:.1f} FPS"] if summary.loop_fps else []
     lines = [f"{', '.join(rates)}; ended by {summary.ended}", *map(_source_line, summary.sources)]
     latencies = (*summary.stages.values(), *(model.infer for model in summary.models))
@@ -182,10 +188,15 @@ def show(summary: Summary, title: str, console: Console) -> None:
 
 
 def _source_line(source: SourceSummary) -> str:
-    facts = [f"{source.frames} frames"]
+    facts = [_counted(source.frames, "frame")]
     if source.frame_age is not None:
-        facts += [f"{source.dropped} dropped", f"{source.reconnects} reconnects"]
-    return f"{source.name}: {', '.join(facts)}" + (f"; {source.note}" if source.note else "")
+        facts += [f"{source.dropped} dropped", _counted(source.reconnects, "reconnect")]
+    note = (source.note or "").removeprefix(source.name).lstrip(": ")
+    return f"{source.name}: {', '.join(facts)}" + (f"; {note}" if note else "")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _table(*headings: str) -> Table:

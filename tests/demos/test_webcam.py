@@ -115,11 +115,12 @@ def test_a_dead_source_does_not_stop_the_other(
     clip = write_video("clip.avi", shades(30))
     flags = ("--source", "http://cook:p4ss@127.0.0.1:9/live", "--source", clip, "--patience", 1, "--display", "none")
     result = run_demo("webcam", *flags, "--artifact", onnx_artifact.folder, "--json")
-    assert result.returncode == 1  # in the end one of them had failed
+    assert result.returncode == 0, result.stderr  # it was told of, and the other one ended well
+    assert result.stderr.count("http://") == 1
     assert "p4ss" not in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
     summary = events_of(result.stdout)[-1]
-    assert summary["ended"] == "an error"
+    assert summary["ended"] == "end of file"
     dead, alive = summary["sources"]
     assert (dead["state"], dead["frames"]) == ("failed", 0)
     assert (alive["state"], alive["frames"]) == ("ended", 30)
@@ -140,6 +141,11 @@ def test_the_wrong_source_display_or_model_is_one_line(
         (("--source", clip, "--max-frames", "0"), 2, "whole number"),
         (("--source", clip, "--duration", "soon"), 2, "not a number of seconds"),
         (("--source", clip, "--backend", "openvno"), 2, "did you mean 'openvino'"),
+        (("--source", clip, "--precision", "int8", "--backend", "torch"), 2, "torch"),
+        (("--source", ""), 2, "names no camera"),
+        (("--source", "-1"), 2, "counted from 0"),
+        (("--source", "visitor", "--display", "none"), 2, "leave out --display"),
+        (("--source", clip, "--record", tmp_path / "text.avi" / "x.mp4"), 1, "cannot write"),
         (("--source", clip, "--display", "none", "--record", tmp_path / "x.webm"), 2, "name that ends in .mp4 or .avi"),
     ):
         result = run_demo("webcam", "--display", "none", *flags, "--artifact", onnx_artifact.folder, "--json")
@@ -209,8 +215,6 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
     assert summary["ended"] == "Ctrl-C"
     assert summary["frames"] > 0
     assert summary["frame_age"]["n"] == summary["frames"]
-    text += b"".join(seen.queue)
-    assert b"interrupted" in text
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])

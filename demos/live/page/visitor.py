@@ -18,6 +18,7 @@ from demos.live.page.visitors import VisitorSource
 from demos.live.result import Update
 from demos.live.sources import Frame
 from simplenet.errors import ImageError
+from simplenet.preprocessing import check_image
 
 MOST_VISITORS = 4
 MOST_PIXELS = 8_000_000
@@ -79,6 +80,7 @@ class Visitors:
             loop = asyncio.get_running_loop()
             try:
                 image = await loop.run_in_executor(self._decoder, jpeg.decode, content, MOST_PIXELS)
+                check_image(image)
             except ImageError as error:
                 await sockets.refuse(websocket, sockets.UNUSABLE, str(error), self._drop)
                 return

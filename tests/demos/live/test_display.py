@@ -22,17 +22,17 @@ from tests.demos.conftest import ROOT
 SCREEN_SIZE = "800x600x24"
 COLOUR = (200, 40, 90)
 
-# Shows one picture, then only listens; says each key on a line of its own. Ends at q and when its input does.
+# Shows one picture again and again, as while no new one comes, and says each key. Ends at q and when its input does.
 LISTENER = f"""
 import select, sys
 import numpy as np
 from demos.live.display import Window
 with Window() as window:
-    print(repr(window.poll_key()), flush=True)
-    window.show(np.full((240, 320, 3), {COLOUR}, np.uint8))
+    picture = np.full((240, 320, 3), {COLOUR}, np.uint8)
+    print(repr(window.show(picture)), flush=True)
     key = ""
     while key != "q" and not select.select([sys.stdin], [], [], 0.01)[0]:
-        key = window.poll_key()
+        key = window.show(picture)
         if key:
             print(key, flush=True)
 print("closed", flush=True)
@@ -192,8 +192,4 @@ def test_a_screen_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_display_shows_nothing_and_hears_nothing() -> None:
     with NoDisplay() as display:
-        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.poll_key(), display.shows_pictures) == (
-            "",
-            "",
-            False,
-        )
+        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.shows_pictures) == ("", False)

@@ -302,3 +302,19 @@ def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(SimpleNetError, match="No space left on device"):
         save_snapshot(tmp_path, grey())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_too_large_for_the_machine_gets_a_lower_rate_and_never_stops_the_demo(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
+    with Recorder(tmp_path / "film.avi", 120) as film:
+        for place in range(4):
+            film.write(noise, place / 2)
+        assert film.frame_rate < 120
+        film.write(noise, 60.0)  # a minute later; a minute of noise would take longer than anybody waits
+    assert film.frames < 60 * film.frame_rate
+
+
+def test_a_place_that_cannot_be_written_to_is_known_before_the_first_picture(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SimpleNetError, match="cannot write"):
+        Recorder(tmp_path / "file" / "film.mp4", 30)

@@ -28,9 +28,6 @@ class Fingers(Display):
         self.shown.append(image)
         return self.keys.get(len(self.shown), "")
 
-    def poll_key(self) -> str:
-        return ""
-
     def close(self) -> None:
         pass
 

@@ -34,6 +34,20 @@ def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
     assert models["onnxruntime fp32"] < len(session.updates)
 
 
+def test_another_variant_takes_over_and_says_that_it_is_untrained(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60")
+    session.run(max_frames=3)
+    for name in ("cifar-5m", "cifar-460k"):  # the newest wish counts, and nothing else is left loading
+        session.command("variant", name)
+    session.run_until(lambda: not session.is_switching and len(session.updates) > 4)
+    state = session.state()
+    assert (state["variant"], state["untrained"], state["selected"]["variant"]) == ("cifar-460k", True, "cifar-460k")
+    assert any("UNTRAINED" in line for line in session.said)
+    assert [facts["variant"] for name, facts in session.told if name == "models"] == ["cifar-460k"]
+    names = [model.name for model in session.summary("q").models]
+    assert names == ["cifar-310k fashion-mnist onnxruntime fp32", "cifar-460k random onnxruntime fp32"]
+
+
 def test_several_backends_answer_the_same_frame_side_by_side(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@100", "--backend", "onnxruntime,openvino")
     assert session.run(max_frames=70) == "--max-frames"
@@ -61,6 +75,7 @@ def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSe
     notice = next(facts["text"] for name, facts in session.told if name == "notice")
     assert "\n" not in notice
     assert notice in session.said
+    assert not session.is_switching
     assert session.state()["notice"] == notice
     assert session.updates[-1].answers[0].backend in ("torch", "onnxruntime")
     session.command("next-backend")
