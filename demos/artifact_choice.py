@@ -151,17 +151,18 @@ def default_artifact(format: str, precision: str, root: str | Path, say: Say = s
     official = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root)
     if official is not None or (reason := _why_not_official(DEFAULT_VARIANT)) is None:
         return official or ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
-    variant, weights = best_shipped()
+    variant, weights = best_shipped(precision)
     say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
     return ensure_artifact(variant, weights, format, precision, root, say)
 
 
-def best_shipped() -> tuple[str, str]:
-    """Variant and weights of the best model that comes with the project."""
+def best_shipped(precision: str = "fp32") -> tuple[str, str]:
+    """Variant and weights of the best model that comes with the project; for int8, with pictures to calibrate it."""
     return next(
         (variant, weights)
         for variant, weights in _BEST_SHIPPED
         if (datasets.SHIPPED / weights / f"{variant}.safetensors").is_file()
+        and (precision != "int8" or weights in datasets.shipped_names())
     )
 
 
@@ -169,7 +170,8 @@ def _weights_to_be_had(variant: str, say: Say) -> str:
     """What 'auto' means here: 'pretrained', the first name of shipped weights for this variant, or 'random'."""
     if (reason := _why_not_official(variant)) is None:
         return "pretrained"
-    shipped = sorted(file.parent.name for file in datasets.SHIPPED.glob(f"*/{variant}.safetensors"))
+    shipped = [file.parent.name for file in datasets.SHIPPED.glob(f"*/{variant}.safetensors")]
+    shipped.sort(key=lambda name: (name not in datasets.shipped_names(), name))  # as simplenet.weights does
     if variants.get(variant).official_weights_file:
         say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
     return shipped[0] if shipped else "random"
@@ -206,7 +208,7 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
         type=cli.variant_name,
         metavar="NAME",
         help=f"{', '.join(variants.VARIANTS)} (default: the one that the --weights are shipped for; "
-        f"{DEFAULT_VARIANT} if its official weights can be had; else {SHIPPED_VARIANT} as shipped)",
+        f"{DEFAULT_VARIANT} if its official weights can be had; else the best one that is shipped)",
     )
     cli.add_weights(to)
     to.add_argument(

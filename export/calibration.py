@@ -50,7 +50,7 @@ def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
     if source is None:
         raise DataError(
             f"int8 needs pictures to calibrate {loaded.origin.name} weights with, and none are shipped for them; "
-            "name a folder of a few hundred typical ones: --calibration DIR"
+            "export it from a folder of a few hundred typical ones: --calibration DIR"
         )
     samples = _read(_part(_load(loaded, source, "calibration"), 0), CALIBRATION_PICTURES)
     if len(samples) < FEWEST_GOOD and samples.source != SYNTHETIC:

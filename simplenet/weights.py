@@ -4,8 +4,8 @@
 - NAME: weights that come with the project, simplenet/shipped/NAME/VARIANT.safetensors.
 - PATH: a .safetensors, .pth or .pt checkpoint with any number of classes (simplenet/checkpoints.py).
 - random: freshly initialised, the same for the same seed: good for measuring latency, for nothing else.
-- auto: pretrained where it can be had, else the first NAME in alphabetical order that has this variant, else random
-  with an UntrainedWarning.
+- auto: pretrained where it can be had, else the NAME that has this variant (one that brings pictures to calibrate and
+  check it with before others, then the first in alphabetical order), else random with an UntrainedWarning.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0, limits: L
 
 
 def shipped_names(variant: str | None = None) -> tuple[str, ...]:
-    """Names of weights that come with the project (for one variant), in alphabetical order."""
+    """Names of weights that come with the project (for one variant), those that bring pictures first."""
     pattern = "*.safetensors" if variant is None else f"{variants.get(variant).name}.safetensors"
-    return tuple(sorted({file.parent.name for file in datasets.SHIPPED.glob(f"*/{pattern}")}))
+    names = {file.parent.name for file in datasets.SHIPPED.glob(f"*/{pattern}")}
+    return tuple(sorted(names, key=lambda name: (name not in datasets.shipped_names(), name)))
 
 
 def _auto(spec: Variant, seed: int, limits: Limits | None) -> LoadedWeights:

@@ -109,7 +109,10 @@ def test_the_default_is_the_official_model_or_else_the_shipped_one(own_root: Pat
     said: list[str] = []
     found = artifact_choice.default_artifact("onnx", "fp32", own_root, said.append)
     assert found.manifest.variant == "cifar-310k"
-    assert "using cifar-310k trained on fashion-mnist" in said[0]
+    assert "using cifar-310k trained on cifar10" in said[0]
+    assert found.manifest.weights.name == "cifar10"
+    with_pictures = artifact_choice.best_shipped("int8")  # which cannot be calibrated without
+    assert with_pictures == ("cifar-310k", "fashion-mnist")
     rewrite(own_root, "1.5m", "1.5m", {"source": "pretrained", "name": "pretrained"})
     assert artifact_choice.default_artifact("onnx", "fp32", own_root, never).manifest.variant == "1.5m"
 

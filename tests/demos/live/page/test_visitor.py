@@ -90,6 +90,7 @@ def test_every_visitor_gets_its_own_answers(page: Page) -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(99), 1007, "not a JPEG"),
         (encoded()[:-300], 1007, "damaged or truncated"),
         (announcing(10_000, 10_000), 1007, "10000x10000 pixels are over 8 million"),
+        (encoded(2000, 2), 1007, "2000x2 pixels cannot be used"),
         (bytes(visitor.MOST_BYTES + 1), 1009, ""),
     ],
 )
