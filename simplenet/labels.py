@@ -20,6 +20,3 @@ def imagenet_class_ids() -> tuple[str, ...]:
 def imagenet_labels() -> tuple[str, ...]:
     """Names for people, 'tench' first."""
     return tuple(name for _, name in _imagenet())
-
-
-CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
