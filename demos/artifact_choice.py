@@ -79,6 +79,9 @@ def artifact_precision(backend: str, precision: str) -> str:
         UsageError: this backend cannot run so.
     """
     if precision != "bf16":
+        if precision not in precisions_of(backend):
+            choices = " or ".join(precisions_of(backend))
+            raise UsageError(f"{backend} does not run in {precision} here; choose --precision {choices}")
         return precision
     if "bf16" not in backend_class(backend).PRECISIONS.get("fp32", ()):
         able = [name for name in runtimes.names() if "bf16" in backend_class(name).PRECISIONS.get("fp32", ())]

@@ -194,16 +194,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     selection = Selection.from_arguments(arguments)
     events = EventLines() if arguments.json else None
-    visitors_only = arguments.source == [VISITOR]
-    if visitors_only and (arguments.display in ("window", "none") or arguments.record):
-        raise UsageError(
-            "visitors show their cameras on the page, to themselves alone; leave out --display and --record"
-        )
-    kind = "browser" if visitors_only else arguments.display
-    kind = display.choose(kind, why_no_page, say_on_stderr)
+    expects_visitors = VISITOR in (arguments.source or ())
+    if expects_visitors and arguments.display in ("window", "none"):
+        raise UsageError("visitors show their cameras on the page; leave out --display, or --source visitor")
+    if expects_visitors and arguments.record and set(arguments.source) == {VISITOR}:
+        raise UsageError("visitors show their cameras to themselves alone; leave out --record")
+    kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, say_on_stderr)
     with contextlib.ExitStack() as opened:
         feeds = opened.enter_context(contextlib.closing(Feeds()))
-        for source in [] if visitors_only else _sources(arguments, pace=kind != "none"):
+        for source in _sources(arguments, pace=kind != "none"):
             feeds.add(source)
         if feeds.sources and all(source.kind == SYNTHETIC for source in feeds.sources):
             selection = selection.for_shipped_pictures()

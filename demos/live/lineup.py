@@ -173,7 +173,6 @@ def load(
         for backend in backends:
             wish = argparse.Namespace(**{**vars(arguments), "backend": backend})
             try:
-                _check_precision(wish)
                 model = artifact_choice.load(wish, say, spinning=len(backends) == 1)
             except (BackendUnavailable, UsageError) as error:
                 if len(backends) == 1:
@@ -187,13 +186,3 @@ def load(
         lineup.warm_up()
         opened.pop_all()
     return lineup
-
-
-def _check_precision(wish: argparse.Namespace) -> None:
-    """Before an artifact is made for nothing."""
-    backend, precision = wish.backend, wish.precision
-    if backend is None or precision is None or wish.artifact is not None:
-        return
-    able = artifact_choice.precisions_of(backend)
-    if precision not in able:
-        raise UsageError(f"{backend} does not run in {precision} here; choose --precision {' or '.join(able)}")

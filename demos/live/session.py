@@ -215,7 +215,7 @@ class Session:
         if name == "pause":
             self.set_paused(not self.paused)
         elif name == "quit":
-            self.quit = value or "quit"
+            self.quit = "quit"
         elif name in ("snapshot", "record", "help"):
             self._asked_of_screen.append(name)
         else:

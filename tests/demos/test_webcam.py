@@ -145,6 +145,8 @@ def test_the_wrong_source_display_or_model_is_one_line(
         (("--source", ""), 2, "names no camera"),
         (("--source", "-1"), 2, "counted from 0"),
         (("--source", "visitor", "--display", "none"), 2, "leave out --display"),
+        (("--source", clip, "--source", "visitor", "--display", "none"), 2, "leave out --display"),
+        (("--source", "visitor", "--display", "browser", "--record", tmp_path / "x.mp4"), 2, "leave out --record"),
         (("--source", clip, "--record", tmp_path / "text.avi" / "x.mp4"), 1, "cannot write"),
         (("--source", clip, "--display", "none", "--record", tmp_path / "x.webm"), 2, "name that ends in .mp4 or .avi"),
     ):

@@ -95,8 +95,8 @@ def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
     with lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "torch"], lambda line: None) as lineup:
         assert [model.name for model in lineup.models] == ["torch"]
         assert len(lineup.skipped) == 1
-        assert lineup.skipped[0].startswith("without onnxruntime: onnxruntime does not run in bf16 here")
-    with pytest.raises(UsageError, match="does not run in bf16 here; choose --precision fp32 or fp16 or int8"):
+        assert lineup.skipped[0].startswith("without onnxruntime: onnxruntime does not compute in bf16")
+    with pytest.raises(UsageError, match="does not compute in bf16; choose --backend"):
         lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime"], lambda line: None)
     with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
         lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)

@@ -135,6 +135,7 @@ def test_close_does_not_wait_for_a_pause(camera: ScriptedCamera, monkeypatch: py
     camera.end()
     wait_until(lambda: source.state == "reconnecting")
     source.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == f"reader of {source.name}"]
     source.close()
 
 
