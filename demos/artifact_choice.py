@@ -164,8 +164,7 @@ def best_shipped(precision: str = "fp32") -> tuple[str, str]:
     return next(
         (variant, weights)
         for variant, weights in _BEST_SHIPPED
-        if (datasets.SHIPPED / weights / f"{variant}.safetensors").is_file()
-        and (precision != "int8" or weights in datasets.shipped_names())
+        if weights in datasets.shipped_weights(variant) and (precision != "int8" or weights in datasets.shipped_names())
     )
 
 
@@ -173,8 +172,7 @@ def _weights_to_be_had(variant: str, say: Say) -> str:
     """What 'auto' means here: 'pretrained', the first name of shipped weights for this variant, or 'random'."""
     if (reason := _why_not_official(variant)) is None:
         return "pretrained"
-    shipped = [file.parent.name for file in datasets.SHIPPED.glob(f"*/{variant}.safetensors")]
-    shipped.sort(key=lambda name: (name not in datasets.shipped_names(), name))  # as simplenet.weights does
+    shipped = datasets.shipped_weights(variant)
     if variants.get(variant).official_weights_file:
         say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
     return shipped[0] if shipped else "random"

@@ -38,6 +38,12 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(folder.name for folder in folders if all((folder / f"{split}.npz").is_file() for split in SPLITS))
 
 
+def shipped_weights(variant: str | None = None) -> tuple[str, ...]:
+    """Names of the weights that come with the project (for one variant), those that bring pictures first."""
+    found = {file.parent.name for file in SHIPPED.glob(f"*/{variant or '*'}.safetensors")}
+    return tuple(sorted(found, key=lambda name: (name not in shipped_names(), name)))
+
+
 def shipped(name: str, split: Split) -> LabelledImages:
     """The embedded images of a data set: held-out ones for "evaluation", training ones for "calibration".
 

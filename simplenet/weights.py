@@ -67,9 +67,7 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0, limits: L
 
 def shipped_names(variant: str | None = None) -> tuple[str, ...]:
     """Names of weights that come with the project (for one variant), those that bring pictures first."""
-    pattern = "*.safetensors" if variant is None else f"{variants.get(variant).name}.safetensors"
-    names = {file.parent.name for file in datasets.SHIPPED.glob(f"*/{pattern}")}
-    return tuple(sorted(names, key=lambda name: (name not in datasets.shipped_names(), name)))
+    return datasets.shipped_weights(variant and variants.get(variant).name)
 
 
 def _auto(spec: Variant, seed: int, limits: Limits | None) -> LoadedWeights:

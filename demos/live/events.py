@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -27,22 +26,7 @@ class EventLines:
         self._stream.flush()
 
     def frame(self, update: Update) -> None:
-        self(
-            "frame",
-            number=update.number,
-            source=update.source.name,
-            frame_age_ms=update.frame_age_ms,
-            preprocess_ms=update.preprocess_ms,
-            answers=[
-                {
-                    "model": answer.name,
-                    "infer_ms": answer.infer_ms,
-                    "agrees": answer.agrees,
-                    "top": [dataclasses.asdict(prediction) for prediction in answer.predictions],
-                }
-                for answer in update.answers
-            ],
-        )
+        self("frame", source=update.source.name, **update.to_json())
 
     def summary(self, summary: Summary) -> None:
         self("summary", schema_version=SCHEMA_VERSION, **summary.to_json())

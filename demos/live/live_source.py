@@ -43,9 +43,9 @@ class LiveSource(Source):
         self._newest: tuple[UInt8Array, float] | None = None
         self._asked_for = False
 
-    def push(self, pixels: UInt8Array) -> None:
-        """The newest frame, RGB uint8 [H, W, 3], which is the source's from now on; it has just arrived."""
-        captured_s = time.perf_counter()
+    def push(self, pixels: UInt8Array, captured_s: float | None = None) -> None:
+        """The newest frame, RGB uint8 [H, W, 3], the source's from now on; without a time, it has just come."""
+        captured_s = time.perf_counter() if captured_s is None else captured_s
         with self._changed:
             if self.has_ended:
                 return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from demos.live.sources import Frame, Source
 from runtimes import Prediction
@@ -33,3 +35,12 @@ class Update:
     frame_age_ms: float | None
     preprocess_ms: float
     number: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What the models said, JSON-able, for the page and for --json."""
+        return {
+            "number": self.number,
+            "frame_age_ms": self.frame_age_ms,
+            "preprocess_ms": self.preprocess_ms,
+            "answers": [dataclasses.asdict(answer) for answer in self.answers],
+        }

@@ -52,7 +52,7 @@ def test_every_frame_of_a_file_is_an_event_and_the_summary_counts_them(
             image = source.next()
             assert image is not None
             expected = [[p.label, p.probability] for p in model.classify([image.image])[0]]
-            assert [[top["label"], top["probability"]] for top in frame["answers"][0]["top"]] == expected
+            assert [[top["label"], top["probability"]] for top in frame["answers"][0]["predictions"]] == expected
     assert (summary["event"], summary["frames"], summary["ended"]) == ("summary", 70, "end of file")
     assert list(summary["stages"]) == ["capture", "preprocess", "infer", "post"]  # nothing was drawn
     assert all(stage["n"] == 70 and stage["p90_ms"] is not None for stage in summary["stages"].values())

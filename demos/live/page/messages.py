@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import struct
 from typing import Any
@@ -13,25 +12,7 @@ from demos.live.result import Update
 def result(update: Update) -> dict[str, Any]:
     """What the models said about one frame, JSON-able."""
     height, width = update.frame.image.shape[:2]
-    return {
-        "number": update.number,
-        "source": update.source.id,
-        "width": width,
-        "height": height,
-        "frame_age_ms": update.frame_age_ms,
-        "preprocess_ms": update.preprocess_ms,
-        "answers": [
-            {
-                "name": answer.name,
-                "backend": answer.backend,
-                "precision": answer.precision,
-                "infer_ms": answer.infer_ms,
-                "agrees": answer.agrees,
-                "predictions": [dataclasses.asdict(prediction) for prediction in answer.predictions],
-            }
-            for answer in update.answers
-        ],
-    }
+    return {**update.to_json(), "source": update.source.id, "width": width, "height": height}
 
 
 def picture(head: dict[str, Any], jpeg: bytes) -> bytes:

@@ -12,9 +12,9 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from demos.live.live_source import LiveSource
 from demos.live.page import jpeg, messages, sockets
 from demos.live.page.viewer import Session
-from demos.live.page.visitors import VisitorSource
 from demos.live.result import Update
 from demos.live.sources import Frame
 from simplenet.errors import ImageError
@@ -51,7 +51,7 @@ class Visitors:
             await sockets.refuse(websocket, sockets.TRY_LATER, reason, self._drop)
             return
         self._count += 1
-        source = VisitorSource(f"visitor {next(self._numbers)}")
+        source = LiveSource(f"visitor {next(self._numbers)}", "visitor")
         self._session.feeds.add(source)
         try:
             await self._send(websocket, {"type": "welcome", "source": source.id, "name": source.name})
@@ -63,7 +63,7 @@ class Visitors:
             self._awaited.pop(source.id, None)
             self._session.feeds.remove(source)
 
-    async def _serve(self, websocket: WebSocket, source: VisitorSource) -> None:
+    async def _serve(self, websocket: WebSocket, source: LiveSource) -> None:
         while not source.has_ended:
             try:
                 message = await asyncio.wait_for(websocket.receive(), IDLE_S)
@@ -92,10 +92,10 @@ class Visitors:
             await asyncio.sleep(_LEAST_FRAME_S - (time.perf_counter() - arrived_s))
         await sockets.refuse(websocket, sockets.GOING_AWAY, "the demo has ended", self._drop)
 
-    async def _answer(self, source: VisitorSource, frame: Frame) -> Update | None:
+    async def _answer(self, source: LiveSource, frame: Frame) -> Update | None:
         """None where the loop did not get to it in time: it is paused, or very busy."""
         awaited = self._awaited[source.id] = _Awaited(frame)
-        source.push(frame)
+        source.push(frame.image, frame.captured_s)
         try:
             return await asyncio.wait_for(awaited.update, ANSWER_TIMEOUT_S)
         except asyncio.TimeoutError:

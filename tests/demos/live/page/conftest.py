@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from demos.live.feeds import Feeds
+from demos.live.live_source import LiveSource
 from demos.live.page import jpeg
 from demos.live.page.server import Page
-from demos.live.page.visitors import VisitorSource
 from demos.live.result import Answer, Update
-from demos.live.sources import Frame
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, UsageError
@@ -27,19 +26,25 @@ COLOURS = ("red", "green", "blue")
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
 
 
-class Scene(VisitorSource):
+class Scene(LiveSource):
     """A camera of the server: `show` a colour and it gives it 30 times a second."""
 
     def __init__(self, name: str = "camera 0") -> None:
-        super().__init__(name)
-        self.kind = "camera"
+        super().__init__(name, "camera")
         self.colour, self.size = "red", (640, 480)
         self._over = threading.Event()
-        threading.Thread(target=self._play, daemon=True).start()
+        self._player = threading.Thread(target=self._play, daemon=True)
+        self._player.start()
 
     def _play(self) -> None:
         while not self._over.wait(1 / 30):
-            self.push(Frame(plain(self.colour, *self.size), time.perf_counter()))
+            self.push(plain(self.colour, *self.size))
+
+    def lose(self, note: str) -> None:
+        """It gives no picture any more, and is being looked for."""
+        self._over.set()
+        self._player.join()
+        self.turn("reconnecting", note)
 
     def close(self) -> None:
         self._over.set()

@@ -86,7 +86,7 @@ def test_a_command_that_fails_is_told_and_the_control_goes_back(
     tab = open_tab(page)
     tab.best("red")
     monkeypatch.setattr(demo, "command", refuse)
-    tab.view.get_by_label("int8").check(force=True)
+    tab.view.get_by_label("int8").click(force=True)
     tab.shows("#notice", "int8 is not for you; type: --precision fp32")
     expect(tab.view.get_by_label("fp32")).to_be_checked(timeout=10_000)
 
@@ -156,7 +156,7 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
     tab.best("red")
     tab.view.get_by_label("garden").check()
     tab.best("green")
-    garden.state, garden.note = "reconnecting", "no frame for 5 s"
+    garden.lose("no frame for 5 s")
     tab.shows("#veil", "garden: reconnecting; this is its last picture")
     tab.shows("#sources", "no frame for 5 s")
     assert tab.pixel()[1] > 200

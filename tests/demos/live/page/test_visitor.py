@@ -13,9 +13,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from demos.live.live_source import LiveSource
 from demos.live.page import jpeg, visitor
 from demos.live.page.server import Page
-from demos.live.page.visitors import VisitorSource
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_jpeg import announcing, encoded
 from tests.demos.live.page.test_live import receive, say, send_and_read_on, state_where
@@ -166,13 +166,11 @@ def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, m
 
 
 def test_a_visitors_source_keeps_the_newest_and_counts_what_it_replaced(demo: Demo, scene: Scene) -> None:
-    from demos.live.sources import Frame
-
-    source = VisitorSource("visitor 1")
+    source = LiveSource("visitor 1", "visitor")
     assert source.take() is None
     assert source.next(0.01) is None
     for number in range(3):
-        source.push(Frame(plain("red"), float(number)))
+        source.push(plain("red"), float(number))
     assert source.dropped == 2
     frame = source.next(1)
     assert frame is not None
