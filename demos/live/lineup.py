@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +13,14 @@ import numpy.typing as npt
 
 from demos import artifact_choice
 from demos.live.result import Answer
+from demos.live.samples import LIVE_SAMPLES, Samples
 from runtimes import Prediction, Runtime
-from runtimes.timing import LatencySummary, summarise
 from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
 
 UInt8Array = npt.NDArray[np.uint8]
 
-KEPT_SAMPLES = 10_000
-"""A loop may run for weeks: percentiles are those of its latest frames."""
 RECENT_SAMPLES = 60
-_LIVE_SAMPLES = 1_000
+"""What a sparkline shows."""
 _WARM_UP_FRAMES = 5
 
 
@@ -33,25 +29,14 @@ class Record:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.infer = Samples()
         self.compared = self.agreed = 0
-        self._infer_ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
-        self._lock = threading.Lock()
 
     def add(self, infer_ms: float, agrees: bool | None) -> None:
-        with self._lock:
-            self._infer_ms.append(infer_ms)
-            if agrees is not None:
-                self.compared += 1
-                self.agreed += agrees
-
-    def latest_ms(self, count: int = KEPT_SAMPLES) -> list[float]:
-        with self._lock:
-            samples = list(self._infer_ms)
-        return samples[-count:]
-
-    def infer(self) -> LatencySummary | None:
-        """Of all kept samples; None before the first."""
-        return summarise(samples) if (samples := self.latest_ms()) else None
+        self.infer.add(infer_ms)
+        if agrees is not None:
+            self.compared += 1
+            self.agreed += agrees
 
     @property
     def agrees_percent(self) -> float | None:
@@ -96,27 +81,28 @@ class Lineup:
                 batches[wanted] = model.preprocess([image])
         preprocess_ms = (time.perf_counter() - start) * 1e3
 
-        raw: dict[str, tuple[list[Prediction], float]] = {}
+        ranked: list[list[Prediction]] = [[] for _ in self.models]
+        infer_ms = [0.0] * len(self.models)
         post_ms = 0.0
         for offset in range(len(self.models)):
-            model = self.models[(self._turn + offset) % len(self.models)]
+            position = (self._turn + offset) % len(self.models)
+            model = self.models[position]
             batch = batches[model.manifest.preprocessing, model.manifest.input.dtype]
             start = time.perf_counter()
             logits = model.infer_any(batch)
             inferred = time.perf_counter()
-            (predictions,) = model.rank(logits, self._top)
+            (ranked[position],) = model.rank(logits, self._top)
+            infer_ms[position] = (inferred - start) * 1e3
             post_ms += (time.perf_counter() - inferred) * 1e3
-            raw[name_of(model)] = predictions, (inferred - start) * 1e3
         self._turn += 1
 
-        reference = raw[name_of(self.models[0])][0][0].index
         answers = []
-        for position, model in enumerate(self.models):
-            predictions, infer_ms = raw[name_of(model)]
-            agrees = None if position == 0 else predictions[0].index == reference
-            answers.append(Answer(name_of(model), model.name, model.precision, tuple(predictions), infer_ms, agrees))
+        for position, (model, record) in enumerate(zip(self.models, self.records.values(), strict=True)):
+            best, took_ms = ranked[position], infer_ms[position]
+            agrees = None if position == 0 else best[0].index == ranked[0][0].index
+            answers.append(Answer(record.name, model.name, model.precision, tuple(best), took_ms, agrees))
             if keep:
-                self.records[name_of(model)].add(infer_ms, agrees)
+                record.add(took_ms, agrees)
         return tuple(answers), preprocess_ms, post_ms
 
     def state(self) -> list[dict[str, Any]]:
@@ -125,8 +111,7 @@ class Lineup:
 
     def _state_of(self, model: Runtime) -> dict[str, Any]:
         record, what = self.records[name_of(model)], model.describe()
-        latest = record.latest_ms(_LIVE_SAMPLES)
-        recent = summarise(latest) if latest else None
+        recent = record.infer.summary(LIVE_SAMPLES)
         return {
             "name": record.name,
             "backend": model.name,
@@ -135,7 +120,7 @@ class Lineup:
             "threads": what.threads,
             "infer_p50_ms": recent and recent.p50_ms,
             "infer_p90_ms": recent and recent.p90_ms,
-            "recent_infer_ms": [round(sample, 3) for sample in latest[-RECENT_SAMPLES:]],
+            "recent_infer_ms": [round(sample, 3) for sample in record.infer.latest_ms(RECENT_SAMPLES)],
             "agrees_percent": record.agrees_percent,
             "compared": record.compared,
         }

@@ -192,7 +192,7 @@ class Session:
         models = [
             ModelSummary(f"{model} {name}" if several else name, infer, record.agrees_percent, record.compared)
             for (model, name), record in self._records.items()
-            if (infer := record.infer()) is not None
+            if (infer := record.infer.summary()) is not None
         ]
         with self._lock:
             seen = list(self._seen.values())

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from typing import Any
 
-from demos.live.lineup import KEPT_SAMPLES
+from demos.live.samples import LIVE_SAMPLES, Samples
 from demos.live.sources import Frame, Source
 from demos.live.stopwatch import SourceSummary
-from runtimes.timing import summarise
-
-_LIVE_SAMPLES = 1_000
 
 
 class SourceRecord:
@@ -22,16 +17,14 @@ class SourceRecord:
         self.told_state = ""
         """The last state that was said aloud."""
         self._frames = self._width = self._height = self._dropped_before_pause = 0
-        self._ages_ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
-        self._lock = threading.Lock()
+        self._ages = Samples()
 
     def add(self, frame: Frame, age_ms: float | None) -> None:
         """A frame that is about to be answered; files' frames have no age."""
         self._height, self._width = frame.image.shape[:2]
-        with self._lock:
-            self._frames += 1
-            if age_ms is not None:
-                self._ages_ms.append(age_ms)
+        self._frames += 1
+        if age_ms is not None:
+            self._ages.add(age_ms)
 
     def pause(self) -> None:
         self._dropped_before_pause = self.source.dropped
@@ -43,9 +36,7 @@ class SourceRecord:
     def state(self) -> dict[str, Any]:
         """JSON-able."""
         source = self.source
-        with self._lock:
-            latest_ms = list(self._ages_ms)[-_LIVE_SAMPLES:]
-        age = summarise(latest_ms) if latest_ms else None
+        age = self._ages.summary(LIVE_SAMPLES)
         return {
             "id": source.id,
             "name": source.name,
@@ -64,8 +55,6 @@ class SourceRecord:
 
     def summary(self) -> SourceSummary:
         source = self.source
-        with self._lock:
-            ages_ms = list(self._ages_ms)
         return SourceSummary(
             name=source.name,
             kind=source.kind,
@@ -73,6 +62,6 @@ class SourceRecord:
             frames=self._frames,
             dropped=source.dropped,
             reconnects=source.reconnects,
-            frame_age=summarise(ages_ms) if ages_ms else None,
+            frame_age=self._ages.summary(),
             note=source.note,
         )

@@ -14,8 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from demos.live.lineup import KEPT_SAMPLES
-from runtimes.timing import SAMPLES_FOR_P90, LatencySummary, summarise
+from demos.live.samples import Samples
+from runtimes.timing import SAMPLES_FOR_P90, LatencySummary
 
 STAGES = {
     "capture": "waiting for a frame",
@@ -82,7 +82,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.frames = 0
-        self._samples_ms: dict[str, deque[float]] = {name: deque(maxlen=KEPT_SAMPLES) for name in (*STAGES, _AGE)}
+        self._samples = {name: Samples() for name in (*STAGES, _AGE)}
         self._frame_ms: dict[str, float] = {}
         self._recent_s: deque[float] = deque(maxlen=_RECENT_FRAMES)
         self.start()
@@ -111,7 +111,7 @@ class Stopwatch:
         """Counts the frame at hand and its stages; a frame that never gets here leaves no trace."""
         self.frames += 1
         for name, milliseconds in self._frame_ms.items():
-            self._samples_ms[name].append(milliseconds)
+            self._samples[name].add(milliseconds)
         self._frame_ms.clear()
         self._latest_s = time.perf_counter()
         self._recent_s.append(self._latest_s)
@@ -145,7 +145,8 @@ class Stopwatch:
         self, ended: str, models: Sequence[ModelSummary] = (), sources: Sequence[SourceSummary] = ()
     ) -> Summary:
         seconds = self._latest_s - self._started_s
-        latencies = {name: summarise(samples) for name, samples in self._samples_ms.items() if samples}
+        summaries = {name: samples.summary() for name, samples in self._samples.items()}
+        latencies = {name: latency for name, latency in summaries.items() if latency is not None}
         frame_age = latencies.pop(_AGE, None)
         return Summary(
             ended=ended,

@@ -87,7 +87,7 @@ def run(session: Session, frames: int) -> dict[str, float]:
     webcam.run(session, Screen(session, NoDisplay(), Path()), max_frames=already + frames)
     summary = session.summary("--max-frames")
     (record,) = kept.values()
-    infer_ms = float(np.median(record.latest_ms(frames)))
+    infer_ms = float(np.median(record.infer.latest_ms(frames)))
     return {"infer_p50_ms": infer_ms, "loop_ms": summary.seconds * 1e3 / frames}
 
 
@@ -119,7 +119,7 @@ def test_somebody_looks_at_the_page(benchmark: BenchmarkFixture, live_session: S
         before = live_session.watch.frames
         webcam.run(live_session, Screen(live_session, NoDisplay(), Path()), duration_s=seconds)
         (record,) = live_session.lineup.records.values()
-        return float(np.median(record.latest_ms(live_session.watch.frames - before)))
+        return float(np.median(record.infer.latest_ms(live_session.watch.frames - before)))
 
     with Page(live_session, port=0) as page:
 

@@ -7,7 +7,8 @@ import pytest
 
 import runtimes
 from demos.live import lineup as lineups
-from demos.live.lineup import KEPT_SAMPLES, Lineup, Record
+from demos.live.lineup import Lineup, Record
+from demos.live.samples import KEPT_SAMPLES
 from simplenet import datasets
 from simplenet.errors import BackendError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
@@ -62,9 +63,9 @@ def test_what_is_timed_while_others_load_is_not_kept(make_artifact: MakeArtifact
     with Lineup([runtimes.load(make_artifact("onnx", "fp32"), threads=1)]) as lineup:
         (image,) = pictures(1)
         lineup.answer(image, keep=False)
-        assert lineup.records["onnxruntime fp32"].infer() is None
+        assert lineup.records["onnxruntime fp32"].infer.summary() is None
         lineup.answer(image)
-        latency = lineup.records["onnxruntime fp32"].infer()
+        latency = lineup.records["onnxruntime fp32"].infer.summary()
     assert latency is not None
     assert latency.n == 1
 
@@ -74,7 +75,7 @@ def test_a_loop_of_weeks_keeps_a_bounded_number_of_samples_but_counts_all() -> N
     for _ in range(KEPT_SAMPLES + 50):
         record.add(1.0, agrees=True)
     record.add(1.0, agrees=False)
-    latency = record.infer()
+    latency = record.infer.summary()
     assert latency is not None
     assert latency.n == KEPT_SAMPLES
     assert record.compared == KEPT_SAMPLES + 51

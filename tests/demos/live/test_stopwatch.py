@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from demos.live import stopwatch
-from demos.live.lineup import KEPT_SAMPLES
+from demos.live.samples import KEPT_SAMPLES
 from demos.live.stopwatch import ModelSummary, SourceSummary, Stopwatch
 from runtimes.timing import summarise
 
