@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import math
 import re
 import signal
 import sys
@@ -148,10 +147,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after so many frames (default: never)"
     )
     parser.add_argument(
-        "--duration", type=_seconds, metavar="SECONDS", help="stop after so long, pauses not counted (default: never)"
+        "--duration",
+        type=cli.positive_number,
+        metavar="SECONDS",
+        help="stop after so long, pauses not counted (default: never)",
     )
     parser.add_argument(
-        "--patience", type=_seconds, default=60.0, metavar="SECONDS",
+        "--patience", type=cli.positive_number, default=60.0, metavar="SECONDS",
         help="how long a camera or stream that has gone may take to come back (default: 60)",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
@@ -180,14 +182,6 @@ def _film(text: str) -> Path:
     if Path(text).suffix.lower() not in CODECS:
         raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(CODECS)}")
     return Path(text)
-
-
-def _seconds(text: str) -> float:
-    """argparse type: a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(text)) < math.inf:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import math
 import os
 import sys
 import warnings
@@ -133,6 +134,17 @@ def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
         return number
 
     return check
+
+
+def positive_number(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def add_variant(to: argparse.ArgumentParser, default: str | None = "1.5m") -> None:

@@ -50,7 +50,7 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
 
     add("--epochs", cli.integer_in(1, 10_000), default.epochs, "N", "passes over the training images")
     add("--batch", cli.integer_in(2, 65_536), default.batch_size, "N", "images per step, of all processes together")
-    add("--learning-rate", positive, default.peak_learning_rate, "X", "at the schedule's peak")
+    add("--learning-rate", cli.positive_number, default.peak_learning_rate, "X", "at the schedule's peak")
     add("--warmup", share, default.warmup, "X", "part of the steps in which the rate rises; then it falls to 0")
     add("--weight-decay", share, default.weight_decay, "X", "of convolution and linear weights")
     add("--label-smoothing", share, default.label_smoothing, "X", "probability that is shared by all classes")
@@ -137,11 +137,6 @@ def typed(script: str, argv: Sequence[str] | None) -> str:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     program = ["python"] if size == 1 else ["torchrun", "--nproc-per-node", str(size)]
     return shlex.join([*program, script, *(sys.argv[1:] if argv is None else argv)])
-
-
-def positive(text: str) -> float:
-    """argparse type: a finite number above 0."""
-    return _number(text, "a number above 0", lambda number: 0 < number < math.inf)
 
 
 def share(text: str) -> float:

@@ -35,11 +35,10 @@ class LiveSource(Source):
 
     is_live = True
 
-    def __init__(self, name: str, kind: SourceKind, changed: threading.Condition | None = None) -> None:
-        """`changed` is notified of every frame and every change of state, beside the source's own waiting caller."""
+    def __init__(self, name: str, kind: SourceKind) -> None:
         super().__init__(name, kind)
         self._changed = threading.Condition()
-        self._told = [changed] if changed is not None else []
+        self._told: list[threading.Condition] = []
         self._newest: tuple[UInt8Array, float] | None = None
         self._asked_for = False
 
@@ -124,7 +123,6 @@ class CaptureSource(LiveSource):
         open: Callable[[], Opened],
         opened: Opened | None = None,
         *,
-        changed: threading.Condition | None = None,
         loop: bool = False,
         pace: bool = False,
         patience_s: float = 60,
@@ -136,7 +134,7 @@ class CaptureSource(LiveSource):
             loop: a video with an end starts again. pace: ... and plays at its own rate at most.
             patience_s: how long without a frame until it has failed for good.
         """
-        super().__init__(name, kind, changed)
+        super().__init__(name, kind)
         self._open, self._loop, self._pace, self._patience_s = open, loop, pace, patience_s
         self._stopping = self._ends = False
         if opened is None:

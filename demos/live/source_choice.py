@@ -8,7 +8,6 @@ with open_source("clip.avi") as source:
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,24 +27,20 @@ _LARGEST_SIDE, _FASTEST = 7680, 240
 def open_source(
     text: str,
     *,
-    changed: threading.Condition | None = None,
     loop: bool = False,
     pace: bool = False,
     patience_s: float = 60,
     wait_for_it: bool = False,
-    pictures: str = "fashion-mnist",
 ) -> Source:
     """The source that `text` names: a camera's number or /dev path, a stream's address, a video file, a picture, a
     folder of pictures, `synthetic[:640x480@30]`, `csi:0[:1280x720@30]` (the Jetson's camera) or `gst:PIPELINE`.
 
     Args:
-        changed: also notified whenever a live source has a frame or changes its state (Feeds does that by itself).
         loop: files and pictures start again at the end.
         pace: files play at their own frame rate at most, pictures one a second; still, none is lost.
         patience_s: a live source that gives no frame for so long has failed for good.
         wait_for_it: a camera or stream that cannot be opened (yet) is tried again in the background; otherwise it is
             a SourceError at once.
-        pictures: of which shipped data set `synthetic` shows the pictures.
 
     Raises:
         SourceError: it cannot be opened; the message says why and what to type instead, and never a password.
@@ -54,16 +49,14 @@ def open_source(
 
     def live(name: str, kind: SourceKind, open: Callable[[], Opened], at_once: bool = not wait_for_it) -> Source:
         opened = open() if at_once else None
-        return CaptureSource(
-            name, kind, open, opened, changed=changed, loop=loop, pace=pace, patience_s=patience_s
-        )  # fmt: skip
+        return CaptureSource(name, kind, open, opened, loop=loop, pace=pace, patience_s=patience_s)
 
     if re.fullmatch(r"[0-9]{1,3}", text) or text.startswith("/dev/"):
         name = one_line(f"camera {text}")
         return live(name, "camera", lambda: open_camera(text, name))
     if re.match(r"synthetic(?![^:@])", text):
         scene = _size(text, "synthetic", (640, 480, 30), "synthetic:640x480@30")
-        return live(text, "synthetic", lambda: open_synthetic(*scene, pictures), at_once=True)
+        return live(text, "synthetic", lambda: open_synthetic(*scene), at_once=True)
     if text.startswith("csi:"):
         size = _size(text, r"csi:\d{1,2}", (1280, 720, 30), "csi:0 or csi:0:1280x720@30")
         jetson_camera = csi_pipeline(int(text.split(":")[1].partition("@")[0]), *size)

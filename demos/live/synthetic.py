@@ -99,8 +99,8 @@ class SyntheticCapture:
         pass
 
 
-def open_synthetic(width: int, height: int, frame_rate: int, pictures: str) -> Opened:
-    capture = SyntheticCapture(Scene(width, height, frame_rate, pictures))
+def open_synthetic(width: int, height: int, frame_rate: int) -> Opened:
+    capture = SyntheticCapture(Scene(width, height, frame_rate))
     return Opened(capture, capture.read()[1], float(frame_rate))
 
 

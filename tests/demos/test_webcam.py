@@ -139,7 +139,7 @@ def test_the_wrong_source_display_or_model_is_one_line(
         (("--source", clip, "--display", "window"), 1, "--display none"),
         (("--source", clip, "--display", "windw"), 2, "did you mean 'window'"),
         (("--source", clip, "--max-frames", "0"), 2, "whole number"),
-        (("--source", clip, "--duration", "soon"), 2, "not a number of seconds"),
+        (("--source", clip, "--duration", "soon"), 2, "not a number above 0"),
         (("--source", clip, "--backend", "openvno"), 2, "did you mean 'openvino'"),
         (("--source", clip, "--precision", "int8", "--backend", "torch"), 2, "torch"),
         (("--source", ""), 2, "names no camera"),

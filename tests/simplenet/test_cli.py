@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -173,6 +174,13 @@ def test_argument_types() -> None:
     assert cli.variant_name("simplenet_cifar_5m") == "cifar-5m"
     assert cli.choice("variant", tuple(variants.VARIANTS))("3m") == "3m"
     assert cli.integer_in(1, 8)("8") == 8
+    assert cli.positive_number("0.5") == 0.5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
+def test_what_is_no_number_above_0_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number above 0"):
+        cli.positive_number(text)
 
 
 def test_the_console_writes_to_stderr() -> None:

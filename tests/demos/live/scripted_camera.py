@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 
@@ -57,7 +56,6 @@ def source_of(
     name: str = "camera 7",
     frames: int = 0,
     patience_s: float = 60,
-    changed: threading.Condition | None = None,
     pace: bool = False,
 ) -> CaptureSource:
     """Opens one camera after the other, each with a first frame of brightness 1; then none can be opened any more.
@@ -69,7 +67,7 @@ def source_of(
             raise SourceError(f"{name} cannot be opened; plug it in")
         return Opened(left.pop(0), picture(1), 100.0, frames)
 
-    return CaptureSource(name, "camera", open, open(), changed=changed, patience_s=patience_s, pace=pace)
+    return CaptureSource(name, "camera", open, open(), patience_s=patience_s, pace=pace)
 
 
 def brightness(source: Source, timeout_s: float | None = 10) -> float:

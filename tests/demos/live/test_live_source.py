@@ -65,7 +65,8 @@ def test_a_live_source_hands_over_the_newest_frame_and_counts_the_others(camera:
 
 def test_a_waiting_caller_is_woken_by_the_frame_itself_and_so_is_the_shared_condition(camera: ScriptedCamera) -> None:
     changed = threading.Condition()
-    source = source_of(camera, changed=changed)
+    source = source_of(camera)
+    source.tell(changed)
     assert brightness(source) == 1
     assert source.next(timeout_s=0.01) is None
     assert source.state == "running"
