@@ -129,10 +129,7 @@ def main(argv: list[str] | None = None) -> int:
             how,
             arguments.data,
             group=group,
-            resume=arguments.resume,
-            compile=arguments.compile,
-            half=arguments.half,
-            minutes_between_saves=arguments.save_minutes,
+            **options.common_run(arguments),
             command=options.typed("train/cifar.py", argv),
         )
     if result is not None:

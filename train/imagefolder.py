@@ -251,10 +251,7 @@ def main(argv: list[str] | None = None) -> int:
             crop_area=arguments.crop_area,
             workers=arguments.workers,
             group=group,
-            resume=arguments.resume,
-            compile=arguments.compile,
-            half=arguments.half,
-            minutes_between_saves=arguments.save_minutes,
+            **options.common_run(arguments),
             command=options.typed("train/imagefolder.py", argv),
         )
     if result is not None:

@@ -108,6 +108,16 @@ def common_recipe(arguments: argparse.Namespace, device: torch.device) -> dict[s
     }
 
 
+def common_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_run` asks for of a run, by the parameters of both scripts' `train`."""
+    return {
+        "resume": arguments.resume,
+        "compile": arguments.compile,
+        "half": arguments.half,
+        "minutes_between_saves": arguments.save_minutes,
+    }
+
+
 def named(how: Recipe) -> Mapping[str, Any]:
     """The recipe by flag, for a resumed run to be compared with."""
     return {_FLAGS[field]: value for field, value in asdict(how).items()}

@@ -20,6 +20,7 @@ from demos.live.result import Answer, Update
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, UsageError
+from tests.conftest import MakeArtifact
 from tests.demos.live.page.chromium import CHROMIUM, FLAGS, OpenTab, Tab
 
 COLOURS = ("red", "green", "blue")
@@ -215,3 +216,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> str:
     frames = [jpeg.encode(plain(colour, 320, 240), 320)[0] for colour in ("green", "blue") for _ in range(30)]
     path.write_bytes(b"".join(frames))
     return f"--use-file-for-fake-video-capture={path}"
+
+
+@pytest.fixture(scope="module")
+def artifact(make_artifact: MakeArtifact) -> Artifact:
+    return make_artifact("onnx", "fp32")
