@@ -141,7 +141,7 @@ def ensure_artifact(
     found = find_artifact(variant, weights, format, precision, root)
     if found is not None:
         return found
-    patience = "; calibrating may take minutes" if precision == "int8" else ""
+    patience = "; calibrating takes a while" if precision == "int8" else ""
     say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
     module, function = _EXPORTS[format]
     export = getattr(importlib.import_module(module), function)

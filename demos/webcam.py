@@ -295,7 +295,7 @@ def _start(session: Session, events: EventLines | None) -> None:
     for line in session.lineup.skipped:
         say_on_stderr(line)
     if events is None:
-        say_on_stderr(f"{', '.join(session.lineup.records)}: {session.state()['title']}")
+        say_on_stderr(f"running {', '.join(session.lineup.records)}; Ctrl-C ends it")
         return
     events(
         "start",
