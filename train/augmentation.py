@@ -31,17 +31,14 @@ class Dice:
         return drawn[self.part].to(self.device, non_blocking=True)
 
 
-def augment(pixels: torch.Tensor, translate: int, flip: bool, dice: Dice) -> torch.Tensor:
-    """uint8 [N, S, S, 3]: each image moved by up to `translate` pixels, black coming in, and mirrored half the time."""
+def augment(pixels: torch.Tensor, translate: int, mirrored: torch.Tensor, dice: Dice) -> torch.Tensor:
+    """uint8 [N, S, S, 3]: moved by up to `translate` pixels, black coming in; mirrored where bool [N] says so."""
     count, size = pixels.shape[:2]
     device = pixels.device
     padded = functional.pad(pixels, (0, 0, translate, translate, translate, translate))
     top, left = dice.integers(0, 2 * translate + 1), dice.integers(0, 2 * translate + 1)
     span = torch.arange(size, device=device)
-    columns = span.expand(count, size)
-    if flip:
-        mirrored = dice.integers(0, 2) == 1
-        columns = torch.where(mirrored, size - 1 - columns, columns)
+    columns = torch.where(mirrored[:, None], size - 1 - span, span)
     images = torch.arange(count, device=device)[:, None, None]
     return padded[images, (top + span)[:, :, None], (left + columns)[:, None, :]]
 
@@ -68,6 +65,11 @@ def cutout(images: torch.Tensor, size: int, dice: Dice) -> torch.Tensor:
     columns = (span >= left) & (span < left + size)
     hidden = rows[:, None, :, None] & columns[:, None, None, :]
     return images.masked_fill(hidden, 0.0)
+
+
+def shrink(images: torch.Tensor, side: int) -> torch.Tensor:
+    """[N, 3, S, S] -> [N, 3, side, side], channels_last: smoothed before it is sampled."""
+    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def mix(

@@ -112,6 +112,13 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(
             flag, type=cli.integer_in(0, 32), default=value, metavar="PIXELS", help=f"{meaning} (default: {value})"
         )
+    parser.add_argument(
+        "--small-first",
+        type=options.share,
+        default=recipe.DEFAULT.small_first,
+        metavar="X",
+        help="part of the epochs, from the first, on images of 3/4 of the side: almost twice as fast (default: 0)",
+    )
     options.add_run(parser, default_output="runs/<dataset>-<variant>")
     return parser
 
@@ -119,7 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     device = options.device(arguments.device)
-    how = Recipe(**options.common_recipe(arguments, device), translate=arguments.translate, cutout=arguments.cutout)
+    how = Recipe(
+        **options.common_recipe(arguments, device),
+        translate=arguments.translate,
+        cutout=arguments.cutout,
+        small_first=arguments.small_first,
+    )
     output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
     with distributed.joined(device) as group, options.resumable(output, group):
         result = train(

@@ -32,6 +32,7 @@ _FLAGS = {
     "translate": "--translate",
     "cutout": "--cutout",
     "flip": "flip (--no-flip turns it off)",
+    "small_first": "--small-first",
     "mixup": "--mixup",
     "cutmix": "--cutmix",
     "dropout": "--dropout",

@@ -16,7 +16,7 @@ from train.augmentation import Dice
 from train.distributed import Group
 from train.recipe import Recipe
 
-_ORDER, _AUGMENTATION = 0, 1  # what a seed is for
+_ORDER, _AUGMENTATION, _MIRROR = 0, 1, 3  # what a seed is for; 2 is dropout's
 
 
 def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,11 @@ def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torc
 
 @dataclass(frozen=True)
 class SmallImages:
-    """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N]. `mirrored`: half of them, if True."""
+    """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
+
+    With `mirrored`, half of the images of an epoch are, and the other half in the next: so two epochs show both sides
+    of every image, where chance would show half of them the same side twice (Jordan 2024, arXiv:2404.00498).
+    """
 
     pixels: torch.Tensor
     labels: torch.Tensor
@@ -72,15 +76,26 @@ class SmallImages:
         how, device = self.how, self.group.device
         part = self.group.part(how.batch_size)
         order = torch.randperm(len(self.labels), generator=_generator(how.seed, _ORDER, epoch)).to(device)
+        mirrored = self._mirrored_in(epoch)
         for step in range(first_step, self.steps_per_epoch):
             dice = Dice(_generator(how.seed, _AUGMENTATION, epoch, step), how.batch_size, part, device)
             chosen = order[step * how.batch_size : (step + 1) * how.batch_size][part]
-            batch = augmentation.augment(self.pixels[chosen], how.translate, self.mirrored, dice)
+            batch = augmentation.augment(self.pixels[chosen], how.translate, mirrored[chosen], dice)
             images = augmentation.cutout(augmentation.normalise(batch, self.preprocessing), how.cutout, dice)
+            if epoch < round(how.small_first * how.epochs):
+                images = augmentation.shrink(images, images.shape[-1] * 3 // 4)
             targets = self.labels[chosen]
             if how.mixup or how.cutmix:
                 images, targets = augmentation.mix(images, targets, self.classes, how.mixup, how.cutmix, dice.generator)
             yield images, targets
+
+    def _mirrored_in(self, epoch: int) -> torch.Tensor:
+        """Bool [N], on the device."""
+        count, device = len(self.labels), self.group.device
+        if not self.mirrored:
+            return torch.zeros(count, dtype=torch.bool, device=device)
+        first = torch.randint(0, 2, (count,), generator=_generator(self.how.seed, _MIRROR))
+        return (first + epoch).to(device) % 2 == 1
 
     def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
         """Top-1 in percent and mean cross-entropy of the test split; each process answers every size-th image."""

@@ -25,23 +25,32 @@ def _dice(count: int, seed: int = 0) -> Dice:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), translate=st.integers(0, 3), flip=st.booleans())
-def test_augmentation_moves_and_mirrors_and_nothing_else(seed: int, translate: int, flip: bool) -> None:
-    pixels = _pixels(6, 9, seed)
-    augmented = augmentation.augment(pixels, translate, flip, _dice(6, seed))
+@given(seed=st.integers(0, 2**31), translate=st.integers(0, 3))
+def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, translate: int) -> None:
+    pixels, mirrored = _pixels(6, 9, seed), torch.arange(6) % 3 == 0
+    augmented = augmentation.augment(pixels, translate, mirrored, _dice(6, seed))
     shifts = range(2 * translate + 1)
-    for before, after in zip(pixels, augmented, strict=True):
+    for before, after, is_mirrored in zip(pixels, augmented, mirrored, strict=True):
         padded = torch.nn.functional.pad(before, (0, 0, translate, translate, translate, translate))
         moved = [padded[top : top + 9, left : left + 9] for top in shifts for left in shifts]
-        mirrored = [image.flip(1) for image in moved] if flip else []
-        assert any(torch.equal(after, candidate) for candidate in [*moved, *mirrored])
+        assert any(torch.equal(after, image.flip(1) if is_mirrored else image) for image in moved)
 
 
 def test_augmentation_differs_between_images_and_repeats_with_its_seed() -> None:
     same = _pixels(1, 16).expand(64, 16, 16, 3)
-    augmented = augmentation.augment(same, 2, True, _dice(64, 1))
+    as_they_are = torch.zeros(64, dtype=torch.bool)
+    augmented = augmentation.augment(same, 2, as_they_are, _dice(64, 1))
     assert len({image.numpy().tobytes() for image in augmented}) > 20
-    assert torch.equal(augmented, augmentation.augment(same, 2, True, _dice(64, 1)))
+    assert torch.equal(augmented, augmentation.augment(same, 2, as_they_are, _dice(64, 1)))
+
+
+def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
+    even = torch.full((2, 3, 32, 32), 0.25)
+    torch.testing.assert_close(augmentation.shrink(even, 24), torch.full((2, 3, 24, 24), 0.25))
+    stripes = torch.zeros(1, 3, 32, 32)
+    stripes[..., ::2] = 1.0
+    small = augmentation.shrink(stripes, 16)[..., 1:-1]
+    torch.testing.assert_close(small, torch.full_like(small, 0.5))
 
 
 @settings(max_examples=25, deadline=None)

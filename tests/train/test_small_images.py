@@ -64,6 +64,33 @@ def test_an_epoch_can_be_entered_at_any_step_and_differs_from_the_others() -> No
     assert not torch.equal(next(_data().epoch(4, 0))[0], whole[0][0])
 
 
+PLAIN = dataclasses.replace(HOW, mixup=0.0, cutmix=0.0, translate=0, cutout=0)
+
+
+def _as_bytes(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_every_image_shows_its_other_side_in_the_next_epoch() -> None:
+    everything = _data(dataclasses.replace(PLAIN, batch_size=30))
+    shown = [_as_bytes(next(everything.epoch(epoch, 0))[0]) for epoch in range(3)]
+    as_they_are = augmentation.normalise(everything.pixels, everything.preprocessing)
+    assert shown[0] == shown[2]
+    assert not shown[0] & shown[1]
+    assert shown[0] | shown[1] == _as_bytes(as_they_are) | _as_bytes(as_they_are.flip(3))
+    assert 0 < len(shown[0] & _as_bytes(as_they_are)) < 30
+
+
+def test_the_first_epochs_may_be_of_smaller_images() -> None:
+    small = _data(dataclasses.replace(PLAIN, epochs=5, small_first=0.4))
+    sides = [next(small.epoch(epoch, 0))[0].shape[-1] for epoch in range(5)]
+    assert sides == [24, 24, 32, 32, 32]
+    (before, labels), (after, same) = next(_data(PLAIN).epoch(1, 0)), next(small.epoch(1, 0))
+    assert torch.equal(labels, same)
+    torch.testing.assert_close(after, augmentation.shrink(before, 24))
+    assert after.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_batches_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="3 processes cannot share 8 images"):
         _data(size=3)
