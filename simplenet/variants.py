@@ -72,6 +72,23 @@ class Variant:
         return STRIDE_MODES[self.stride_mode]
 
     @property
+    def smallest_side(self) -> int:
+        """In pixels, of an image that still has a pixel left after the last layer."""
+        strides = iter(self.strides)
+        steps = [0 if isinstance(layer, Pool) else next(strides, 1) for layer in self.layers()]
+        side = 1
+        for stride in reversed(steps):
+            side = (side - 1) * stride + 1 if stride else 2 * side  # a pool drops an odd last row
+        return side
+
+    def check_side(self, side: int, otherwise: str) -> None:
+        """Raises UsageError, which says `otherwise`, where images of `side` pixels are too small."""
+        if side < self.smallest_side:
+            raise UsageError(
+                f"{self.name} needs images of {self.smallest_side} pixels or more, not {side}; {otherwise}"
+            )
+
+    @property
     def official_sha256_prefix(self) -> str | None:
         """First 8 hex digits of the official file's SHA-256, which its name carries (timm's convention)."""
         return self.official_weights_file.rsplit("-", 1)[1][:8] if self.official_weights_file else None

@@ -25,7 +25,7 @@ if not __package__:
 
 from simplenet import cli, model, variants
 from simplenet.model_card import ModelCard
-from train import data, distributed, loop, options, recipe, results
+from train import data, distributed, loop, options, recipe, results, small_images
 from train.distributed import Group
 from train.recipe import Recipe
 from train.results import TrainingResult
@@ -62,9 +62,13 @@ def train(
     """
     group = group or Group()
     spec, splits = data.read(dataset, data_folder)
-    network = model.create(variant, len(spec.labels), dropout=how.dropout, seed=how.seed)
+    chosen = variants.get(variant)
+    name, side = chosen.name, spec.preprocessing.input_size
+    if how.small_first:
+        chosen.check_side(small_images.smaller(side), "leave out --small-first")
+    chosen.check_side(side, "choose a cifar- variant")
+    network = model.create(name, len(spec.labels), dropout=how.dropout, seed=how.seed)
     images = SmallImages.of(splits, spec.preprocessing, spec.mirrored and how.flip, how, group)
-    name = variants.get(variant).name
     run = loop.Run(
         title=f"{name} on {dataset}",
         output=output,

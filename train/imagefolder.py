@@ -168,6 +168,7 @@ def _start_from(
     views = loaded.card.preprocessing if loaded is not None else spec.preprocessing
     if size is not None:
         views = Preprocessing(max(size, round(size * _resize_ratio(views))), size, views.mean, views.std)
+    spec.check_side(views.crop_size, "choose a larger --size, or a cifar- variant")
     return network, ModelCard(spec.name, len(classes), views, names, ids)
 
 

@@ -25,6 +25,11 @@ def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torc
     return torch.from_numpy(pixels), torch.from_numpy(data.labels)
 
 
+def smaller(side: int) -> int:
+    """Of the images that --small-first begins with: 9/16 of the pixels."""
+    return side * 3 // 4
+
+
 @dataclass(frozen=True)
 class SmallImages:
     """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
@@ -83,7 +88,7 @@ class SmallImages:
             batch = augmentation.augment(self.pixels[chosen], how.translate, mirrored[chosen], dice)
             images = augmentation.cutout(augmentation.normalise(batch, self.preprocessing), how.cutout, dice)
             if epoch < round(how.small_first * how.epochs):
-                images = augmentation.shrink(images, images.shape[-1] * 3 // 4)
+                images = augmentation.shrink(images, smaller(images.shape[-1]))
             targets = self.labels[chosen]
             if how.mixup or how.cutmix:
                 images, targets = augmentation.mix(images, targets, self.classes, how.mixup, how.cutmix, dice.generator)

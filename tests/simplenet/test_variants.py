@@ -114,6 +114,18 @@ def test_the_chain_of_cifar_310k() -> None:
     assert kinds == expected
 
 
+@pytest.mark.parametrize("name", sorted(variants.VARIANTS))
+def test_the_smallest_image_is_the_smallest_that_the_network_takes(name: str) -> None:
+    variant, network = variants.get(name), model.create(name, 2)
+    side = variant.smallest_side
+    assert network(torch.zeros(1, 3, side, side)).shape == (1, 2)
+    with pytest.raises(RuntimeError, match="too small"):
+        network(torch.zeros(1, 3, side - 1, side - 1))
+    variant.check_side(side, "")
+    with pytest.raises(UsageError, match=f"{name} needs images of {side} pixels or more, not {side - 1}; think again"):
+        variant.check_side(side - 1, "think again")
+
+
 def test_kernels_and_batch_norm() -> None:
     network = create("1.5m")
     kernels = [convolution.kernel_size[0] for convolution in convolutions("1.5m").values()]

@@ -108,6 +108,9 @@ def test_impossible_calls(tmp_path: Path, write_idx_set: Callable[..., Path]) ->
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "run", QUICK, folder)
     with pytest.raises(UsageError, match="unknown variant"):
         cifar.train("fashion-mnist", "cifar-310", tmp_path / "run", QUICK, folder)
+    small = dataclasses.replace(QUICK, batch_size=8, small_first=0.5)
+    with pytest.raises(UsageError, match=r"1\.5m needs images of 25 pixels or more, not 24; leave out --small-first"):
+        cifar.train("fashion-mnist", "1.5m", tmp_path / "run", small, folder)
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(SimpleNetError, match="choose another --output"):

@@ -145,6 +145,8 @@ def test_weights_of_another_variant_and_impossible_freezing_are_refused(
         imagefolder.train(pictures, "cifar-460k", tmp_path, HOW, initial=str(trained.checkpoint), workers=0)
     with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
         imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, freeze=14), workers=0)
+    with pytest.raises(UsageError, match="3m needs images of 25 pixels or more, not 16; choose a larger --size"):
+        imagefolder.train(pictures, "3m", tmp_path, HOW, size=16, workers=0)
     with pytest.raises(DataError, match="there are 72 images to train on, fewer than one batch; use --batch 72"):
         imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, batch_size=100), workers=0)
 
