@@ -26,7 +26,7 @@ if not __package__:
 
 import numpy as np
 
-from simplenet import cli, labels, model, variants, weights
+from simplenet import cli, hardware, labels, model, variants, weights
 from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -225,9 +225,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=cli.integer_in(0, 256),
-        default=options.usable_cores(),
+        default=hardware.usable_cores(),
         metavar="N",
-        help=f"processes that decode, of each training process (default: {options.usable_cores()}, the cores)",
+        help=f"processes that decode, of each training process (default: {hardware.usable_cores()}, the cores)",
     )
     options.add_recipe(parser, DEFAULT)
     options.add_run(parser, default_output="runs/<folder>-<variant>")

@@ -160,10 +160,6 @@ def area(text: str) -> float:
     return _number(text, "a number above 0, up to 1", lambda number: 0 < number <= 1)
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def weight(text: str) -> float:
     """argparse type: a number from 0 to 100."""
     return _number(text, "a number from 0 to 100", lambda number: 0 <= number <= 100)

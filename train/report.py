@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from rich.progress import BarColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from simplenet import files
+from simplenet import files, hardware
 from simplenet.errors import SimpleNetError
 
 if TYPE_CHECKING:
@@ -103,15 +101,8 @@ def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
 
 
 def machine(device: torch.device | None = None) -> str:
-    """The processor, how many of its cores this process may use, whether it computes bf16 itself, and the GPU used."""
-    name, flags = platform.processor() or platform.machine(), ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        facts = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        facts = {key.strip(): value.strip() for key, value in facts.items()}
-        name, flags = facts.get("model name", name), facts.get("flags", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = f"{name}, {cores} cores" + (", AVX512-BF16" if "avx512_bf16" in flags else "")
+    """The processor, how many of its cores this process may use, and the GPU used."""
+    processor = f"{hardware.processor()}, {hardware.usable_cores()} cores"
     if device is not None and device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {processor}"
     return processor

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIGHT = [
     "errors", "variants", "preprocessing", "fast_resize", "model_card", "manifest", "strict_json", "files", "artifacts",
-    "cli", "labels", "images", "pictures", "datasets", "download", "fetch", "http_get",
+    "cli", "labels", "images", "pictures", "datasets", "download", "fetch", "http_get", "hardware",
 ]  # fmt: skip
 HEAVY = [
     "torch", "torchvision", "safetensors", "PIL", "cykooz_resizer", "cv2", "rich", "onnx", "onnxruntime", "onnxscript",

@@ -1,0 +1,53 @@
+"""Whatever the machine, a number made on it can say so in one line."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from simplenet import hardware
+
+X86 = """processor\t: 0
+model name\t: Fast CPU 9
+flags\t\t: fpu avx2 avx512f avx512_vnni
+
+processor\t: 1
+model name\t: Slow
+"""
+PI = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "said"),
+    [
+        (X86, "Fast CPU 9 (AVX2, AVX-512, VNNI)"),
+        (PI, "Raspberry Pi 5 Model B Rev 1.0"),
+        ("Features\t: fp asimd\n", platform.machine()),
+    ],
+)
+def test_the_processor_is_named_with_what_makes_it_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, said: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
+    assert hardware.processor() == said
+
+
+def test_a_system_without_cpuinfo_still_names_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "missing")
+    assert hardware.processor() == (platform.processor() or platform.machine())
+
+
+def test_cores_that_are_taken_away_do_not_count() -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system pins no processes")
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert hardware.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert hardware.usable_cores() == len(before)
