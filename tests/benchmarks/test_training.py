@@ -6,6 +6,10 @@ one, it is another.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +23,7 @@ from simplenet import model
 from simplenet.datasets import LabelledImages
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
-from train import loop, recipe
+from train import cifar, loop, recipe
 from train.distributed import Group
 from train.photographs import LabelledFiles, Photographs
 from train.recipe import Recipe
@@ -54,6 +58,28 @@ def test_training_on_small_images(
     position = benchmark.pedantic(train, rounds=1, iterations=1)
     benchmark.extra_info["images_per_second"] = position.log[1]["images_per_second"]  # the first epoch is warm-up
     benchmark.extra_info["bf16"] = how.bf16
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_in_processes(benchmark: BenchmarkFixture, tmp_path: Path, processes: int) -> None:
+    """The same global batch, shared out, one thread a process; `test_training_on_small_images` takes all threads."""
+    images = _noise(768)
+    for split, count in (("train", len(images)), ("test", 8)):
+        for index in range(count):
+            path = tmp_path / "data" / split / LABELS[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.images[index]).save(path)
+    start = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    flags = ["--dataset", "folder", "--data", tmp_path / "data", "--epochs", "2", "--output", tmp_path / "run"]
+    command = [sys.executable, *start, cifar.__file__, *map(str, flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    benchmark.group = "training in processes, images a second"
+    benchmark.pedantic(
+        subprocess.run, (command,), {"env": environment, "check": True, "capture_output": True}, rounds=1, iterations=1
+    )
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    benchmark.extra_info["images_per_second"] = log[1]["images_per_second"]  # the first epoch is warm-up
 
 
 @pytest.mark.parametrize("workers", [0, 2])
