@@ -108,8 +108,8 @@ def test_auto_prefers_official_weights_then_says_what_it_took_instead(own_root: 
 def test_the_default_is_the_official_model_or_else_the_shipped_one(own_root: Path) -> None:
     said: list[str] = []
     found = artifact_choice.default_artifact("onnx", "fp32", own_root, said.append)
-    assert found.manifest.variant == "cifar-310k"
-    assert "using cifar-310k trained on cifar10" in said[0]
+    assert found.manifest.variant == "cifar-5m"
+    assert "using cifar-5m trained on cifar10" in said[0]
     assert found.manifest.weights.name == "cifar10"
     with_pictures = artifact_choice.best_shipped("int8")  # which cannot be calibrated without
     assert with_pictures == ("cifar-310k", "fashion-mnist")
