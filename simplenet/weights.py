@@ -145,7 +145,12 @@ def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard]:
         raise WeightsError(
             f"{path}: its card says {card.num_classes} classes, its weights {num_classes}; save it again"
         )
-    return network, card or _default_card(spec, num_classes)
+    card = card or _default_card(spec, num_classes)
+    try:
+        spec.check_side(card.preprocessing.input_size, "train it on larger ones")
+    except UsageError as error:
+        raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
+    return network, card
 
 
 def _default_card(spec: Variant, num_classes: int) -> ModelCard:

@@ -64,9 +64,9 @@ def train(
     spec, splits = data.read(dataset, data_folder)
     chosen = variants.get(variant)
     name, side = chosen.name, spec.preprocessing.input_size
+    chosen.check_side(side, "choose a cifar- variant")
     if how.small_first:
         chosen.check_side(small_images.smaller(side), "leave out --small-first")
-    chosen.check_side(side, "choose a cifar- variant")
     network = model.create(name, len(spec.labels), dropout=how.dropout, seed=how.seed)
     images = SmallImages.of(splits, spec.preprocessing, spec.mirrored and how.flip, how, group)
     run = loop.Run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from simplenet import artifacts, checkpoints, datasets, download, labels, model, variants, weights
 from simplenet.errors import SimpleNetError, UntrainedWarning, UsageError, WeightsError
 from simplenet.model_card import ModelCard
-from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
+from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING, Preprocessing
 from simplenet.weights import LoadedWeights
 
 ROOT = Path(__file__).parents[2]
@@ -393,6 +394,10 @@ def test_cards_that_do_not_fit(tmp_path: Path) -> None:
         (card("cifar-460k"), "holds weights of cifar-460k, not of cifar-310k; type --variant cifar-460k"),
         (card("resnet"), "holds weights of an unknown variant 'resnet'"),
         (card(num_classes=11), "its card says 11 classes, its weights 10"),
+        (
+            dataclasses.replace(card(), preprocessing=Preprocessing(15, 15, (0.5,) * 3, (0.2,) * 3)),
+            "was trained on images that are too small: cifar-310k needs images of 16 pixels or more, not 15",
+        ),
     ]
     for wrong, message in cases:
         weights.save(path, state(), wrong)
