@@ -34,7 +34,7 @@ from simplenet.preprocessing import Preprocessing
 from train import distributed, image_folders, loop, options, recipe, results
 from train.distributed import Group
 from train.photographs import LabelledFiles, Photographs
-from train.recipe import Recipe
+from train.recipe import Purpose, Recipe
 from train.results import TrainingResult
 
 DEFAULT = Recipe(
@@ -49,7 +49,6 @@ DEFAULT = Recipe(
 )
 DEFAULT_VALIDATION_SHARE = 0.1
 DEFAULT_CROP_AREA = 0.25
-_SPLIT = 4  # what a seed is for
 
 
 def train(
@@ -145,7 +144,7 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
         if len(members) < 2:
             raise DataError(f"{folder / name} has one image, so that none is left to measure with; add some")
         count = min(max(1, round(validation_share * len(members))), len(members) - 1)
-        generator = np.random.default_rng(recipe.seed_for(seed, _SPLIT, index))
+        generator = np.random.default_rng(recipe.seed_for(seed, Purpose.SPLIT, index))
         held[generator.choice(members, count, replace=False)] = True
     kept = [LabelledFiles([paths[i] for i in np.flatnonzero(part)], of_class[part]) for part in (~held, held)]
     return classes, kept[0], kept[1]

@@ -25,10 +25,9 @@ from simplenet.model_card import ModelCard
 from train import checkpoint, distributed, interruption, recipe, report
 from train.checkpoint import Position
 from train.distributed import Group
-from train.recipe import Recipe
+from train.recipe import Purpose, Recipe
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-_DROPOUT = 2  # what a seed is for
 _STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 10}  # at the loss: on a GPU, to look is to wait
 
 
@@ -107,7 +106,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                 step = epoch * steps_per_epoch + position.step
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = recipe.learning_rate(step, steps, how.peak_learning_rate, how.warmup)
-                torch.manual_seed(recipe.seed_for(how.seed, _DROPOUT, step))
+                torch.manual_seed(recipe.seed_for(how.seed, Purpose.DROPOUT, step))
 
                 with recipe.autocast(how.bf16, device):
                     logits = forward(images)

@@ -26,9 +26,8 @@ from train import augmentation, recipe
 from train.crops import CropChoice, UInt8Array, read_crop
 from train.distributed import Group
 from train.image_folders import UnreadableImagesWarning
-from train.recipe import Recipe, autocast
+from train.recipe import Purpose, Recipe, autocast
 
-_ORDER, _AUGMENTATION, _CROP = 0, 1, 3  # what a seed is for
 _EVALUATION_BATCH = 100
 _MOST_IN_A_ROW = 20  # unreadable files: then it is the disk, or the wrong folder
 _MOST_NAMED = 10
@@ -81,7 +80,7 @@ class _Decoded(Dataset[Sample]):
         path, spec = self._files.paths[index], self._preprocessing
         if epoch < 0:
             return to_model_input(images.read_rgb(path), spec)
-        generator = np.random.default_rng(recipe.seed_for(self._seed, _CROP, epoch, index))
+        generator = np.random.default_rng(recipe.seed_for(self._seed, Purpose.VIEW, epoch, index))
         crop = read_crop(path, CropChoice.draw(generator, self._crop_area, self._flip), spec.crop_size)
         return np.pad(crop, ((spec.padding, spec.padding), (spec.padding, spec.padding), (0, 0)))
 
@@ -134,7 +133,7 @@ class Photographs:
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This process's part of each batch: normalised float32 [N, 3, S, S], and what `cross_entropy` takes."""
         how, part = self.how, self.group.part(self.how.batch_size)
-        generator = torch.Generator().manual_seed(recipe.seed_for(how.seed, _ORDER, epoch))
+        generator = torch.Generator().manual_seed(recipe.seed_for(how.seed, Purpose.ORDER, epoch))
         order = torch.randperm(len(self.train), generator=generator).tolist()
         batches = [order[step * how.batch_size :][: how.batch_size] for step in range(self.steps_per_epoch)]
         self._plan.batches = [[(epoch, index) for index in batch[part]] for batch in batches[first_step:]]
@@ -144,7 +143,7 @@ class Photographs:
             pixels, labels = self._tensors(samples)
             inputs = augmentation.normalise(pixels, self.preprocessing)
             if how.mixup or how.cutmix:
-                dice = torch.Generator().manual_seed(recipe.seed_for(how.seed, _AUGMENTATION, epoch, step))
+                dice = torch.Generator().manual_seed(recipe.seed_for(how.seed, Purpose.AUGMENTATION, epoch, step))
                 inputs, labels = augmentation.mix(inputs, labels, self.classes, how.mixup, how.cutmix, dice)
             yield inputs, labels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import enum
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,13 +114,23 @@ class WeightAverage:
                 average.copy_(current)
 
 
-def seed_for(*path: int) -> int:
-    """A seed of its own for every path of whole numbers (the run's seed, what it is for, the epoch, the step).
+class Purpose(enum.IntEnum):
+    """What randomness is for. The numbers are part of every run's result: never give one to something else."""
+
+    ORDER = 0
+    AUGMENTATION = 1
+    DROPOUT = 2
+    VIEW = 3  # which side or part of an image is shown
+    SPLIT = 4
+
+
+def seed_for(seed: int, purpose: Purpose, *path: int) -> int:
+    """A seed of its own for every path of whole numbers (the epoch, the step, the image) of a run's `seed`.
 
     Nothing random in training depends on what was random before it: a run resumes at any step, and any number of
     processes agree, without a generator's state going anywhere.
     """
-    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, purpose, *path)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def computes_bf16(device: torch.device) -> bool:

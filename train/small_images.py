@@ -14,9 +14,7 @@ from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import Dice
 from train.distributed import Group
-from train.recipe import Recipe
-
-_ORDER, _AUGMENTATION, _MIRROR = 0, 1, 3  # what a seed is for; 2 is dropout's
+from train.recipe import Purpose, Recipe
 
 
 def to_tensors(data: LabelledImages, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,10 +78,10 @@ class SmallImages:
         """This process's part of each batch: normalised float32 [N, 3, S, S], and what `cross_entropy` takes."""
         how, device = self.how, self.group.device
         part = self.group.part(how.batch_size)
-        order = torch.randperm(len(self.labels), generator=_generator(how.seed, _ORDER, epoch)).to(device)
+        order = torch.randperm(len(self.labels), generator=_generator(how.seed, Purpose.ORDER, epoch)).to(device)
         mirrored = self._mirrored_in(epoch)
         for step in range(first_step, self.steps_per_epoch):
-            dice = Dice(_generator(how.seed, _AUGMENTATION, epoch, step), how.batch_size, part, device)
+            dice = Dice(_generator(how.seed, Purpose.AUGMENTATION, epoch, step), how.batch_size, part, device)
             chosen = order[step * how.batch_size : (step + 1) * how.batch_size][part]
             batch = augmentation.augment(self.pixels[chosen], how.translate, mirrored[chosen], dice)
             images = augmentation.cutout(augmentation.normalise(batch, self.preprocessing), how.cutout, dice)
@@ -99,7 +97,7 @@ class SmallImages:
         count, device = len(self.labels), self.group.device
         if not self.mirrored:
             return torch.zeros(count, dtype=torch.bool, device=device)
-        first = torch.randint(0, 2, (count,), generator=_generator(self.how.seed, _MIRROR))
+        first = torch.randint(0, 2, (count,), generator=_generator(self.how.seed, Purpose.VIEW))
         return (first + epoch).to(device) % 2 == 1
 
     def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
@@ -109,5 +107,5 @@ class SmallImages:
         return 100 * correct / self.test_images, loss / self.test_images
 
 
-def _generator(*path: int) -> torch.Generator:
-    return torch.Generator().manual_seed(recipe.seed_for(*path))
+def _generator(seed: int, purpose: Purpose, *path: int) -> torch.Generator:
+    return torch.Generator().manual_seed(recipe.seed_for(seed, purpose, *path))
