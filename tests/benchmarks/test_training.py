@@ -56,6 +56,7 @@ def test_training_on_small_images(
 
     benchmark.group = "training, images a second"
     position = benchmark.pedantic(train, rounds=1, iterations=1)
+    assert [line["epoch"] for line in position.log] == [1, 2]
     benchmark.extra_info["images_per_second"] = position.log[1]["images_per_second"]  # the first epoch is warm-up
     benchmark.extra_info["bf16"] = how.bf16
 
@@ -79,6 +80,7 @@ def test_training_in_processes(benchmark: BenchmarkFixture, tmp_path: Path, proc
         subprocess.run, (command,), {"env": environment, "check": True, "capture_output": True}, rounds=1, iterations=1
     )
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2]
     benchmark.extra_info["images_per_second"] = log[1]["images_per_second"]  # the first epoch is warm-up
 
 
@@ -101,6 +103,7 @@ def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, worke
         next(batches)  # workers are there
         started = time.perf_counter()
         count = sum(len(labels) for _, labels in batches)
+        assert count == len(files) - how.batch_size
         return count / (time.perf_counter() - started)
 
     benchmark.group = "data pipeline, images a second"
