@@ -181,8 +181,9 @@ def _weights_to_be_had(variant: str, say: Say) -> str:
 def _shipped_variant(weights: str) -> str | None:
     """The best variant that weights of this name are shipped for."""
     best = [variant for variant, name in _BEST_SHIPPED if name == weights]
-    others = sorted(file.stem for file in datasets.SHIPPED.glob("*/*.safetensors") if file.parent.name == weights)
-    return next((variant for variant in [*best, *others] if weights in datasets.shipped_weights(variant)), None)
+    return next(
+        (variant for variant in [*best, *variants.VARIANTS] if weights in datasets.shipped_weights(variant)), None
+    )
 
 
 @functools.lru_cache
