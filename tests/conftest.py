@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import pytest
 from simplenet.artifacts import Artifact
 
 MakeArtifact = Callable[[str, str], Artifact]
+
+
+def pytest_configure() -> None:
+    """A script's background job ignores Ctrl-C, and so would every program that a test starts and sends one to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
