@@ -76,8 +76,9 @@ function draw() {
   showModels(state.models, picture.latestFrame()?.answers);
   showFigures(state, source(), page.isMine ? page.roundTripMs : null);
   showSources(state, page.lookingAt, page.isMine, (id) => {
-    setPlace("server");
     live.look(id);
+    page.lookingAt = id;
+    setPlace("server");
   });
   selection.show(state);
   toggle(byId("pause"), state.paused, "Pause", "Go on");

@@ -162,6 +162,33 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
     assert tab.pixel()[1] > 200
 
 
+def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
+    page: Page, demo: Demo, scene: Scene, open_tab: OpenTab
+) -> None:
+    garden = Scene("garden")
+    garden.colour = "green"
+    demo.feeds.add(garden)
+    tab = open_tab(page)
+    tab.view.add_init_script(  # a server far away: states that it sent before it read the choice still arrive
+        """const send = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (message) { setTimeout(() => send.call(this, message), 700); };"""
+    )
+    tab.view.reload()
+    tab.best("red")
+    is_checked = tab.view.get_by_label("garden").evaluate(
+        """async (radio) => {
+            radio.click();
+            const seen = [];
+            for (const startMs = performance.now(); performance.now() - startMs < 600; await new Promise(requestAnimationFrame))
+                seen.push(radio.checked);
+            return seen.every(Boolean);
+        }"""
+    )
+    assert is_checked
+    tab.best("green")
+    assert tab.view.get_by_label("garden").is_checked()
+
+
 def test_a_frame_event_tells_other_parts_of_every_picture_shown(page: Page, scene: Scene, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
