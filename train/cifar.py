@@ -4,6 +4,7 @@
     python train/cifar.py --dataset mnist --data ~/mnist         four .gz files; without --data they are downloaded
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --variant cifar-5m --epochs 30
     python train/cifar.py --dataset folder --data ~/leaves       train/<class>/*.jpg and test/<class>/*.jpg
+    python train/cifar.py --dataset cifar100 --variant cifar-5m --weights cifar10          the last layer is new
     python train/cifar.py --dataset fashion-mnist --resume       after Ctrl-C or a power cut, with the same flags
     torchrun --nproc-per-node 2 train/cifar.py --dataset cifar100 --variant cifar-5m
 
@@ -23,9 +24,9 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from simplenet import cli, model, variants
+from simplenet import cli, variants
 from simplenet.model_card import ModelCard
-from train import data, distributed, loop, options, recipe, results, small_images
+from train import data, distributed, loop, options, recipe, results, small_images, start
 from train.distributed import Group
 from train.recipe import Recipe
 from train.results import TrainingResult
@@ -39,6 +40,7 @@ def train(
     how: Recipe = recipe.DEFAULT,
     data_folder: Path | None = None,
     *,
+    initial: str = "random",
     group: Group | None = None,
     resume: bool = False,
     compile: bool = False,
@@ -46,17 +48,18 @@ def train(
     minutes_between_saves: float = 10.0,
     command: str = "",
 ) -> TrainingResult | None:
-    """Trains from random weights and writes the files that the module's docstring names into `output`.
+    """Trains a network and writes the files that the module's docstring names into `output`.
 
-    The same seed, threads and machine give the same weights, on a CPU bit by bit, also over a `resume`. `half` writes
-    the final weights as float16. `command` is recorded in the results.
+    The same seed, threads and machine give the same weights, on a CPU bit by bit, also over a `resume`. `initial` is
+    what to start from, as --weights says. `half` writes the final weights as float16. `command` is recorded in the
+    results.
 
     Returns:
         What was trained, or None in all processes of a group but the first.
 
     Raises:
-        UsageError: unknown data set or variant; nothing to resume, or a run with other options.
-        DataError: the data set cannot be read.
+        UsageError: unknown data set, variant or weights; nothing to resume, or a run with other options.
+        DataError: the data set cannot be read. WeightsError: the initial weights cannot.
         SimpleNetError: the loss is not a number any more, or `output` cannot be written; last.safetensors is intact.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
@@ -67,7 +70,7 @@ def train(
     chosen.check_side(side, "choose a cifar- variant")
     if how.small_first:
         chosen.check_side(small_images.smaller(side), "leave out --small-first")
-    network = model.create(name, len(spec.labels), dropout=how.dropout, seed=how.seed)
+    network, _ = start.network(name, initial, spec.labels, how)
     images = SmallImages.of(splits, spec.preprocessing, spec.mirrored and how.flip, how, group)
     run = loop.Run(
         title=f"{name} on {dataset}",
@@ -77,6 +80,7 @@ def train(
         options={
             "--dataset": dataset,
             "--variant": name,
+            "--weights": initial,
             "training images": len(splits[0]),
             "test images": len(splits[1]),
             **options.named(how),
@@ -108,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the data set's folder (default: its Debian package's, else it is downloaded once)",
     )
     cli.add_variant(parser, default="cifar-310k")
+    options.add_weights(parser)
     options.add_recipe(parser, recipe.DEFAULT)
     for flag, value, meaning in (
         ("--translate", recipe.DEFAULT.translate, "how far each image is moved, at most, on each axis"),
@@ -144,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
             output,
             how,
             arguments.data,
+            initial=arguments.weights,
             group=group,
             **options.common_run(arguments),
             command=options.typed("train/cifar.py", argv),

@@ -26,12 +26,12 @@ if not __package__:
 
 import numpy as np
 
-from simplenet import cli, hardware, labels, model, variants, weights
+from simplenet import cli, hardware, labels, variants
 from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import distributed, image_folders, loop, options, recipe, results
+from train import distributed, image_folders, loop, options, recipe, results, start
 from train.distributed import Group
 from train.photographs import LabelledFiles, Photographs
 from train.recipe import Purpose, Recipe
@@ -153,18 +153,11 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
 def _start_from(
     variant: str, initial: str, classes: tuple[str, ...], size: int | None, how: Recipe
 ) -> tuple[SimpleNet, ModelCard]:
-    """The network with the initial weights, its last layer new unless they are of the same classes, and its card."""
+    """The network with the initial weights, and the card of what is trained."""
     spec = variants.get(variant)
-    loaded = None if initial == "random" else weights.load(variant, initial)
-    network = model.create(variant, len(classes), dropout=how.dropout, seed=how.seed)
     names, ids = _class_names(classes)
-    if loaded is not None:
-        tensors = loaded.model.state_dict()
-        same = loaded.card.num_classes == len(classes) and loaded.card.labels in ((), names)
-        if not same:
-            tensors |= {name: value for name, value in network.state_dict().items() if name.startswith("classifier.")}
-        network.load_state_dict(tensors)
-    views = loaded.card.preprocessing if loaded is not None else spec.preprocessing
+    network, card = start.network(variant, initial, names, how)
+    views = card.preprocessing if card is not None else spec.preprocessing
     if size is not None:
         views = Preprocessing(max(size, round(size * _resize_ratio(views))), size, views.mean, views.std)
     spec.check_side(views.crop_size, "choose a larger --size, or a cifar- variant")
@@ -188,12 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
     cli.add_variant(parser)
-    parser.add_argument(
-        "--weights",
-        default="random",
-        metavar="random|pretrained|NAME|PATH",
-        help="what to start from: random ones, the official ones, shipped ones or a checkpoint (default: random)",
-    )
+    options.add_weights(parser)
     parser.add_argument(
         "--freeze",
         type=cli.integer_in(0, 100),

@@ -43,6 +43,15 @@ _FLAGS = {
 }  # fmt: skip
 
 
+def add_weights(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--weights",
+        default="random",
+        metavar="random|pretrained|NAME|PATH",
+        help="what to start from: random ones, the official ones, shipped ones or a checkpoint (default: random)",
+    )
+
+
 def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
     """Every flag that both scripts have for a field of Recipe."""
 
