@@ -3,6 +3,7 @@
     python demos/compare.py                                   the shipped model, on its 2,000 shipped pictures
     python demos/compare.py --variant 1.5m                    another variant
     python demos/compare.py --image ~/pictures                on your pictures; folders named as classes give accuracy
+    python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test pictures
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
     python demos/compare.py --json > comparison.json          with every raw sample
 
@@ -26,7 +27,7 @@ if not __package__:
 import numpy as np
 
 import runtimes
-from demos import comparison_table, machine
+from demos import comparison_table, data_set, machine
 from demos.artifact_choice import artifact_precision, ensure_artifact, format_of, precisions_of, several
 from demos.comparison import Comparison, Row, compare, steps
 from runtimes.base import physical_cores
@@ -51,8 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_weights(parser)
     parser.add_argument("--backend", default="all", metavar="A,B", help=f"{', '.join(runtimes.names())} (default: all)")
     parser.add_argument("--precision", default="all", metavar="A,B", help="fp32, fp16, bf16, int8 (default: all)")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--image", metavar="DIR|NAME", help="pictures, or folders of classes (default: those of the weights)"
+    )
+    source.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="a data set's folder with test/<class>/*; then the default weights are the ones shipped for its classes",
     )
     parser.add_argument(
         "--limit",
@@ -78,12 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     backends = several("backend", arguments.backend, runtimes.names())
     precisions = several("precision", arguments.precision, PRECISIONS)
+    image, weights = _asked_for(arguments)
     result = run(
         variant=arguments.variant,
-        weights=arguments.weights,
+        weights=weights,
         backends=backends,
         precisions=precisions,
-        image=arguments.image,
+        image=image,
         limit=arguments.limit,
         samples=arguments.samples,
         rounds=arguments.rounds,
@@ -101,6 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         comparison_table.show(result, Console(width=None if cli.is_terminal(sys.stdout) else 160))
     return 0
+
+
+def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """The pictures and the weights, as --image, --data and --weights name them."""
+    if arguments.data is None:
+        return arguments.image, arguments.weights
+    test = data_set.evaluation_pictures(arguments.data.expanduser())
+    is_open = arguments.weights == "auto"
+    return str(test), (is_open and data_set.shipped_weights(test, arguments.variant)) or arguments.weights
 
 
 def run(

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from demos import evaluate
-from simplenet import checkpoints, model
+from simplenet import checkpoints
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from train import imagefolder
@@ -128,14 +128,6 @@ def test_fine_tuning_gives_other_classes_a_new_head_and_leaves_frozen_layers_alo
             assert torch.equal(before[name], after[name]), name
         elif name.endswith(("weight", "running_mean")):
             assert not torch.equal(before[name], after[name]), name
-
-
-def test_the_same_classes_keep_their_head(trained: imagefolder.TrainingResult, pictures: Path) -> None:
-    network, card = imagefolder._start_from("cifar-310k", str(trained.checkpoint), CLASSES, None, HOW)
-    assert torch.equal(network.classifier.weight, load_file(trained.checkpoint)["classifier.weight"])
-    other, _ = imagefolder._start_from("cifar-310k", str(trained.checkpoint), ("x", "y", "z"), None, HOW)
-    assert torch.equal(other.classifier.weight, model.create("cifar-310k", 3).classifier.weight)
-    assert card.preprocessing == _card(trained.checkpoint).preprocessing
 
 
 def test_weights_of_another_variant_and_impossible_freezing_are_refused(

@@ -1,0 +1,70 @@
+"""A data set's folder: what is measured with it, and which shipped weights belong to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demos import compare, data_set
+from simplenet.errors import DataError
+from train.data import DATASETS
+
+
+def write_test_pictures(folder: Path, names: tuple[str, ...], split: str = "test") -> Path:
+    for name in names:
+        (folder / split / name).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32, 3), 99, np.uint8)).save(folder / split / name / "0.png")
+    return folder
+
+
+@pytest.mark.parametrize(("dataset", "split"), [("cifar10", "test"), ("mnist", "val")])
+def test_the_weights_that_know_its_classes_are_found(dataset: str, split: str, tmp_path: Path) -> None:
+    pictures = data_set.evaluation_pictures(write_test_pictures(tmp_path, DATASETS[dataset].labels, split))
+    assert pictures == tmp_path / split
+    assert data_set.shipped_weights(pictures, "cifar-310k") == dataset
+
+
+def test_a_part_of_the_classes_is_enough_and_one_more_is_too_much(tmp_path: Path) -> None:
+    pictures = write_test_pictures(tmp_path, ("frog", "ship")) / "test"
+    assert data_set.shipped_weights(pictures, "cifar-5m") == "cifar10"
+    write_test_pictures(tmp_path, ("teapot",))
+    assert data_set.shipped_weights(pictures, "cifar-5m") is None
+    assert data_set.shipped_weights(pictures, "1.5m") is None
+
+
+def test_folders_without_test_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; name the pictures"):
+        data_set.evaluation_pictures(tmp_path)
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the data set's folder"):
+        data_set.evaluation_pictures(tmp_path / "nowhere")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match="no pictures in"):
+        data_set.shipped_weights(data_set.evaluation_pictures(tmp_path), "cifar-310k")
+
+
+def test_compare_measures_the_shipped_model_of_the_data_set(tmp_path: Path) -> None:
+    folder = write_test_pictures(tmp_path / "data", DATASETS["cifar10"].labels)
+    command = [sys.executable, compare.__file__, "--data", str(folder), "--backend", "onnxruntime", "--json"]
+    options = ["--precision", "fp32", "--samples", "8", "--rounds", "2", "--artifacts", str(tmp_path / "artifacts")]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["picture_count"] == 10
+    assert report["rows"][0]["top1_percent"] == 10  # ten equal pictures get one answer
+    assert (tmp_path / "artifacts" / "cifar-310k-cifar10" / "onnx-fp32").is_dir()
+
+
+def test_named_weights_win_and_pictures_come_from_one_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_test_pictures(tmp_path, ("frog", "ship"))
+    flags = ["--weights", "mnist", "--backend", "torch", "--precision", "fp32", "--artifacts", str(tmp_path / "made")]
+    with pytest.raises(DataError, match=r"is named as a class of the model \(such as '0'\)"):
+        compare.main(["--data", str(folder), *flags])
+    with pytest.raises(SystemExit):
+        compare.main(["--data", str(folder), "--image", str(folder)])
+    assert "not allowed with" in capsys.readouterr().err
