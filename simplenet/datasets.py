@@ -21,12 +21,16 @@ Split = Literal["evaluation", "calibration"]
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices into `classes`, the names."""
+    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices into `classes`, the names.
+
+    `left_out` is how many more there were that could not be read.
+    """
 
     name: str
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)

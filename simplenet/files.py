@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import secrets
@@ -42,6 +43,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
             raise SimpleNetError(f"cannot write {path}: {reason(error)}; what was there is untouched") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a program that was killed within `replacing(path)` left beside it; call it where nobody else may write."""
+    path = path.resolve()
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:100])}.*"):
+        leftover.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

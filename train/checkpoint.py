@@ -124,12 +124,12 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tenso
 
 
 def _check_options(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name, before in saved.items():  # an option that came later has its default
+    for name, before in saved.items():  # a state says nothing of options that are younger than it is
         now = wanted.get(name)
         if before != now:
             raise UsageError(
                 f"{folder} holds a run with {name} {_short(before)}, not {_short(now)}; "
-                "resume it with the command that started it, or choose another --output"
+                "resume it with the command that started it, where it was started, or choose another --output"
             )
 
 

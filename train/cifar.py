@@ -26,7 +26,7 @@ if not __package__:
 
 from simplenet import cli, variants
 from simplenet.model_card import ModelCard
-from train import data, distributed, loop, options, recipe, results, small_images, start
+from train import data, distributed, failures, loop, options, recipe, results, small_images, start
 from train.distributed import Group
 from train.recipe import Recipe
 from train.results import TrainingResult
@@ -83,6 +83,8 @@ def train(
             "--weights": initial,
             "training images": len(splits[0]),
             "test images": len(splits[1]),
+            "images of fingerprint": data.fingerprint(splits),
+            "preprocessing": str(spec.preprocessing),
             **options.named(how),
         },
         group=group,
@@ -142,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         small_first=arguments.small_first,
     )
     output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    with distributed.joined(device) as group, options.resumable(output, group):
+    with distributed.joined(device) as group, options.resumable(output, group), failures.explained():
         result = train(
             arguments.dataset,
             arguments.variant,

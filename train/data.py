@@ -7,6 +7,7 @@ images, train/<class>/* and test/<class>/*.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,15 @@ def read(name: str, folder: Path | None = None) -> tuple[Described, Splits]:
     return Described(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.mirrored), splits
 
 
+def fingerprint(splits: Splits) -> str:
+    """Of every pixel and label: a run is not to be resumed with other images, though there be as many."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return digest.hexdigest()[:16]
+
+
 def get(name: str) -> DatasetSpec:
     """Raises UsageError for an unknown name; the message lists the choices and the nearest one."""
     if name in DATASETS:
@@ -89,7 +99,7 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
         classes = spec.labels or image_folders.class_names(folder / "train")
         return (
             image_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            image_folders.load(f"{spec.name} test", folder / "test", classes, side),
+            image_folders.load(f"{spec.name} test", image_folders.held_out(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
         where = f"{folder} has no folder train" if folder else "--dataset folder has no place of its own"

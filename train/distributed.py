@@ -79,6 +79,11 @@ def joined(device: torch.device) -> Iterator[Group]:
         distributed.destroy_process_group()
 
 
+def share_of(cores: int) -> int:
+    """How many of this machine's cores each of its training processes may count on."""
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def wrap(network: nn.Module, group: Group) -> nn.Module:
     """What to call in training. For several processes, batch norm and dropout in `network` are replaced by ones that
     look at the batches of all; the names and shapes in its state_dict stay."""

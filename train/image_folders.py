@@ -22,6 +22,14 @@ class UnreadableImagesWarning(SimpleNetWarning):
     """Some images of a data set could not be read; the others are used."""
 
 
+def held_out(folder: Path, names: tuple[str, str]) -> Path:
+    """The folder beside train/ that has images to measure with: the first that is there, else DataError."""
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise DataError(f"{folder} has a folder train but neither {names[0]} nor {names[1]}; add one")
+
+
 def class_names(folder: Path) -> tuple[str, ...]:
     """The names of the folders in a folder, sorted.
 
@@ -31,7 +39,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise DataError(f"cannot read {folder} ({one_line(error)}); name the folder above it: --data DIR") from error
+        raise DataError(f"cannot read {folder} ({one_line(error)}); each class needs a folder in it") from error
     if len(names) < 2:
         raise DataError(f"{folder} has {len(names)} folders of classes; it needs two or more")
     if bad := [name for name in names if not name.isprintable()]:
@@ -94,7 +102,7 @@ def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) ->
                 f"{paths[index]} has the shape {image.shape}, others {readable[0].shape}; make all of one size, "
                 "or take --dataset folder"
             )
-    return LabelledImages(name, np.stack(readable), labels[kept], classes)
+    return LabelledImages(name, np.stack(readable), labels[kept], classes, left_out=len(unreadable))
 
 
 def _reader(side: int | None, unreadable: list[str]) -> Callable[[Path], UInt8Array | None]:

@@ -31,7 +31,7 @@ from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import distributed, image_folders, loop, options, recipe, results, start
+from train import distributed, failures, image_folders, loop, options, recipe, results, start
 from train.distributed import Group
 from train.photographs import LabelledFiles, Photographs
 from train.recipe import Purpose, Recipe
@@ -103,7 +103,9 @@ def train(
             "classes": ", ".join(classes),
             "training images": len(train_files),
             "test images": len(test_files),
+            "files of fingerprint": f"{train_files.fingerprint(folder)}, {test_files.fingerprint(folder)}",
             "--size": card.preprocessing.crop_size,
+            "preprocessing": str(card.preprocessing),
             "--crop-area": crop_area,
             **options.named(how),
         },
@@ -125,11 +127,7 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
         DataError: no such folder, fewer than two classes, or a class without images on either side.
     """
     if (folder / "train").is_dir():
-        held_out = next((folder / name for name in ("val", "test") if (folder / name).is_dir()), None)
-        if held_out is None:
-            raise DataError(
-                f"{folder} has a folder train but neither val nor test; add one, or name {folder / 'train'}"
-            )
+        held_out = image_folders.held_out(folder, ("val", "test"))
         classes = image_folders.class_names(folder / "train")
         return (
             classes,
@@ -212,9 +210,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=cli.integer_in(0, 256),
-        default=hardware.usable_cores(),
+        default=distributed.share_of(hardware.usable_cores()),
         metavar="N",
-        help=f"processes that decode, of each training process (default: {hardware.usable_cores()}, the cores)",
+        help="processes that decode, of each training process (default: one a core, shared out)",
     )
     options.add_recipe(parser, DEFAULT)
     options.add_run(parser, default_output="runs/<folder>-<variant>")
@@ -227,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     how = Recipe(**options.common_recipe(arguments, device), translate=0, cutout=0, freeze=arguments.freeze)
     folder = arguments.folder.expanduser().absolute()
     output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
-    with distributed.joined(device) as group, options.resumable(output, group):
+    with distributed.joined(device) as group, options.resumable(output, group), failures.explained():
         result = train(
             folder,
             arguments.variant,

@@ -13,7 +13,7 @@ from types import FrameType
 class StopRequest:
     """`wanted` becomes True at the first Ctrl-C or SIGTERM; another Ctrl-C, a second later, interrupts whatever runs.
 
-    Not at once: torchrun passes on the Ctrl-C that its processes have from the terminal already.
+    Not at once: a terminal and a launcher may both pass on the same Ctrl-C.
     """
 
     def __init__(self) -> None:

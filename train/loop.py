@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.nn import functional
 
-from simplenet import cli, weights
+from simplenet import cli, files, weights
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -44,11 +44,12 @@ class Data(Protocol):
         """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group."""
 
     @property
-    def test_images(self) -> int: ...
+    def test_images(self) -> int:
+        """How many the last evaluation was over."""
 
     @property
     def unreadable_images(self) -> int:
-        """How many files have turned out to be unreadable, in this process."""
+        """How many files this process has met that cannot be read, since it was started."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
     how, group, device = run.how, run.group, run.group.device
+    torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32, in --fp32 and in the final accuracy
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe.freeze(network, how.freeze)
     optimizer = recipe.optimizer(network, how.weight_decay)
@@ -126,7 +128,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                     position.epoch_seconds += clock.lap()
                     if not math.isfinite(total):
                         raise _diverged(run, position, total, steps_per_epoch)
-                    if position.step < steps_per_epoch and (stops or saves):
+                    if stops or (saves and position.step < steps_per_epoch):
                         _save_state(run, network, average.model, optimizer, position)
                         clock.saved()
                         if stops:
@@ -176,7 +178,10 @@ class _Clock:
 
 def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
     if run.resume:
-        return checkpoint.load(run.state_file, network, average, optimizer, run.options)
+        position = checkpoint.load(run.state_file, network, average, optimizer, run.options)
+        if run.group.is_first:
+            files.remove_leftovers(run.state_file)
+        return position
     if run.state_file.exists():
         raise UsageError(
             f"{run.output} holds a run already; continue it with --resume, or choose another --output for a new one"

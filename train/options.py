@@ -38,7 +38,7 @@ _FLAGS = {
     "dropout": "--dropout",
     "average_decay": "--average-decay",
     "freeze": "--freeze",
-    "bf16": "bf16 (--fp32 turns it off)",
+    "bf16": "bf16 (the machine's choice unless --fp32 is given)",
     "seed": "--seed",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ nor on where a run was resumed. A file that cannot be read is named once and cou
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,13 @@ class LabelledFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def fingerprint(self, folder: Path) -> str:
+        """Of the names below `folder`, their order and classes: a run is not to be resumed with other files."""
+        names = "\n".join(path.relative_to(folder).as_posix() for path in self.paths)
+        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
+        digest.update(self.labels.data)
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ class Photographs:
     _plan: _Plan = field(default_factory=_Plan)
     _loader: DataLoader[Sample] | None = None
     _unreadable: set[str] = field(default_factory=set)
+    _unreadable_tests: int = 0
 
     def __post_init__(self) -> None:
         recipe.check_batch(self.how, len(self.train), self.group)
@@ -124,7 +133,7 @@ class Photographs:
 
     @property
     def test_images(self) -> int:
-        return len(self.test)
+        return len(self.test) - self._unreadable_tests
 
     @property
     def unreadable_images(self) -> int:
@@ -168,6 +177,7 @@ class Photographs:
         correct, loss, count = group.total(correct, loss, count)
         if not count:
             raise DataError(f"not one of the {len(self.test)} test images can be read; check the folder")
+        self._unreadable_tests = len(self.test) - int(count)
         return 100 * correct / count, loss / count
 
     def _open(self, files: LabelledFiles, plan: _Plan, keep_workers: bool) -> DataLoader[Sample]:
@@ -188,11 +198,10 @@ class Photographs:
         if len(pixels) < len(samples):
             lost = next(sample for sample in samples if sample.pixels is None)
             raise DataError(f"{len(lost.complaints)} images in a row cannot be read; the first: {lost.complaints[0]}")
-        labels = torch.tensor([sample.label for sample in samples])
-        batch = torch.from_numpy(np.stack(pixels))
-        if self.group.device.type == "cuda":
-            return batch.pin_memory().to(self.group.device, non_blocking=True), labels.to(self.group.device)
-        return batch, labels
+        batch, labels = torch.from_numpy(np.stack(pixels)), torch.tensor([sample.label for sample in samples])
+        if self.group.device.type == "cuda":  # from pinned memory, copies do not wait for the step before
+            batch, labels = batch.pin_memory(), labels.pin_memory()
+        return batch.to(self.group.device, non_blocking=True), labels.to(self.group.device, non_blocking=True)
 
     def _note(self, samples: Sequence[Sample]) -> None:
         """Names files that cannot be read, each once, and counts them."""
@@ -204,6 +213,6 @@ class Photographs:
 
 
 def _start_worker(number: int) -> None:
-    """Ctrl-C is for the main process, which will stop the workers when it has saved."""
+    """A stop of the whole process group is for the main process, which ends the workers when it has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # the second one counts

@@ -53,10 +53,14 @@ DEFAULT = Recipe()
 def check_batch(how: Recipe, images: int, group: Group) -> None:
     """Raises DataError where there is not one whole batch, UsageError where the group cannot share it."""
     group.part(how.batch_size)
-    if (how.mixup or how.cutmix) and how.batch_size % (2 * group.size):
+    is_mixing = how.mixup > 0 or how.cutmix > 0
+    if is_mixing and how.batch_size % (2 * group.size):
         raise UsageError(f"mixing takes pairs of images, so --batch {how.batch_size} must be even in every process")
     if images < how.batch_size:
-        raise DataError(f"there are {images} images to train on, fewer than one batch; use --batch {images}")
+        unit = 2 * group.size if is_mixing else group.size
+        possible = images // unit * unit
+        advice = f"use --batch {possible}" if possible >= 2 else "add some"
+        raise DataError(f"there are {images} images to train on, fewer than one batch; {advice}")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:

@@ -19,11 +19,11 @@ from train.loop import LAST, Data, Run
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`top1` in percent of the whole test split, measured in float32 with the weights read back from the disk.
+    """`top1` in percent of all readable test images, measured in float32 with the weights read back from the disk.
 
-    `seconds` is the whole run with its evaluations, `images_per_second` the training alone; `peak_memory_mb` is
-    resident memory on a CPU and allocated memory on a GPU, of one process, in 1e6 bytes. `best_top1` is the best
-    epoch's, chosen by that very accuracy: not a result.
+    `seconds` is the whole run, `images_per_second` that without its evaluations; `peak_memory_mb` is resident memory on
+    a CPU and allocated memory on a GPU, of the first process, in 1e6 bytes. `best_top1` is the best epoch's, chosen by
+    that very accuracy: not a result. `unreadable_images` are those that the first process met since its last start.
     """
 
     checkpoint: Path

@@ -44,6 +44,8 @@ class SmallImages:
     mirrored: bool
     how: Recipe
     group: Group
+    unreadable_images: int = 0
+    """They were left out with a warning when the data set was read."""
 
     @classmethod
     def of(
@@ -58,16 +60,12 @@ class SmallImages:
         train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
         recipe.check_batch(how, len(train[1]), group)
         classes = len(splits[0].classes)
-        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, mirrored, how, group)
+        left_out = sum(split.left_out for split in splits)
+        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, mirrored, how, group, left_out)
 
     @property
     def test_images(self) -> int:
         return len(self.test[1])
-
-    @property
-    def unreadable_images(self) -> int:
-        """They were left out with a warning when the data set was read."""
-        return 0
 
     @property
     def steps_per_epoch(self) -> int:

@@ -32,6 +32,23 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert left_in(target.parent) == ["a.txt"]
 
 
+def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
+    target = tmp_path / "state[1].bin"
+    script = (
+        "import os, pathlib, signal, sys; from simplenet import files\n"
+        "with files.replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for name in (target, tmp_path / "other.bin"):
+        subprocess.run([sys.executable, "-c", script, name], cwd=ROOT)
+    target.write_text("whole")
+    assert len(left_in(tmp_path)) == 3
+    files.remove_leftovers(target)
+    assert len(left_in(tmp_path)) == 2
+    assert target.read_text() == "whole"
+    assert any(name.startswith(".other") for name in left_in(tmp_path))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()

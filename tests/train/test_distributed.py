@@ -6,28 +6,29 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from simplenet.errors import UsageError
-from train import cifar
+from train import checkpoint, cifar
 from train.distributed import Group
 
 SCRIPT = Path(cifar.__file__)
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 FLAGS = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.005", "--average-decay", "0.9", "--dropout", "0.1",
          "--cutmix", "1", "--fp32", "--json"]  # fmt: skip
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _run(program: list[str], data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [*program, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=600)
 
 
 IN_DOUBLE = """
@@ -62,7 +63,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_i
     """In float64, where rounding is not magnified by every ReLU and maximum that it tips over."""
     data, script = write_idx_set(tmp_path / "data", train=50, test=4), tmp_path / "in_double.py"
     script.write_text(IN_DOUBLE)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    environment = {**ONE_THREAD, "PYTHONPATH": str(SCRIPT.parents[1])}
     found = []
     for name, program in (("one", [sys.executable]), ("two", TWO)):
         command = [*program, str(script), str(data), str(tmp_path / name)]
@@ -76,16 +77,29 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_i
 
 @pytest.mark.slow
 def test_two_processes_give_one_result_and_resume(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
-    data, output = write_idx_set(tmp_path / "data", train=50, test=31), tmp_path / "run"
+    data, output = write_idx_set(tmp_path / "data", train=170, test=31), tmp_path / "run"
     done = _run(TWO, data, output)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)  # of one process only
     assert result["processes"] == 2
     assert [json.loads(line)["epoch"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 2]
-    (output / "cifar-310k.safetensors").unlink()
-    again = _run(TWO, data, output, "--resume")
+
+    stopped = tmp_path / "stopped"
+    command = [*TWO, str(SCRIPT), "--data", str(data), "--output", str(stopped), *FLAGS, "--save-minutes", "0"]
+    process = subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=ONE_THREAD)
+    deadline = time.monotonic() + 300
+    while not (stopped / checkpoint.STATE_NAME).is_file():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate(timeout=300)
+    assert not (stopped / "cifar-310k.safetensors").exists()
+    again = _run(TWO, data, stopped, "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["test_loss"] == result["test_loss"]
+    whole, resumed = (load_file(run / "cifar-310k.safetensors") for run in (output, stopped))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_parts_of_a_batch_are_equal_or_refused() -> None:

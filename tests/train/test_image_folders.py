@@ -32,6 +32,15 @@ def test_class_folders_are_read_in_the_order_of_classes_and_names(tmp_path: Path
     assert test.images[:, 5, 5, 1].tolist() == [0, 1] * 10
 
 
+def test_what_is_measured_with_may_be_called_val(tmp_path: Path) -> None:
+    folder, spec = _class_folders(tmp_path), data.get("cifar10")
+    (folder / "test").rename(folder / "val")
+    assert len(data.load(spec, folder)[1]) == 20
+    (folder / "val").rename(folder / "valid")
+    with pytest.raises(DataError, match="has a folder train but neither test nor val; add one"):
+        data.load(spec, folder)
+
+
 def test_what_cannot_be_read_is_named_counted_and_left_out(tmp_path: Path) -> None:
     folder, spec = _class_folders(tmp_path), data.get("cifar10")
     for name in ("cat/0.png", "frog/1.png"):
@@ -42,6 +51,7 @@ def test_what_cannot_be_read_is_named_counted_and_left_out(tmp_path: Path) -> No
     ):
         train, test = data.load(spec, folder)
     assert (len(train), len(test)) == (18, 20)
+    assert (train.left_out, test.left_out) == (2, 0)
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
     (folder / "train/cat/1.png").write_bytes(b"")
     with (

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -18,7 +24,7 @@ from demos import evaluate
 from simplenet import checkpoints
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
-from train import imagefolder
+from train import checkpoint, imagefolder
 from train.image_folders import UnreadableImagesWarning
 from train.photographs import Photographs
 
@@ -158,6 +164,7 @@ def test_broken_images_are_named_counted_and_passed_over(tmp_path: Path) -> None
     assert any("oak/1.jpg" in name for name in named)
     assert result.unreadable_images == 2
     assert "2 unreadable images" in result.summary()
+    assert _card(result.checkpoint).training["test_images"] == 8
     assert result.top1 in {round(100 * right / 8, 2) for right in range(9)}
 
 
@@ -199,6 +206,37 @@ def test_neither_workers_nor_a_crash_change_the_weights(
         imagefolder.train(
             pictures, "cifar-310k", tmp_path / "again", how, workers=0, resume=True, initial="fashion-mnist"
         )
+
+
+def test_a_stop_of_the_whole_process_group_saves_and_resumes(pictures: Path, tmp_path: Path) -> None:
+    """As `timeout`, systemd and job schedulers stop programs: the signal reaches the decoding processes, too."""
+    flags = ["--variant", "cifar-310k", "--size", "32", "--batch", "8", "--epochs", "4", "--workers", "2", "--json"]
+    command = [sys.executable, imagefolder.__file__, str(pictures), *flags, "--output", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--save-minutes", "0"], stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / checkpoint.STATE_NAME).is_file():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "with --resume continues it" in errors
+    assert out == ""
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 4
+
+
+def test_another_set_of_files_is_not_resumed(tmp_path: Path) -> None:
+    folder, how = write_pictures(tmp_path / "data", 10), dataclasses.replace(HOW, epochs=1)
+    imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0)
+    (folder / "elm/3.jpg").rename(folder / "elm/30.jpg")
+    with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
+        imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0, resume=True)
 
 
 def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
     logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (whole, tmp_path)]
     for one, other in zip(*logs, strict=True):
         assert {**one, "seconds": 0, "images_per_second": 0} == {**other, "seconds": 0, "images_per_second": 0}
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(f".{checkpoint.STATE_NAME}")]
 
 
 def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path, small: Path) -> None:
@@ -129,6 +129,8 @@ def test_another_run_is_neither_resumed_nor_overwritten(
         again(variant="cifar-460k")
     with pytest.raises(UsageError, match="run with training images 170, not 186"):
         again(data=write_idx_set(tmp_path / "other", train=186, test=40))
+    with pytest.raises(UsageError, match="run with images of fingerprint"):
+        again(data=write_idx_set(tmp_path / "as many", train=170, test=40, classes=3))
     with pytest.raises(UsageError, match="no run to resume in"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", how, small, resume=True)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

@@ -98,3 +98,13 @@ def test_batches_that_cannot_be_are_refused() -> None:
         _data(size=8)
     with pytest.raises(DataError, match="30 images to train on, fewer than one batch; use --batch 30"):
         _data(dataclasses.replace(HOW, batch_size=32))
+    with pytest.raises(DataError, match="30 images to train on, fewer than one batch; use --batch 28"):
+        _data(dataclasses.replace(HOW, batch_size=32), size=2)  # they mix pairs of images
+    with pytest.raises(DataError, match="30 images to train on, fewer than one batch; add some"):
+        _data(dataclasses.replace(HOW, batch_size=128), size=64)
+
+
+def test_images_that_were_left_out_are_counted() -> None:
+    splits = (dataclasses.replace(_images(30, 32), left_out=2), dataclasses.replace(_images(8, 32), left_out=1))
+    images = SmallImages.of(splits, data.get("cifar10").preprocessing, True, HOW, Group())
+    assert (images.unreadable_images, images.test_images) == (3, 8)

@@ -1,0 +1,29 @@
+"""What PyTorch raises for reasons that the person at the keyboard can change, as one line that says how."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from simplenet.errors import SimpleNetError, one_line
+
+_CPU_MEMORY_IS_FULL = "can't allocate memory"
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Raises SimpleNetError for memory that is full, and for a network that torch.compile cannot compile here."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SimpleNetError(f"the GPU's memory is full ({one_line(error, 120)}); lower --batch") from error
+    except MemoryError as error:
+        raise SimpleNetError("the memory is full; lower --batch, or --workers") from error
+    except RuntimeError as error:
+        if _CPU_MEMORY_IS_FULL in str(error):
+            raise SimpleNetError(f"the memory is full ({one_line(error, 120)}); lower --batch") from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # importing them takes seconds
+            raise SimpleNetError(f"--compile does not work here ({one_line(error, 120)}); leave it out") from error
+        raise
