@@ -6,7 +6,7 @@ import argparse
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import runtimes
@@ -135,9 +135,7 @@ def ensure_artifact(
         ArtifactError: it is there and damaged. ExportError, WeightsError: it cannot be made. UsageError: unknown name.
     """
     variant = variants.get(variant).name
-    if weights == "auto":
-        official = find_artifact(variant, "pretrained", format, precision, root)
-        weights = "pretrained" if official else _weights_to_be_had(variant, say)
+    weights = choose_weights(variant, weights, [(format, precision)], root, say)
     found = find_artifact(variant, weights, format, precision, root)
     if found is not None:
         return found
@@ -147,6 +145,31 @@ def ensure_artifact(
     export = getattr(importlib.import_module(module), function)
     made: Artifact = export(variant=variant, weights=weights, precision=precision, artifacts=Path(root))
     return made
+
+
+def choose_weights(
+    variant: str,
+    weights: str,
+    wanted: Iterable[tuple[str, str]],
+    root: str | Path = cli.DEFAULT_ARTIFACTS,
+    say: Say = say_on_stderr,
+) -> str:
+    """What 'auto' means for all `wanted` artifacts, (format, precision), together: they shall be of one network.
+
+    The official weights if one of these artifacts is there already or the weights can be had, else shipped ones, else
+    'random'. Other `weights` are returned as they are.
+    """
+    if weights != "auto":
+        return weights
+    variant = variants.get(variant).name
+    if any(artifacts.folder_for(root, variant, "pretrained", *each).is_dir() for each in wanted):
+        return "pretrained"
+    if (reason := _why_not_official(variant)) is None:
+        return "pretrained"
+    shipped = datasets.shipped_weights(variant)
+    if variants.get(variant).official_weights_file:
+        say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
+    return shipped[0] if shipped else "random"
 
 
 def default_artifact(format: str, precision: str, root: str | Path, say: Say = say_on_stderr) -> Artifact:
@@ -166,16 +189,6 @@ def best_shipped(precision: str = "fp32") -> tuple[str, str]:
         for variant, weights in _BEST_SHIPPED
         if weights in datasets.shipped_weights(variant) and (precision != "int8" or weights in datasets.shipped_names())
     )
-
-
-def _weights_to_be_had(variant: str, say: Say) -> str:
-    """What 'auto' means here: 'pretrained', the first name of shipped weights for this variant, or 'random'."""
-    if (reason := _why_not_official(variant)) is None:
-        return "pretrained"
-    shipped = datasets.shipped_weights(variant)
-    if variants.get(variant).official_weights_file:
-        say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
-    return shipped[0] if shipped else "random"
 
 
 def _shipped_variant(weights: str) -> str | None:

@@ -28,7 +28,14 @@ import numpy as np
 
 import runtimes
 from demos import comparison_table, data_set, machine
-from demos.artifact_choice import artifact_precision, ensure_artifact, format_of, precisions_of, several
+from demos.artifact_choice import (
+    artifact_precision,
+    choose_weights,
+    ensure_artifact,
+    format_of,
+    precisions_of,
+    several,
+)
 from demos.comparison import Comparison, Row, compare, steps
 from runtimes.base import physical_cores
 from simplenet import cli, pictures
@@ -117,8 +124,9 @@ def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str]:
     if arguments.data is None:
         return arguments.image, arguments.weights
     test = data_set.evaluation_pictures(arguments.data.expanduser())
-    is_open = arguments.weights == "auto"
-    return str(test), (is_open and data_set.shipped_weights(test, arguments.variant)) or arguments.weights
+    if arguments.weights != "auto":
+        return str(test), arguments.weights
+    return str(test), data_set.weights_for(test, arguments.variant)
 
 
 def run(
@@ -146,16 +154,19 @@ def run(
     if not rows:
         possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
         raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
+    if image is not None:
+        pictures.check(image)
+    formats = [(format_of(row.backend), artifact_precision(row.backend, row.precision)) for row in rows]
+    weights = choose_weights(variant, weights, formats, artifacts)
     threads = threads or physical_cores()
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=len(rows))
-        for row in rows:
+        for row, (format, precision) in zip(rows, formats, strict=True):
             progress.update(task, description=f"preparing {row.name}")
             try:
-                precision = artifact_precision(row.backend, row.precision)
-                row.artifact = ensure_artifact(variant, weights, format_of(row.backend), precision, artifacts)
+                row.artifact = ensure_artifact(variant, weights, format, precision, artifacts)
             except BackendUnavailable as error:
                 row.reason = str(error)
             except SimpleNetError as error:
@@ -164,6 +175,10 @@ def run(
         made = [row.artifact for row in rows if row.artifact]
         if not made:
             raise SimpleNetError(f"no artifact could be made; the first reason: {rows[0].reason}")
+        if len({artifact.manifest.weights.sha256 for artifact in made}) > 1:
+            raise SimpleNetError(
+                f"artifacts of {variant} in {artifacts} were made from different weights; remove the old ones"
+            )
         name, inputs, labels = _pictures(made[0], image, limit)
         frame = _frame(made[0])
         busy = machine.busy_percent()

@@ -64,6 +64,7 @@ def _notes(comparison: Comparison) -> list[str]:
     reference = comparison.reference.name if comparison.reference else "the reference"
     known = "their true labels" if comparison.labelled else "no labels, so no top-1"
     notes = [
+        _model(comparison),
         _machine(comparison),
         f"top-1, agrees: {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
         f"agrees = same top-1 as {reference}.",
@@ -88,6 +89,11 @@ def _notes(comparison: Comparison) -> list[str]:
         for remark in (*([row.reason] if row.reason else ()), *(row.description.notes if row.description else ())):
             rows_by_remark.setdefault(remark, []).append(row.name)
     return notes + [f"{', '.join(names)}: {remark}" for remark, names in rows_by_remark.items()]
+
+
+def _model(comparison: Comparison) -> str:
+    manifest = next(row.artifact.manifest for row in comparison.rows if row.artifact)
+    return f"{manifest.variant} with {manifest.weights.name} weights."
 
 
 def _machine(comparison: Comparison) -> str:

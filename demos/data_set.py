@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from simplenet import datasets, images
+from simplenet import datasets, images, variants
 from simplenet.errors import DataError
 from simplenet.model_card import ModelCard
 
@@ -27,11 +27,12 @@ def evaluation_pictures(folder: Path) -> Path:
     raise DataError(f"{folder} has neither test/<class>/* nor val/<class>/*; name the pictures themselves: --image DIR")
 
 
-def shipped_weights(pictures: Path, variant: str) -> str | None:
-    """The name of weights shipped for this variant that have a class for every folder of `pictures`.
+def weights_for(pictures: Path, variant: str) -> str:
+    """The weights shipped for this variant that have a class for every folder of `pictures`; else 'auto', the official
+    ones, where there are such.
 
     Raises:
-        DataError: there are no pictures.
+        DataError: there are no pictures, or no weights to choose from.
     """
     images.find_images(pictures)
     for name in datasets.shipped_weights(variant):
@@ -43,4 +44,6 @@ def shipped_weights(pictures: Path, variant: str) -> str | None:
             continue
         if all(label is not None for _, label in labelled):
             return name
-    return None
+    if variants.get(variant).official_weights_file:
+        return "auto"
+    raise DataError(f"no shipped weights of {variant} know the classes in {pictures}; name yours: --weights PATH")

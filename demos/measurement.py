@@ -114,11 +114,7 @@ class Session:
 
     def logits(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Model-sized uint8 [N, S, S, 3] pictures -> float32 [N, classes], in batches the model takes."""
-        parts = []
-        for start in range(0, len(pictures), 64):
-            part = pictures[start : start + 64]
-            parts.append(self._runtime.infer_any(self._model_inputs(part)))
-        return np.concatenate(parts)
+        return self._runtime.infer_any(self._model_inputs(pictures))
 
     def peak_memory_mb(self) -> float | None:
         """Peak resident set of this process, everything imported included."""

@@ -94,9 +94,7 @@ def load(
         is_of_these_classes = not labels or tuple(labels) == shipped.classes
         truth = shipped.labels[chosen] if is_of_these_classes else None
         return Pictures(shipped.name, [shipped.images[i] for i in chosen], truth, preprocessing)
-    if not Path(source).is_dir():
-        names = ", ".join((*datasets.shipped_names(), SYNTHETIC))
-        raise DataError(f"{source!r} is neither a folder of pictures nor one of: {names}")
+    check(source)
     found = images.labelled_folder(Path(source), labels, class_ids)
     chosen = _spread(len(found), limit)
     files = [found[i][0] for i in chosen]
@@ -106,6 +104,16 @@ def load(
     return Pictures(
         source, files, np.array(known, np.int64) if known and len(known) == len(files) else None, preprocessing
     )
+
+
+def check(source: str) -> None:
+    """Raises DataError where `load` would find nothing, before anything long is begun."""
+    names = (*datasets.shipped_names(), SYNTHETIC)
+    if source in names:
+        return
+    if not Path(source).is_dir():
+        raise DataError(f"{source!r} is neither a folder of pictures nor one of: {', '.join(names)}")
+    images.find_images(source)
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:

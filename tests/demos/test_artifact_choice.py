@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demos import artifact_choice
+from demos import artifact_choice, compare
 from demos.artifact_choice import artifact_precision, ensure_artifact, find_artifact, format_of
 from simplenet import artifacts, datasets
 from simplenet.artifacts import Artifact
-from simplenet.errors import ArtifactError, UsageError
+from simplenet.errors import ArtifactError, SimpleNetError, UsageError
 from tests.demos.conftest import RunDemo
 
 
@@ -102,6 +102,26 @@ def test_auto_prefers_official_weights_then_says_what_it_took_instead(own_root: 
     assert "RANDOM" in said[0]
     rewrite(own_root, "1.5m", "1.5m", {"source": "pretrained", "name": "pretrained"})
     assert ensure_artifact("1.5m", "auto", "onnx", "fp32", own_root, never).manifest.weights.source == "pretrained"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_several_artifacts_are_of_one_network_or_not_compared(own_root: Path) -> None:
+    wanted = [("openvino", "fp32"), ("onnx", "fp32")]
+    said: list[str] = []
+    assert artifact_choice.choose_weights("1.5m", "auto", wanted, own_root, said.append) == "random"
+    assert "RANDOM" in said[0]
+    rewrite(own_root, "1.5m", "1.5m", {"source": "pretrained", "name": "pretrained"})
+    assert artifact_choice.choose_weights("simplenetv1_small_m2_05", "auto", wanted, own_root, never) == "pretrained"
+    assert artifact_choice.choose_weights("1.5m", "random", wanted, own_root, never) == "random"
+
+    other = own_root / "1.5m" / "onnx-fp16"
+    shutil.copytree(own_root / "1.5m" / "onnx-fp32", other)
+    manifest = artifacts.read(other).manifest
+    origin = dataclasses.replace(manifest.weights, sha256="0" * 64)
+    artifacts.write_manifest(other, dataclasses.replace(manifest, precision="fp16", weights=origin))
+    flags = ["--variant", "1.5m", "--backend", "onnxruntime", "--precision", "fp32,fp16"]
+    with pytest.raises(SimpleNetError, match="were made from different weights; remove the old ones"):
+        compare.main([*flags, "--artifacts", str(own_root)])
 
 
 @pytest.mark.usefixtures("no_network")

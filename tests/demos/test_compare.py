@@ -89,6 +89,7 @@ def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> 
     assert row.split()[:2] == ["onnxruntime", "fp32"]
     assert "a p90 needs 64 and a p99 662" in result.stdout
     assert "fashion-mnist evaluation" in result.stdout
+    assert "cifar-310k with fashion-mnist weights." in result.stdout
     assert "Fastest within 0.5 points of the best top-1: onnxruntime fp32" in result.stdout
     assert "\x1b" not in result.stdout
 
