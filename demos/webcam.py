@@ -83,7 +83,9 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
             received = feeds.next(_REFRESH_S)
         if received is None:
             if feeds.all_ended:
-                return _end(feeds)
+                ended = _end(feeds)
+                session.obey()  # it tells of the source that failed last
+                return ended
             screen.refresh()
             continue
         source, frame = received

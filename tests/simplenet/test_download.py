@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
 import os
@@ -20,7 +21,8 @@ from simplenet.errors import DownloadError, UsageError, WeightsError
 from simplenet.http_get import GetError, Limits
 
 ROOT = Path(__file__).parents[2]
-FAST = Limits(connect_s=2.0, stall_s=0.3, attempts=3, pause_s=0.01)
+FAST = Limits(connect_s=5.0, stall_s=5.0, attempts=3, pause_s=0.01)
+IMPATIENT = dataclasses.replace(FAST, stall_s=0.5)
 CONTENT = os.urandom(300_000)
 VARIANT = "1.5m"
 
@@ -98,6 +100,9 @@ def dripping(handler: Handler) -> None:
 
 def silent(handler: Handler) -> None:
     time.sleep(2)
+
+
+SLOW = (stalled, dripping, silent)
 
 
 def status(code: int, location: str | None = None) -> Answer:
@@ -204,7 +209,7 @@ def test_a_part_that_is_complete_is_not_downloaded(server: Server, target: Path)
 )  # fmt: skip
 def test_a_second_attempt_completes_it(server: Server, target: Path, first: Answer) -> None:
     server.answers = [first, ranged]
-    download.fetch_official(VARIANT, FAST)
+    download.fetch_official(VARIANT, IMPATIENT if first in SLOW else FAST)
     assert target.read_bytes() == CONTENT
     assert server.requests[1][1] == ("bytes=100000-" if first in (truncated, stalled) else server.requests[1][1])
     assert len(server.requests) == 2 + (first is dripping)  # what dripped in was garbage: once more from the start
@@ -233,7 +238,7 @@ def test_failures_are_one_line_that_says_what_to_type(
 ) -> None:
     server.answers = [answer]
     with pytest.raises(DownloadError) as caught:
-        download.fetch_official(VARIANT, FAST)
+        download.fetch_official(VARIANT, IMPATIENT if answer in SLOW else FAST)
     message = str(caught.value)
     assert message.startswith(f"cannot download {server.url}{target.name} (")
     assert reason in message
@@ -417,7 +422,9 @@ def test_a_killed_download_is_resumed(server: Server, target: Path) -> None:
     server.answers = [stalled, ranged]
     process = fetching()
     part = target.with_name(target.name + ".part")
+    deadline_s = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size > 50_000):
+        assert time.monotonic() < deadline_s
         time.sleep(0.01)
     process.kill()
     process.communicate()

@@ -22,7 +22,7 @@ from tests.conftest import MakeArtifact
 
 ParseFlags = Callable[..., argparse.Namespace]
 MakeSession = Callable[..., "Recorded"]
-_DEADLINE_S = 60.0
+_DEADLINE_S = 300.0
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +10,7 @@ import numpy.typing as npt
 from demos.live.live_source import CaptureSource, Opened
 from demos.live.sources import Source
 from simplenet.errors import SourceError
+from tests.waiting import wait_until
 
 
 class ScriptedCamera:
@@ -77,10 +76,3 @@ def brightness(source: Source, timeout_s: float | None = 10) -> float:
     assert frame.image.dtype == np.uint8
     assert frame.image[..., 1:].max() < 40
     return float(frame.image[..., 0].mean())
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    deadline_s = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)

@@ -21,7 +21,8 @@ from demos.live.source_choice import open_source
 from demos.live.sources import Source
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.network_camera import Request, send_burst, serving, start_stream
-from tests.demos.live.scripted_camera import ScriptedCamera, picture, source_of, wait_until
+from tests.demos.live.scripted_camera import ScriptedCamera, picture, source_of
+from tests.waiting import wait_until
 
 
 class CountedFrames:

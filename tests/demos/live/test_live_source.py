@@ -19,7 +19,8 @@ from simplenet.errors import SourceError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.network_camera import Request, send_burst, send_file, send_frame, send_part, serving, start_stream
 from tests.demos.live.rtsp_camera import rtsp_camera
-from tests.demos.live.scripted_camera import ScriptedCamera, brightness, source_of, wait_until
+from tests.demos.live.scripted_camera import ScriptedCamera, brightness, source_of
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ def test_a_waiting_caller_is_woken_by_the_frame_itself_and_so_is_the_shared_cond
     frame = source.next()
     assert frame is not None
     assert frame.captured_s > asked_s
-    threading.Timer(0.1, camera.show, [91]).start()
     with changed:
+        threading.Timer(0.1, camera.show, [91]).start()
         assert changed.wait(10)
         wait_until(lambda: source.due_s() == 0)
     assert brightness(source) == 91
@@ -206,7 +207,7 @@ def test_what_is_pushed_is_the_newest_frame_of_a_visitor() -> None:
 def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
     write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demos.live.opening.OPEN_TIMEOUT_S", 1.5)
+    monkeypatch.setattr("demos.live.opening.OPEN_TIMEOUT_S", 10)
     clip = write_video("clip.avi", shades(2))
     asked, done = threading.Event(), threading.Event()
 

@@ -2,7 +2,7 @@
 
 import { byId, keep, make } from "./dom.js";
 
-const FORGET_WISH_MS = 1500; // after which the state shows what became of it
+const FORGET_WISH_MS = 1500; // after which the state shows what became of it; an earlier one may be older than the wish
 
 export class Selection {
   /** `ask(name, value)` sends the command; `complain(text)` shows a line to the person. */
@@ -16,7 +16,7 @@ export class Selection {
     const nowMs = performance.now();
     for (const [name, wish] of this.wishes) {
       if (isLoading) wish.untilMs = nowMs + FORGET_WISH_MS / 3;
-      if (text(selected[name]) === wish.value || nowMs > wish.untilMs) this.wishes.delete(name);
+      if (nowMs > wish.untilMs) this.wishes.delete(name);
     }
     byId("run").setAttribute("aria-busy", String(isLoading));
     this.showBoxes("backend", "checkbox", choices.backend, this.wanted("backend", selected).split(","));

@@ -37,8 +37,10 @@ export class Visitor {
       track.addEventListener("ended", () => turn === this.turn && this.fail(UNPLUGGED));
       this.video.srcObject = stream;
       await this.video.play();
+      const cameras = await listCameras();
+      if (turn !== this.turn) return undefined;
       this.onTrouble(null);
-      this.onCameras(await listCameras(), track.getSettings().deviceId);
+      this.onCameras(cameras, track.getSettings().deviceId);
     } catch (trouble) {
       if (turn === this.turn) this.fail(trouble.advice ? trouble : { ...UNPLUGGED, advice: [String(trouble)] });
       return undefined;

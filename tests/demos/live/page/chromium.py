@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,10 +51,3 @@ class Tab:
 
     def best(self, label: str) -> None:
         self.shows("#answers li:first-child", label)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)

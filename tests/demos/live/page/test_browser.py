@@ -15,9 +15,9 @@ from demos.live.page.server import Page
 from tests.demos.live.page.chromium import (
     OpenTab,
     in_chromium,
-    wait_until,
 )
 from tests.demos.live.page.conftest import Demo, Scene
+from tests.waiting import wait_until
 
 pytestmark = in_chromium
 
@@ -137,8 +137,8 @@ def test_help_and_the_keys_can_be_turned_off(page: Page, demo: Demo, open_tab: O
 def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab: OpenTab) -> None:
     demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page)
+    tab.view.locator("#untrained").wait_for(state="visible", timeout=15_000)
     tab.shows("#untrained", "UNTRAINED")
-    assert tab.view.locator("#untrained").is_visible()
     assert tab.view.locator("#untrained").bounding_box()["width"] > 500
     tab.shows("#notice", "loading openvino int8…")
     demo.facts.update(untrained=False, notice=None)
@@ -154,7 +154,7 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
     demo.feeds.add(garden)
     tab = open_tab(page)
     tab.best("red")
-    tab.view.get_by_label("garden").check()
+    tab.view.get_by_role("radio", name="garden").check()
     tab.best("green")
     garden.lose("no frame for 5 s")
     tab.shows("#veil", "garden: reconnecting; this is its last picture")
@@ -175,7 +175,7 @@ def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
     )
     tab.view.reload()
     tab.best("red")
-    is_checked = tab.view.get_by_label("garden").evaluate(
+    is_checked = tab.view.get_by_role("radio", name="garden").evaluate(
         """async (radio) => {
             radio.click();
             const seen = [], untilMs = performance.now() + 600;
@@ -188,7 +188,7 @@ def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
     )
     assert is_checked
     tab.best("green")
-    assert tab.view.get_by_label("garden").is_checked()
+    assert tab.view.get_by_role("radio", name="garden").is_checked()
 
 
 def test_a_frame_event_tells_other_parts_of_every_picture_shown(page: Page, scene: Scene, open_tab: OpenTab) -> None:

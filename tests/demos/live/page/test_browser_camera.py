@@ -18,9 +18,9 @@ from tests.demos.live.page.chromium import (
     FAKE,
     OpenTab,
     in_chromium,
-    wait_until,
 )
 from tests.demos.live.page.conftest import Demo, Scene
+from tests.waiting import wait_until
 
 pytestmark = in_chromium
 

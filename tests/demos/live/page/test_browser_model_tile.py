@@ -19,8 +19,9 @@ from demos.live.page.guard import HEADERS
 from simplenet import preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.preprocessing import UInt8Array
-from tests.demos.live.page.chromium import in_chromium, wait_until
+from tests.demos.live.page.chromium import in_chromium
 from tests.demos.live.page.one_model import OneModel, changed, served
+from tests.waiting import wait_until
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

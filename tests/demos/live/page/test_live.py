@@ -17,6 +17,7 @@ from demos.live.page import jpeg, messages, viewer
 from demos.live.page.server import Page
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_server import deaf_client, open_socket
+from tests.waiting import wait_until
 
 
 def receive(client: ClientConnection, kind: type, timeout_s: float = 10) -> Any:
@@ -71,6 +72,7 @@ def test_no_picture_comes_before_the_last_one_was_taken(page: Page, demo: Demo) 
         say(client, shown=first["number"] + 1000)  # not that one
         with pytest.raises(TimeoutError):
             receive(client, bytes, timeout_s=1)
+        wait_until(lambda: demo._number >= first["number"] + 10)
         say(client, shown=first["number"])
         second, _ = receive(client, bytes)
         assert second["number"] >= first["number"] + 10  # the newest one, not the next
@@ -82,7 +84,10 @@ def test_nothing_is_encoded_while_nobody_looks_and_once_for_all_who_do(page: Pag
         time.sleep(0.01)
     assert page.pictures.encoded == 0
     demo.command("pause")
-    time.sleep(0.1)
+    before = -1
+    while before != demo._number:  # a frame may be on its way
+        before = demo._number
+        time.sleep(0.5)
     with ExitStack() as stack:
         clients = [stack.enter_context(open_socket(page)) for _ in range(5)]
         assert len({receive(client, bytes)[1] for client in clients}) == 1
@@ -181,7 +186,7 @@ def test_a_viewer_who_does_not_read_is_dropped_and_nobody_waits_for_it(
     page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo.facts["notice"] = "x" * 100_000
-    monkeypatch.setattr("demos.live.page.sockets.SEND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("demos.live.page.sockets.SEND_TIMEOUT_S", 2.0)
     monkeypatch.setattr(viewer, "STATE_EVERY_S", 0.001)
     with deaf_client(page) as deaf, open_socket(page) as other:
         head, _ = receive(other, bytes)

@@ -20,6 +20,7 @@ from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_jpeg import announcing, encoded
 from tests.demos.live.page.test_live import receive, say, send_and_read_on, state_where
 from tests.demos.live.page.test_server import open_socket
+from tests.waiting import wait_until
 
 
 def picture(colour: str, width: int = 320, height: int = 240) -> bytes:
@@ -36,13 +37,6 @@ def join(page: Page) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
 def ask(client: ClientConnection, content: bytes) -> dict[str, Any]:
     client.send(content)
     return dict(receive(client, str))
-
-
-def wait_until(condition: Any) -> None:
-    deadline_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
@@ -152,6 +146,7 @@ def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
         state_where(viewer, "paused", True)
         time.sleep(0.1)
         assert ask(client, picture("green"))["answers"] is None
+        monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 10)
         demo.command("pause")
         assert ask(client, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
 
