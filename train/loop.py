@@ -1,7 +1,8 @@
 """The training loop: one for all data, to be read from top to bottom; what it calls is next door.
 
 Everything that the next step depends on is on disk after every epoch, every few minutes and at Ctrl-C, and everything
-random follows from the seed and the step. So a run that was killed ends with the very weights that it would have had.
+random follows from the seed and the step. So a run that was killed ends with the very weights that it would have had,
+as far as the device computes the same twice: a CPU does.
 """
 
 from __future__ import annotations
