@@ -18,7 +18,7 @@ from simplenet.errors import DownloadError, UntrainedWarning, UsageError
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_VARIANT = "1.5m"
 SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
-"""What a demo shows where the official weights of the default variant cannot be had: its pictures are shipped too."""
+"""The model that belongs to the shipped pictures, and to a scene that is made of them."""
 _BEST_SHIPPED = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
 """For pictures from the world, the best first."""
 
@@ -123,6 +123,7 @@ def ensure_artifact(
     precision: str,
     root: str | Path = cli.DEFAULT_ARTIFACTS,
     say: Say = say_on_stderr,
+    calibration: str | Path = "auto",
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
 
@@ -130,6 +131,7 @@ def ensure_artifact(
         weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
         precision: the artifact's: fp32, fp16 or int8; see `artifact_precision`.
         say: is told in one line before something is made, and why weights are not the official ones.
+        calibration: pictures for int8, as --calibration says.
 
     Raises:
         ArtifactError: it is there and damaged. ExportError, WeightsError: it cannot be made. UsageError: unknown name.
@@ -143,7 +145,9 @@ def ensure_artifact(
     say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
     module, function = _EXPORTS[format]
     export = getattr(importlib.import_module(module), function)
-    made: Artifact = export(variant=variant, weights=weights, precision=precision, artifacts=Path(root))
+    made: Artifact = export(
+        variant=variant, weights=weights, precision=precision, artifacts=Path(root), calibration=calibration
+    )
     return made
 
 
@@ -175,8 +179,11 @@ def choose_weights(
 def default_artifact(format: str, precision: str, root: str | Path, say: Say = say_on_stderr) -> Artifact:
     """Of the default variant with its official weights; where those cannot be had, of the best shipped model."""
     official = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root)
-    if official is not None or (reason := _why_not_official(DEFAULT_VARIANT)) is None:
-        return official or ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
+    if official is not None:
+        return official
+    reason = _why_not_official(DEFAULT_VARIANT)
+    if reason is None:
+        return ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
     variant, weights = best_shipped(precision)
     say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
     return ensure_artifact(variant, weights, format, precision, root, say)

@@ -27,7 +27,7 @@ if not __package__:
 import numpy as np
 
 import runtimes
-from demos import comparison_table, data_set, machine
+from demos import comparison_table, data_folder, machine
 from demos.artifact_choice import (
     artifact_precision,
     choose_weights,
@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="a data set's folder with test/<class>/*; then the default weights are the ones shipped for its classes",
+        help="a data set's folder with test/<class>/*; then the default weights are the ones shipped for its classes, "
+        "and train/<class>/* calibrates int8",
     )
     parser.add_argument(
         "--limit",
@@ -93,13 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     backends = several("backend", arguments.backend, runtimes.names())
     precisions = several("precision", arguments.precision, PRECISIONS)
-    image, weights = _asked_for(arguments)
+    image, weights, calibration = _asked_for(arguments)
     result = run(
         variant=arguments.variant,
         weights=weights,
         backends=backends,
         precisions=precisions,
         image=image,
+        calibration=calibration,
         limit=arguments.limit,
         samples=arguments.samples,
         rounds=arguments.rounds,
@@ -119,14 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str]:
-    """The pictures and the weights, as --image, --data and --weights name them."""
+def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str, str]:
+    """Pictures, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
     if arguments.data is None:
-        return arguments.image, arguments.weights
-    test = data_set.evaluation_pictures(arguments.data.expanduser())
-    if arguments.weights != "auto":
-        return str(test), arguments.weights
-    return str(test), data_set.weights_for(test, arguments.variant)
+        return arguments.image, arguments.weights, "auto"
+    folder = arguments.data.expanduser()
+    test = data_folder.evaluation_pictures(folder)
+    weights = data_folder.weights_for(test, arguments.variant) if arguments.weights == "auto" else arguments.weights
+    return str(test), weights, str(data_folder.calibration_pictures(folder) or "auto")
 
 
 def run(
@@ -136,6 +138,7 @@ def run(
     backends: Sequence[str],
     precisions: Sequence[str],
     image: str | None = None,
+    calibration: str = "auto",
     limit: int = 2000,
     samples: int = 700,
     rounds: int = 10,
@@ -166,7 +169,7 @@ def run(
         for row, (format, precision) in zip(rows, formats, strict=True):
             progress.update(task, description=f"preparing {row.name}")
             try:
-                row.artifact = ensure_artifact(variant, weights, format, precision, artifacts)
+                row.artifact = ensure_artifact(variant, weights, format, precision, artifacts, calibration=calibration)
             except BackendUnavailable as error:
                 row.reason = str(error)
             except SimpleNetError as error:

@@ -18,11 +18,10 @@ from simplenet import files, variants
 from simplenet import model as models
 from simplenet.errors import SimpleNetError, WeightsError, one_line
 from simplenet.model import SimpleNet
-from simplenet.model_card import ModelCard
+from simplenet.model_card import CARD_KEY, ModelCard
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
-_CARD_KEY = "simplenet"
 _MOST_BYTES = 1 << 30
 _MOST_CLASSES = 100_000
 
@@ -37,7 +36,7 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCa
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with files.replacing(path) as temporary:  # safetensors' own writing would make a file that only its owner can read
-        temporary.write_bytes(serialise(tensors, {_CARD_KEY: card.to_json()}))
+        temporary.write_bytes(serialise(tensors, {CARD_KEY: card.to_json()}))
 
 
 def read(path: Path) -> tuple[Tensors, ModelCard | None]:
@@ -97,7 +96,7 @@ def fit(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
 
 def _read_safetensors(path: Path) -> tuple[Tensors, ModelCard | None]:
     with safe_open(path, framework="pt") as file:
-        card = (file.metadata() or {}).get(_CARD_KEY)
+        card = (file.metadata() or {}).get(CARD_KEY)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     try:
         return tensors, None if card is None else ModelCard.from_json(card)

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simplenet.errors import DataError, UsageError, one_line
+from simplenet.errors import BackendUnavailable, DataError, UsageError, one_line
+from simplenet.model_card import CARD_KEY, ModelCard
 from simplenet.variants import nearest
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
@@ -46,6 +47,20 @@ def shipped_weights(variant: str | None = None) -> tuple[str, ...]:
     """Names of the weights that come with the project (for one variant), those that bring pictures first."""
     found = {file.parent.name for file in SHIPPED.glob(f"*/{variant or '*'}.safetensors")}
     return tuple(sorted(found, key=lambda name: (name not in shipped_names(), name)))
+
+
+def shipped_card(name: str, variant: str) -> ModelCard:
+    """What is known of weights that `shipped_weights` names, without reading them.
+
+    Raises:
+        BackendUnavailable: safetensors is not installed.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise BackendUnavailable("shipped weights need safetensors; type: pip install '.[torch]'") from error
+    with safe_open(SHIPPED / name / f"{variant}.safetensors", framework="numpy") as file:
+        return ModelCard.from_json(file.metadata()[CARD_KEY])
 
 
 def shipped(name: str, split: Split) -> LabelledImages:

@@ -89,6 +89,17 @@ def find_images(path: str | Path) -> list[Path]:
     return found
 
 
+def held_out(folder: Path, names: tuple[str, str]) -> Path:
+    """The folder of classes, `names` in order, that a data set's folder has for measuring; raises DataError if none."""
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; name the data set's folder")
+    wanted = " nor ".join(f"{name}/<class>/*" for name in names)
+    raise DataError(f"{folder} has neither {wanted}; add one, or name another folder")
+
+
 def labelled_folder(
     path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
 ) -> list[tuple[Path, int | None]]:

@@ -12,6 +12,8 @@ from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.preprocessing import Preprocessing
 
 CARD_SCHEMA_VERSION = 1
+CARD_KEY = "simplenet"
+"""In a .safetensors file's metadata."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ and log) and .training.png (the curve): no epoch is chosen by its test accuracy.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def train(
     chosen.check_side(side, "choose a cifar- variant")
     if how.small_first:
         chosen.check_side(small_images.smaller(side), "leave out --small-first")
+    how = dataclasses.replace(how, flip=how.flip and spec.mirrored)
     network, _ = start.network(name, initial, spec.labels, how)
-    images = SmallImages.of(splits, spec.preprocessing, spec.mirrored and how.flip, how, group)
+    images = SmallImages.of(splits, spec.preprocessing, how, group)
     run = loop.Run(
         title=f"{name} on {dataset}",
         output=output,

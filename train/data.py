@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simplenet import download, fetch
+from simplenet import download, fetch, images
 from simplenet.datasets import LabelledImages
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.fetch import RemoteFile
@@ -99,7 +99,7 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
         classes = spec.labels or image_folders.class_names(folder / "train")
         return (
             image_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            image_folders.load(f"{spec.name} test", image_folders.held_out(folder, ("test", "val")), classes, side),
+            image_folders.load(f"{spec.name} test", images.held_out(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
         where = f"{folder} has no folder train" if folder else "--dataset folder has no place of its own"

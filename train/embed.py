@@ -56,8 +56,8 @@ def embed(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[
     spec = data.get(dataset)
     train_split, test_split = data.load(spec, data_folder)
     evaluation, calibration = output / "evaluation.npz", output / "calibration.npz"
-    _write(evaluation, balanced(test_split, EVALUATION_IMAGES, len(spec.labels)))
-    _write(calibration, balanced(train_split, CALIBRATION_IMAGES, len(spec.labels)))
+    _write(evaluation, balanced(test_split, EVALUATION_IMAGES, len(test_split.classes)))
+    _write(calibration, balanced(train_split, CALIBRATION_IMAGES, len(train_split.classes)))
     return evaluation, calibration
 
 

@@ -22,14 +22,6 @@ class UnreadableImagesWarning(SimpleNetWarning):
     """Some images of a data set could not be read; the others are used."""
 
 
-def held_out(folder: Path, names: tuple[str, str]) -> Path:
-    """The folder beside train/ that has images to measure with: the first that is there, else DataError."""
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    raise DataError(f"{folder} has a folder train but neither {names[0]} nor {names[1]}; add one")
-
-
 def class_names(folder: Path) -> tuple[str, ...]:
     """The names of the folders in a folder, sorted.
 

@@ -23,24 +23,12 @@ from train.recipe import Recipe
 
 DEVICES = ("auto", "cpu", "cuda")
 _FLAGS = {
-    "epochs": "--epochs",
     "batch_size": "--batch",
     "peak_learning_rate": "--learning-rate",
-    "warmup": "--warmup",
-    "weight_decay": "--weight-decay",
-    "label_smoothing": "--label-smoothing",
-    "translate": "--translate",
-    "cutout": "--cutout",
     "flip": "flip (--no-flip turns it off)",
-    "small_first": "--small-first",
-    "mixup": "--mixup",
-    "cutmix": "--cutmix",
-    "dropout": "--dropout",
-    "average_decay": "--average-decay",
-    "freeze": "--freeze",
     "bf16": "bf16 (the machine's choice unless --fp32 is given)",
-    "seed": "--seed",
-}  # fmt: skip
+}
+"""Of those fields of Recipe whose flag has another name."""
 
 
 def add_weights(to: argparse.ArgumentParser) -> None:
@@ -130,7 +118,7 @@ def common_run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def named(how: Recipe) -> Mapping[str, Any]:
     """The recipe by flag, for a resumed run to be compared with."""
-    return {_FLAGS[field]: value for field, value in asdict(how).items()}
+    return {_FLAGS.get(field, "--" + field.replace("_", "-")): value for field, value in asdict(how).items()}
 
 
 def device(name: str) -> torch.device:

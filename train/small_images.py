@@ -32,8 +32,8 @@ def smaller(side: int) -> int:
 class SmallImages:
     """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
 
-    With `mirrored`, half of the images of an epoch are, and the other half in the next: so two epochs show both sides
-    of every image, where chance would show half of them the same side twice (Jordan 2024, arXiv:2404.00498).
+    With `how.flip`, half of the images of an epoch are mirrored, and the other half in the next: so two epochs show
+    both sides of every image, where chance would show half of them the same side twice (Jordan 2024, arXiv:2404.00498).
     """
 
     pixels: torch.Tensor
@@ -41,7 +41,6 @@ class SmallImages:
     test: tuple[torch.Tensor, torch.Tensor]
     classes: int
     preprocessing: Preprocessing
-    mirrored: bool
     how: Recipe
     group: Group
     unreadable_images: int = 0
@@ -52,7 +51,6 @@ class SmallImages:
         cls,
         splits: tuple[LabelledImages, LabelledImages],
         preprocessing: Preprocessing,
-        mirrored: bool,
         how: Recipe,
         group: Group,
     ) -> SmallImages:
@@ -61,7 +59,7 @@ class SmallImages:
         recipe.check_batch(how, len(train[1]), group)
         classes = len(splits[0].classes)
         left_out = sum(split.left_out for split in splits)
-        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, mirrored, how, group, left_out)
+        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, how, group, left_out)
 
     @property
     def test_images(self) -> int:
@@ -93,7 +91,7 @@ class SmallImages:
     def _mirrored_in(self, epoch: int) -> torch.Tensor:
         """Bool [N], on the device."""
         count, device = len(self.labels), self.group.device
-        if not self.mirrored:
+        if not self.how.flip:
             return torch.zeros(count, dtype=torch.bool, device=device)
         first = torch.randint(0, 2, (count,), generator=_generator(self.how.seed, Purpose.VIEW))
         return (first + epoch).to(device) % 2 == 1

@@ -78,6 +78,19 @@ def test_the_script_measures_what_it_is_asked_for_and_writes_raw_samples(shared_
         assert row["size_bytes"] > 100_000
 
 
+def test_a_device_without_pytorch_can_ask_for_help() -> None:
+    code = """
+import sys
+for name in ("torch", "safetensors", "onnx", "onnxruntime", "openvino"):
+    sys.modules[name] = None
+import demos.compare
+demos.compare.main(["--help"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--data DIR" in done.stdout
+
+
 def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> None:
     result = run_compare(
         "--backend", "onnxruntime", "--precision", "fp32", "--samples", "10", "--rounds", "2", "--limit", "50",

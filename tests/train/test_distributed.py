@@ -53,7 +53,7 @@ spec, splits = data.read("mnist", Path(sys.argv[1]))
 network = model.create("cifar-310k", 10, dropout=how.dropout).double()
 card = ModelCard("cifar-310k", 10, spec.preprocessing)
 with distributed.joined(torch.device("cpu")) as group:
-    images = InDouble.of(splits, spec.preprocessing, spec.mirrored, how, group)
+    images = InDouble.of(splits, spec.preprocessing, how, group)
     loop.train(network, images, loop.Run("", Path(sys.argv[2]), how, card, {}, group))
 """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from simplenet import datasets
 from simplenet.errors import DataError
@@ -34,3 +35,16 @@ def test_too_small_a_data_set_is_refused(tmp_path: Path, write_idx_set: Callable
     with pytest.raises(DataError, match="cannot give 2000 images"):
         embed.embed("fashion-mnist", tmp_path, write_idx_set(tmp_path / "data", train=700, test=1990, classes=10))
     assert not list(tmp_path.glob("*.npz"))
+
+
+def test_classes_that_only_the_files_name(tmp_path: Path) -> None:
+    for split, count in (("train", 250), ("test", 1000)):
+        for index, name in enumerate(("ash", "elm")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("RGB", (32, 32), (100 * index, number % 256, number // 256))
+                picture.save(tmp_path / split / name / f"{number}.png")
+    evaluation, calibration = (datasets.load(path) for path in embed.embed("folder", tmp_path / "out", tmp_path))
+    assert evaluation.classes == calibration.classes == ("ash", "elm")
+    assert np.bincount(evaluation.labels).tolist() == [1000, 1000]
+    assert np.bincount(calibration.labels).tolist() == [250, 250]

@@ -37,7 +37,7 @@ def test_what_is_measured_with_may_be_called_val(tmp_path: Path) -> None:
     (folder / "test").rename(folder / "val")
     assert len(data.load(spec, folder)[1]) == 20
     (folder / "val").rename(folder / "valid")
-    with pytest.raises(DataError, match="has a folder train but neither test nor val; add one"):
+    with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; add one"):
         data.load(spec, folder)
 
 

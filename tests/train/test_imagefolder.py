@@ -257,7 +257,10 @@ def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "train/yew").mkdir(), r"no images in .*train/yew"),
         (lambda folder: (folder / "val/yew").mkdir(), r"val/yew is none of the 3 classes"),
-        (lambda folder: (folder / "val").rename(folder / "valid"), "neither val nor test"),
+        (
+            lambda folder: (folder / "val").rename(folder / "valid"),
+            r"has neither val/<class>/\* nor test/",
+        ),
         (lambda folder: (folder / "train").rename(folder / "other"), "no images in"),
     ],
 )

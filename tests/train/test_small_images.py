@@ -45,7 +45,7 @@ def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side:
 def _data(how: Recipe = HOW, rank: int = 0, size: int = 1) -> SmallImages:
     spec = data.get("cifar10")
     group = Group(rank=rank, size=size)
-    return SmallImages.of((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, True, how, group)
+    return SmallImages.of((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, how, group)
 
 
 def test_the_processes_share_the_batches_of_one() -> None:
@@ -106,5 +106,5 @@ def test_batches_that_cannot_be_are_refused() -> None:
 
 def test_images_that_were_left_out_are_counted() -> None:
     splits = (dataclasses.replace(_images(30, 32), left_out=2), dataclasses.replace(_images(8, 32), left_out=1))
-    images = SmallImages.of(splits, data.get("cifar10").preprocessing, True, HOW, Group())
+    images = SmallImages.of(splits, data.get("cifar10").preprocessing, HOW, Group())
     assert (images.unreadable_images, images.test_images) == (3, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def test_training_on_small_images_goes_on_from_weights(tmp_path: Path, write_idx
         "mnist", "cifar-310k", tmp_path / "run", hardly, folder, initial=str(tmp_path / "x.safetensors")
     )
     assert result is not None
+    assert not json.loads(result.checkpoint.with_suffix(".training.json").read_text())["recipe"]["flip"]  # of digits
     after = load_file(result.checkpoint)
     for name in ("features.0.weight", "classifier.weight"):
         torch.testing.assert_close(after[name], saved[name])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos import compare, data_set, evaluate
+from demos import compare, data_folder, evaluate
 from simplenet.errors import DataError
 from train.data import DATASETS
 
@@ -25,31 +25,31 @@ def write_test_pictures(folder: Path, names: tuple[str, ...], split: str = "test
 
 @pytest.mark.parametrize(("dataset", "split"), [("cifar10", "test"), ("mnist", "val")])
 def test_the_weights_that_know_its_classes_are_found(dataset: str, split: str, tmp_path: Path) -> None:
-    pictures = data_set.evaluation_pictures(write_test_pictures(tmp_path, DATASETS[dataset].labels, split))
+    pictures = data_folder.evaluation_pictures(write_test_pictures(tmp_path, DATASETS[dataset].labels, split))
     assert pictures == tmp_path / split
-    assert data_set.weights_for(pictures, "cifar-310k") == dataset
+    assert data_folder.weights_for(pictures, "cifar-310k") == dataset
 
 
 def test_a_part_of_the_classes_is_enough_and_one_more_is_too_much(tmp_path: Path) -> None:
     pictures = write_test_pictures(tmp_path, ("frog", "ship")) / "test"
-    assert data_set.weights_for(pictures, "cifar-5m") == "cifar10"
+    assert data_folder.weights_for(pictures, "cifar-5m") == "cifar10"
     write_test_pictures(tmp_path, ("teapot",))
     with pytest.raises(DataError, match=r"no shipped weights of cifar-5m know the classes in .*--weights PATH"):
-        data_set.weights_for(pictures, "cifar-5m")
-    assert data_set.weights_for(pictures, "1.5m") == "auto"
+        data_folder.weights_for(pictures, "cifar-5m")
+    assert data_folder.weights_for(pictures, "1.5m") == "auto"
 
 
 def test_folders_without_test_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; name the pictures"):
-        data_set.evaluation_pictures(tmp_path)
+    with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; add one"):
+        data_folder.evaluation_pictures(tmp_path)
     with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the data set's folder"):
-        data_set.evaluation_pictures(tmp_path / "nowhere")
+        data_folder.evaluation_pictures(tmp_path / "nowhere")
     (tmp_path / "test").mkdir()
     with pytest.raises(DataError, match="no pictures in"):
-        data_set.weights_for(data_set.evaluation_pictures(tmp_path), "cifar-310k")
+        data_folder.weights_for(data_folder.evaluation_pictures(tmp_path), "cifar-310k")
 
 
-def test_compare_measures_the_shipped_model_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_measures_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, noise = write_test_pictures(tmp_path / "data", DATASETS["cifar10"].labels), np.random.default_rng(0)
     for picture in sorted(folder.glob("*/*/0.png")):
         for number in range(20):  # smooth blots of colour, which get different answers

@@ -1,30 +1,22 @@
-"""A data set's own folder, as --data names it: its test pictures, and the shipped weights that know their classes."""
+"""A data set's own folder, as --data names it: the shipped weights that know its classes, and its pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import safe_open
-
 from simplenet import datasets, images, variants
 from simplenet.errors import DataError
-from simplenet.model_card import ModelCard
-
-TEST_SPLITS = ("test", "val")
 
 
 def evaluation_pictures(folder: Path) -> Path:
-    """The folder of classes that training does not see.
+    """The folder of classes that training does not see; raises DataError where there is none."""
+    return images.held_out(folder, ("test", "val"))
 
-    Raises:
-        DataError: there is none.
-    """
-    for name in TEST_SPLITS:
-        if (folder / name).is_dir():
-            return folder / name
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; name the data set's folder: --data DIR")
-    raise DataError(f"{folder} has neither test/<class>/* nor val/<class>/*; name the pictures themselves: --image DIR")
+
+def calibration_pictures(folder: Path) -> Path | None:
+    """The folder of classes that training sees, where there is one."""
+    train = folder / "train"
+    return train if train.is_dir() else None
 
 
 def weights_for(pictures: Path, variant: str) -> str:
@@ -33,11 +25,11 @@ def weights_for(pictures: Path, variant: str) -> str:
 
     Raises:
         DataError: there are no pictures, or no weights to choose from.
+        BackendUnavailable: shipped weights cannot be looked at without safetensors.
     """
     images.find_images(pictures)
     for name in datasets.shipped_weights(variant):
-        with safe_open(datasets.SHIPPED / name / f"{variant}.safetensors", framework="numpy") as file:
-            card = ModelCard.from_json(file.metadata()["simplenet"])
+        card = datasets.shipped_card(name, variant)
         try:
             labelled = images.labelled_folder(pictures, card.labels, card.class_ids)
         except DataError:  # not one folder is named as one of these classes
