@@ -40,6 +40,12 @@ class Position:
     best_top1: float = -1.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
+    def end_epoch(self, evaluation_seconds: float, top1: float) -> None:
+        """One more epoch is trained and measured."""
+        self.seconds += self.epoch_seconds + evaluation_seconds
+        self.epoch, self.step, self.loss_sum, self.epoch_seconds = self.epoch + 1, 0, 0.0, 0.0
+        self.best_top1 = max(top1, self.best_top1)
+
 
 def save(
     path: Path,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,6 +101,11 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
         done = (position.epoch * steps_per_epoch + position.step) * how.batch_size
         bar = progress.add_task(run.title, total=steps * how.batch_size, completed=done, note=log.note())
         clock = _Clock()
+
+        def save() -> None:
+            _save_state(run, network, average.model, optimizer, position)
+            clock.saved()
+
         for epoch in range(position.epoch, how.epochs):
             network.train()
             recipe.freeze(network, how.freeze)
@@ -130,8 +135,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                     if not math.isfinite(total):
                         raise _diverged(run, position, total, steps_per_epoch)
                     if stops or (saves and position.step < steps_per_epoch):
-                        _save_state(run, network, average.model, optimizer, position)
-                        clock.saved()
+                        save()
                         if stops:
                             raise KeyboardInterrupt
 
@@ -144,17 +148,9 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                 epoch + 1, position.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
             )
             progress.update(bar, note=log.note())
-            position.seconds += position.epoch_seconds + clock.lap()
-            position.epoch, position.step, position.loss_sum, position.epoch_seconds = epoch + 1, 0, 0.0, 0.0
-            if group.is_first:
-                weights.save(run.output / LAST, average.model.state_dict(), run.card)
-                if top1 > position.best_top1:
-                    weights.save(
-                        run.output / BEST, average.model.state_dict(), _card_of_best(run.card, epoch + 1, top1)
-                    )
-            position.best_top1 = max(top1, position.best_top1)
-            _save_state(run, network, average.model, optimizer, position)
-            clock.saved()
+            _save_weights(run, average.model, epoch + 1, top1, is_best=top1 > position.best_top1)
+            position.end_epoch(clock.lap(), top1)
+            save()
             if group.total(stop.wanted)[0] and position.epoch < how.epochs:
                 raise KeyboardInterrupt
     return position
@@ -190,6 +186,16 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
     return Position()
 
 
+def _save_weights(run: Run, average: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
+    if not run.group.is_first:
+        return
+    weights.save(run.output / LAST, average.state_dict(), run.card)
+    if is_best:
+        chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, which is too kind to it"}
+        card = replace(run.card, training={**run.card.training, **chosen})
+        weights.save(run.output / BEST, average.state_dict(), card)
+
+
 def _save_state(
     run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, position: Position
 ) -> None:
@@ -204,8 +210,3 @@ def _diverged(run: Run, position: Position, loss: float, steps_per_epoch: int) -
         f"the loss is {loss} in epoch {position.epoch + 1}, step {position.step} of {steps_per_epoch}; {kept}"
         "start again with a lower --learning-rate and another --output"
     )
-
-
-def _card_of_best(card: ModelCard, epoch: int, top1: float) -> ModelCard:
-    chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, which is too kind to it"}
-    return ModelCard(**{**card.__dict__, "training": {**card.training, **chosen}})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,32 @@ def test_weights_that_the_last_step_ruined_are_not_saved_either(
     with pytest.raises(SimpleNetError, match="epoch 2"):
         cifar.train(*CALL, one_epoch, HOW, small, resume=True)
     assert _files(one_epoch) == before
+
+
+def test_a_stop_in_an_epochs_last_step_does_not_wait_for_the_evaluation(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cifar.train(*CALL, tmp_path / "whole", HOW, small)
+    real, evaluations = SmallImages.epoch, []
+
+    def stopping(self: SmallImages, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for step, batch in enumerate(real(self, epoch, first_step), start=first_step):
+            if step == self.steps_per_epoch - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallImages, "epoch", stopping)
+        patch.setattr(SmallImages, "evaluate", lambda *arguments: evaluations.append(1))
+        with pytest.raises(KeyboardInterrupt):
+            cifar.train(*CALL, tmp_path / "run", HOW, small)
+    assert evaluations == []
+    resumed = cifar.train(*CALL, tmp_path / "run", HOW, small, resume=True)
+    assert whole is not None
+    assert resumed is not None
+    one, other = load_file(whole.checkpoint), load_file(resumed.checkpoint)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.best_top1 == whole.best_top1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
