@@ -158,15 +158,15 @@ def run(
         possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
         raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
     if image is not None:
-        pictures.check(image)
-    formats = [(format_of(row.backend), artifact_precision(row.backend, row.precision)) for row in rows]
-    weights = choose_weights(variant, weights, formats, artifacts)
+        pictures.check_source(image)
+    wanted = [(format_of(row.backend), artifact_precision(row.backend, row.precision)) for row in rows]
+    weights = choose_weights(variant, weights, wanted, artifacts)
     threads = threads or physical_cores()
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=len(rows))
-        for row, (format, precision) in zip(rows, formats, strict=True):
+        for row, (format, precision) in zip(rows, wanted, strict=True):
             progress.update(task, description=f"preparing {row.name}")
             try:
                 row.artifact = ensure_artifact(variant, weights, format, precision, artifacts, calibration=calibration)

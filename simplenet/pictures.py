@@ -94,7 +94,7 @@ def load(
         is_of_these_classes = not labels or tuple(labels) == shipped.classes
         truth = shipped.labels[chosen] if is_of_these_classes else None
         return Pictures(shipped.name, [shipped.images[i] for i in chosen], truth, preprocessing)
-    check(source)
+    check_source(source)
     found = images.labelled_folder(Path(source), labels, class_ids)
     chosen = _spread(len(found), limit)
     files = [found[i][0] for i in chosen]
@@ -106,7 +106,7 @@ def load(
     )
 
 
-def check(source: str) -> None:
+def check_source(source: str) -> None:
     """Raises DataError where `load` would find nothing, before anything long is begun."""
     names = (*datasets.shipped_names(), SYNTHETIC)
     if source in names:

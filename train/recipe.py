@@ -23,9 +23,9 @@ class Recipe:
     """How to train. `translate` and `cutout` are pixels; `warmup` is the part of the steps in which the rate rises.
 
     `batch_size` counts the images of one step, whoever computes them: two processes take half of it each. `flip`
-    mirrors half of the images. `small_first` is the part of the epochs in which
-    images are smaller, and steps quicker. `mixup` and `cutmix` are the Beta distribution's parameter, 0 is off.
-    `freeze` is how many convolutions, from the first, stay as they are.
+    mirrors half of the images. `small_first` is the part of the epochs in which images are smaller, and steps quicker.
+    `mixup` and `cutmix` are the Beta distribution's parameter, 0 is off. `freeze` is how many convolutions, from the
+    first, stay as they are.
     """
 
     epochs: int = 20

@@ -130,7 +130,7 @@ def test_our_own_programs_pass(tmp_path: Path, options: dict[str, Any]) -> None:
     assert json.loads(embedded)["variant"] == "cifar-310k"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=st.data())
 def test_damaged_files_are_refused_or_pass(make_artifact: MakeArtifact, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(make_artifact("torch", "fp32").model_file.read_bytes())

@@ -218,7 +218,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_any_value_in_any_place_gives_a_manifest_or_an_artifact_error(data: st.DataObject) -> None:
     values = json.loads(MANIFEST.to_json())

@@ -30,7 +30,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     num_classes=st.integers(1, 300), in_channels=st.integers(1, 5), batch=st.integers(1, 3), size=st.integers(16, 70)
 )

@@ -44,7 +44,7 @@ def scene(width: int, height: int, seed: int = 0) -> UInt8Array:
     return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(width=st.integers(1, 700), height=st.integers(1, 700), configuration=st.sampled_from(CONFIGURATIONS))
 @example(width=21, height=15, configuration=GREY28)  # cykooz-resizer alone ends the process on this one
 @example(width=640, height=480, configuration=IMAGENET_PREPROCESSING)
@@ -66,7 +66,7 @@ def test_the_fast_path_is_the_reference_within_its_tolerance(
     assert np.array_equal(image, before)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000), configuration=st.sampled_from(CONFIGURATIONS))
 def test_the_crop_box_lies_in_the_picture_and_is_where_the_crop_was(
     width: int, height: int, configuration: Preprocessing

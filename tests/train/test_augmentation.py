@@ -24,7 +24,7 @@ def _dice(count: int, seed: int = 0) -> Dice:
     return Dice(_generator(seed), count)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), translate=st.integers(0, 3))
 def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, translate: int) -> None:
     pixels, mirrored = _pixels(6, 9, seed), torch.arange(6) % 3 == 0
@@ -53,7 +53,7 @@ def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
     torch.testing.assert_close(small, torch.full_like(small, 0.5))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), size=st.integers(0, 12))
 def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) -> None:
     images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _dice(5, seed))
@@ -73,7 +73,7 @@ def test_all_processes_draw_for_all_and_take_their_part() -> None:
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.4, 1.0)])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
 def test_mixing_is_with_the_neighbour_and_in_the_shares_of_the_targets(seed: int, mixup: float, cutmix: float) -> None:
     """Black and white neighbours: the share of white is the share of its class, in each picture."""

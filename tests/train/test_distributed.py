@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from simplenet.errors import UsageError
+from tests.waiting import wait_while_running
 from train import checkpoint, cifar
 from train.distributed import Group
 
@@ -87,11 +87,7 @@ def test_two_processes_give_one_result_and_resume(tmp_path: Path, write_idx_set:
     stopped = tmp_path / "stopped"
     command = [*TWO, str(SCRIPT), "--data", str(data), "--output", str(stopped), *FLAGS, "--save-minutes", "0"]
     process = subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=ONE_THREAD)
-    deadline = time.monotonic() + 300
-    while not (stopped / checkpoint.STATE_NAME).is_file():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_while_running(process, (stopped / checkpoint.STATE_NAME).is_file)
     process.terminate()
     process.communicate(timeout=300)
     assert not (stopped / "cifar-310k.safetensors").exists()

@@ -20,7 +20,7 @@ from train.formats import UInt8Array
 HEADER = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2, 3, 4)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=st.tuples(*[st.integers(1, 7)] * 3), seed=st.integers(0, 2**32 - 1))
 def test_an_idx_file_is_read_exactly(tmp_path: Path, shape: tuple[int, int, int], seed: int) -> None:
     array = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
@@ -56,7 +56,7 @@ def test_a_hostile_idx_file_is_refused(tmp_path: Path, content: bytes, complaint
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200), zipped=st.booleans())
 def test_random_bytes_are_never_more_than_a_data_error(tmp_path: Path, content: bytes, zipped: bool) -> None:
     path = tmp_path / "x.gz"

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
@@ -24,6 +23,7 @@ from demos import evaluate
 from simplenet import checkpoints
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
+from tests.waiting import wait_while_running
 from train import checkpoint, imagefolder
 from train.image_folders import UnreadableImagesWarning
 from train.photographs import Photographs
@@ -215,11 +215,7 @@ def test_a_stop_of_the_whole_process_group_saves_and_resumes(pictures: Path, tmp
     process = subprocess.Popen(
         [*command, "--save-minutes", "0"], stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 300
-    while not (tmp_path / checkpoint.STATE_NAME).is_file():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_while_running(process, (tmp_path / checkpoint.STATE_NAME).is_file)
     os.killpg(process.pid, signal.SIGTERM)
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 130

@@ -33,7 +33,7 @@ from simplenet.errors import UsageError
 
 _MOST_CONNECTIONS = 128
 _GRACE_S = 1
-_CLOSE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 2.0
 
 
 class Page:
@@ -99,7 +99,7 @@ class Page:
         self._unlisten = self._session.listen(self._on_update)
 
     def close(self) -> None:
-        """Ends in about a second, whoever is still connected; harmless the second time."""
+        """Ends within two seconds, whoever is still connected; harmless the second time."""
         unlisten, self._unlisten = self._unlisten, lambda: None
         unlisten()
         if self._server is not None and self._thread is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from demos import artifact_choice, webcam
+from demos.live import live_source
 from demos.live.display import NoDisplay
 from demos.live.feeds import Feeds
 from demos.live.result import Update
@@ -82,3 +84,11 @@ def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
     yield make
     for session in opened:
         session.close()
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Between two tries to open a source again; and in the end no reader is left."""
+    monkeypatch.setattr(live_source, "FIRST_PAUSE_S", 0.02)
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("reader of")]

@@ -191,7 +191,7 @@ def test_small_pictures_are_enlarged_and_huge_ones_reduced() -> None:
     assert share(wide[:600], GREY) == pytest.approx(50 / 600, abs=0.001)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 1500),
     height=st.integers(1, 1500),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,7 +45,6 @@ def pixel(value: int) -> np.ndarray:  # type: ignore[type-arg]
     return np.full((2, 2, 3), value, np.uint8)
 
 
-@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=6))
 def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]) -> None:
     captures = [CountedFrames(count) for count in counts]
@@ -68,7 +67,6 @@ def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]
     assert all(capture.releases == 1 for capture in captures)
 
 
-@settings(deadline=None)
 @given(pushes=st.lists(st.integers(0, 3), max_size=40), takes=st.lists(st.booleans(), max_size=40))
 def test_of_live_sources_every_frame_is_served_or_counted_as_dropped(pushes: list[int], takes: list[bool]) -> None:
     sources = [LiveSource(str(number), "visitor") for number in range(4)]

@@ -79,7 +79,7 @@ def test_what_is_too_long_ends_in_an_ellipsis_that_fits() -> None:
     assert lettering.wrapped("short", 20, 200, 3) == ("short",)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     text=st.text(alphabet=st.characters(), max_size=80),  # control characters and lone surrogates too
     x=st.integers(-5000, 5000),

@@ -83,7 +83,7 @@ def test_a_senseless_frame_rate_is_brought_to_sense(tmp_path: Path, rate: float,
     assert len(read(film.path)[0]) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     pauses_s=st.lists(st.floats(0, 0.5), min_size=1, max_size=30),
     rate=st.sampled_from([5.0, 15.0, 29.97, 60.0]),

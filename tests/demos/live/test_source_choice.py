@@ -200,7 +200,7 @@ def test_whatever_is_wrong_with_an_address_its_password_is_not_shown(
     assert password not in str(caught.value)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     start=st.sampled_from(
         ["", "/dev/", "/dev/video", "synthetic", "synthetic:", "csi:", "gst:", "http://127.0.0.1:9/", "./"]

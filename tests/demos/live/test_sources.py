@@ -166,7 +166,7 @@ def test_a_looping_folder_whose_pictures_vanish_fails_at_last(tmp_path: Path) ->
             source.next()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(min_size=1, max_size=400),
     kind=st.sampled_from([b"", b"RIFF\0\0\1\0AVI LIST", b"\0\0\0 ftypisom"]),

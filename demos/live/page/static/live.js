@@ -1,18 +1,20 @@
 /* /live: the state of the demo, the server's pictures, and commands to it. */
 
 import { Connection } from "./connection.js";
-
-const TRUST_CHOICE_MS = 1500; // after which the state shows what became of it
+import { Wishes } from "./wishes.js";
 
 /** Calls `onState({state, looking_at})`, `onPicture(head, jpeg)`, `onError(command, message)`, `onChange(isOpen, reason)`. */
 export class Live {
   constructor({ onState, onPicture, onError, onChange }) {
     this.looksAt = null;
-    this.trustChoiceUntilMs = 0;
+    this.wishes = new Wishes();
     this.wantsPictures = true;
     this.unacknowledged = null;
     this.connection = new Connection("live", {
-      onText: (message) => (message.type === "error" ? onError(message.command, message.message) : onState(this.withChoice(message))),
+      onText: (message) => {
+        if (message.type === "error") onError(message.command, message.message);
+        else onState({ ...message, looking_at: this.wishes.wanted("look", message.looking_at) });
+      },
       onBinary: async (message) => {
         const { head, jpeg } = split(message);
         if (this.wantsPictures) await onPicture(head, jpeg);
@@ -41,13 +43,8 @@ export class Live {
 
   look(source) {
     this.looksAt = source;
-    this.trustChoiceUntilMs = performance.now() + TRUST_CHOICE_MS;
+    this.wishes.set("look", source);
     this.connection.send(JSON.stringify({ look: source }));
-  }
-
-  /** A state that left before the server had read the last choice does not take it back. */
-  withChoice(message) {
-    return performance.now() < this.trustChoiceUntilMs ? { ...message, looking_at: this.looksAt } : message;
   }
 
   showPictures(wanted) {

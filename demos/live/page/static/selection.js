@@ -1,23 +1,18 @@
 /* Backends, precision and variant: what can be chosen, what is, and what was asked for and is still loading. */
 
 import { byId, keep, make } from "./dom.js";
-
-const FORGET_WISH_MS = 1500; // after which the state shows what became of it; an earlier one may be older than the wish
+import { Wishes } from "./wishes.js";
 
 export class Selection {
   /** `ask(name, value)` sends the command; `complain(text)` shows a line to the person. */
   constructor(ask, complain) {
-    Object.assign(this, { ask, complain, wishes: new Map() });
+    Object.assign(this, { ask, complain, wishes: new Wishes() });
     byId("variant").addEventListener("change", ({ target }) => this.wish("variant", target.value));
     byId("run").addEventListener("submit", (event) => event.preventDefault());
   }
 
   show({ choices, selected, switching: isLoading }) {
-    const nowMs = performance.now();
-    for (const [name, wish] of this.wishes) {
-      if (isLoading) wish.untilMs = nowMs + FORGET_WISH_MS / 3;
-      if (nowMs > wish.untilMs) this.wishes.delete(name);
-    }
+    if (isLoading) this.wishes.prolong();
     byId("run").setAttribute("aria-busy", String(isLoading));
     this.showBoxes("backend", "checkbox", choices.backend, this.wanted("backend", selected).split(","));
     this.showBoxes("precision", "radio", choices.precision, [this.wanted("precision", selected)]);
@@ -29,15 +24,15 @@ export class Selection {
 
   /** It did not work: the controls go back to what runs. */
   forget(name) {
-    this.wishes.delete(name);
+    this.wishes.forget(name);
   }
 
   wanted(name, selected) {
-    return this.wishes.get(name)?.value ?? text(selected[name]);
+    return this.wishes.wanted(name, text(selected[name]));
   }
 
   wish(name, value) {
-    if (this.ask(name, value)) this.wishes.set(name, { value, untilMs: performance.now() + FORGET_WISH_MS });
+    if (this.ask(name, value)) this.wishes.set(name, value);
   }
 
   showBoxes(name, type, choices, chosen) {

@@ -71,6 +71,7 @@ def test_another_models_answers_can_be_chosen(page: Page, open_tab: OpenTab) -> 
     tab.shows("#answers-of", "onnxruntime fp32")
     tab.view.get_by_role("button", name="openvino fp32").click()
     tab.shows("#answers-of", "openvino fp32")
+    assert not tab.complaints
 
 
 def test_a_command_that_fails_is_told_and_the_control_goes_back(
@@ -89,6 +90,8 @@ def test_a_command_that_fails_is_told_and_the_control_goes_back(
     tab.view.get_by_label("int8").click(force=True)
     tab.shows("#notice", "int8 is not for you; type: --precision fp32")
     expect(tab.view.get_by_label("fp32")).to_be_checked(timeout=10_000)
+    assert demo.selected["precision"] == "fp32"
+    assert not tab.complaints
 
 
 def test_pause_record_and_snapshots_by_button_and_by_key(
@@ -146,12 +149,18 @@ def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab
     tab.hides("#notice")
 
 
-def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
-    page: Page, demo: Demo, scene: Scene, open_tab: OpenTab
-) -> None:
+@pytest.fixture
+def garden(demo: Demo, scene: Scene) -> Scene:
+    """A second, green camera beside the red one."""
     garden = Scene("garden")
     garden.colour = "green"
     demo.feeds.add(garden)
+    return garden
+
+
+def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
+    page: Page, garden: Scene, open_tab: OpenTab
+) -> None:
     tab = open_tab(page)
     tab.best("red")
     tab.view.get_by_role("radio", name="garden").check()
@@ -163,11 +172,8 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
 
 
 def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
-    page: Page, demo: Demo, scene: Scene, open_tab: OpenTab
+    page: Page, garden: Scene, open_tab: OpenTab
 ) -> None:
-    garden = Scene("garden")
-    garden.colour = "green"
-    demo.feeds.add(garden)
     tab = open_tab(page)
     tab.view.add_init_script(  # a server far away: states that it sent before it read the choice still arrive
         """const send = WebSocket.prototype.send;

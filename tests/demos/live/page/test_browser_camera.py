@@ -52,6 +52,7 @@ def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: s
         tab.shows("#veil", "no picture of its own: choose")
         tab.view.get_by_label("My camera").check()
         tab.best("green")
+        assert [source.kind for source in demo.feeds.sources] == ["visitor"]
 
 
 def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
@@ -89,6 +90,7 @@ def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene
         tab.view.get_by_label("My camera").check()
         tab.shows("#camera-trouble", "may not use a camera")
         tab.shows("#camera-trouble", f"ssh -L 8000:127.0.0.1:{port} {address}")
+        assert [source.kind for source in demo.feeds.sources] == ["camera"]
 
 
 def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, open_tab: OpenTab) -> None:

@@ -89,7 +89,7 @@ def test_what_is_no_whole_jpeg_is_one_line(content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_jpegs_are_never_more_than_an_image_error(data: st.DataObject) -> None:
     content = bytearray(encoded(progressive=data.draw(st.booleans())))
@@ -104,7 +104,7 @@ def test_damaged_jpegs_are_never_more_than_an_image_error(data: st.DataObject) -
     assert image.shape[0] * image.shape[1] <= 100_000
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_never_more_than_an_image_error(content: bytes) -> None:
     with pytest.raises(ImageError):

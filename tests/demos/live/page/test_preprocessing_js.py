@@ -108,7 +108,7 @@ def noise(width: int, height: int, grain: int, seed: int) -> UInt8Array:
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     width=st.integers(1, 500),
     height=st.integers(1, 500),
@@ -149,7 +149,7 @@ def test_it_is_as_near_to_the_server_as_the_server_to_the_training(
         assert difference.max() <= 8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(width=st.integers(1, 65_535), height=st.integers(1, 65_535), configuration=st.sampled_from(CONFIGURATIONS))
 def test_the_geometry_is_the_same_to_the_last_bit(
     call: Call, width: int, height: int, configuration: Preprocessing

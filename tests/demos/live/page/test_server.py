@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from demos.live.page.server import Page
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.live.page.conftest import Demo, Scene
+from tests.waiting import wait_until
 
 
 def get(page: Page, path: str = "/", method: str = "GET", **headers: str) -> http.client.HTTPResponse:
@@ -161,7 +162,7 @@ def test_it_binds_before_start_returns_and_can_be_started_again_at_once(demo: De
         assert get(again).status == 200
 
 
-def test_it_ends_whoever_is_connected(demo: Demo, scene: Scene) -> None:
+def test_it_ends_within_two_seconds_whoever_is_connected(demo: Demo, scene: Scene) -> None:
     scene.size = (1280, 960)
     page = Page(demo, port=0)
     page.start()
@@ -174,8 +175,10 @@ def test_it_ends_whoever_is_connected(demo: Demo, scene: Scene) -> None:
         half = clients.enter_context(socket.create_connection((address.hostname, address.port)))
         half.sendall(b"GET / HTTP/1.1\r\nHost: loc")
         time.sleep(0.5)
+        started_s = time.monotonic()
         page.close()
-        assert not [thread for thread in threading.enumerate() if thread.name == "page"]
+        assert time.monotonic() - started_s < 3.0  # a second for a busy machine
+        wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "page"], seconds=10)
     assert not demo._listeners
 
 
