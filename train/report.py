@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.progress import BarColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from simplenet import files, hardware
@@ -33,7 +34,7 @@ def columns() -> tuple[ProgressColumn, ...]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TaskProgressColumn(),
-        _Throughput(),
+        _Throughput(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
     )

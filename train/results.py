@@ -45,9 +45,10 @@ class TrainingResult:
 
     def summary(self) -> str:
         lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         who = f"{self.processes} processes on " if self.processes > 1 else ""
         return (
-            f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {self.epochs} epochs "
+            f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {epochs} "
             f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB{lost}) "
             f"on {who}{self.machine}: {self.checkpoint}"
         )
