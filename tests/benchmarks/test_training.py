@@ -41,7 +41,8 @@ def _noise(count: int) -> LabelledImages:
 
 
 @pytest.mark.parametrize(
-    ("variant", "batch", "steps"), [("cifar-310k", 128, 6), ("cifar-460k", 128, 6), ("cifar-5m", 64, 3)]
+    ("variant", "batch", "steps"),
+    [("cifar-310k", 128, 6), ("cifar-460k", 128, 6), ("cifar-5m", 64, 3), ("cifar-5m-extra-pool", 64, 3)],
 )
 def test_training_on_small_images(
     benchmark: BenchmarkFixture, tmp_path: Path, variant: str, batch: int, steps: int
