@@ -102,19 +102,7 @@ def train(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--dataset",
-        type=cli.choice("data set", tuple(data.DATASETS)),
-        default="fashion-mnist",
-        metavar="NAME",
-        help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data set's folder (default: its Debian package's, else it is downloaded once)",
-    )
+    options.add_dataset(parser)
     cli.add_variant(parser, default="cifar-310k")
     options.add_weights(parser)
     options.add_recipe(parser, recipe.DEFAULT)

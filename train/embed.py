@@ -23,7 +23,7 @@ import numpy as np
 from simplenet import cli, datasets, files
 from simplenet.datasets import LabelledImages
 from simplenet.errors import DataError
-from train import data
+from train import data, options
 
 EVALUATION_IMAGES = 2000
 CALIBRATION_IMAGES = 500
@@ -79,23 +79,11 @@ def _write(path: Path, images: LabelledImages) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--dataset",
-        type=cli.choice("data set", tuple(data.DATASETS)),
-        default="fashion-mnist",
-        metavar="NAME",
-        help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data set's folder (default: its Debian package's, else it is downloaded once)",
-    )
+    options.add_dataset(parser)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"
     )
-    return parser  # fmt: skip
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The flags that both training scripts have, and what they mean."""
+"""The flags that the scripts of this folder share, and what they mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 
 from simplenet import cli
 from simplenet.errors import UsageError
-from train import checkpoint, recipe
+from train import checkpoint, data, recipe
 from train.distributed import Group
 from train.recipe import Recipe
 
@@ -29,6 +29,22 @@ _FLAGS = {
     "bf16": "bf16 (the machine's choice unless --fp32 is given)",
 }
 """Of those fields of Recipe whose flag has another name."""
+
+
+def add_dataset(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--dataset",
+        type=cli.choice("data set", tuple(data.DATASETS)),
+        default="fashion-mnist",
+        metavar="NAME",
+        help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
+    )
+    to.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set's folder (default: its Debian package's, else it is downloaded once)",
+    )
 
 
 def add_weights(to: argparse.ArgumentParser) -> None:
