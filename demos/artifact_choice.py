@@ -11,7 +11,7 @@ from pathlib import Path
 
 import runtimes
 from runtimes.loader import backend_class
-from simplenet import artifacts, cli, datasets, download, files, variants
+from simplenet import artifacts, cli, datasets, download, files, images, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import DownloadError, UntrainedWarning, UsageError
 
@@ -105,8 +105,8 @@ def find_artifact(variant: str, weights: str, format: str, precision: str, root:
         found = artifacts.read(folder) if folder.is_dir() else None
         is_old = found and shipped.is_file() and found.manifest.weights.sha256 != files.sha256(shipped)
         return None if is_old else found
-    checkpoint = Path(weights).expanduser()
-    if not checkpoint.is_file():
+    checkpoint = Path(files.home_expanded(weights))
+    if not files.is_file(checkpoint):
         return None
     wanted = files.sha256(checkpoint)
     for folder in sorted(Path(root).glob(f"{variant}-*/{format}-{precision}")):
@@ -127,11 +127,13 @@ def ensure_artifact(
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
 
+    An int8 artifact from other pictures than `calibration` is made anew.
+
     Args:
         weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
         precision: the artifact's: fp32, fp16 or int8; see `artifact_precision`.
         say: is told in one line before something is made, and why weights are not the official ones.
-        calibration: pictures for int8, as --calibration says.
+        calibration: a folder of pictures for int8; 'auto' as --calibration says.
 
     Raises:
         ArtifactError: it is there and damaged. ExportError, WeightsError: it cannot be made. UsageError: unknown name.
@@ -139,7 +141,7 @@ def ensure_artifact(
     variant = variants.get(variant).name
     weights = choose_weights(variant, weights, [(format, precision)], root, say)
     found = find_artifact(variant, weights, format, precision, root)
-    if found is not None:
+    if found is not None and not _is_calibrated_otherwise(found, calibration):
         return found
     patience = "; calibrating takes a while" if precision == "int8" else ""
     say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
@@ -149,6 +151,14 @@ def ensure_artifact(
         variant=variant, weights=weights, precision=precision, artifacts=Path(root), calibration=calibration
     )
     return made
+
+
+def _is_calibrated_otherwise(found: Artifact, calibration: str | Path) -> bool:
+    """Whether it is int8 from other pictures than those of the folder that was asked for; 'auto' asks for none."""
+    made_with = found.manifest.calibration
+    if made_with is None or str(calibration) == "auto":
+        return False
+    return made_with.get("fingerprint") != images.fingerprint(calibration)
 
 
 def choose_weights(
@@ -224,7 +234,10 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
     Then its value is still text: `several` reads it.
     """
     to.add_argument(
-        "--artifact", type=Path, metavar="PATH", help="an artifact's folder, or a model file that carries its manifest"
+        "--artifact",
+        type=cli.path,
+        metavar="PATH",
+        help="an artifact's folder, or a model file that carries its manifest",
     )
     to.add_argument(
         "--variant",

@@ -72,7 +72,7 @@ def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Cl
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures")
+    parser.add_argument("images", nargs="+", type=cli.path, metavar="IMAGE", help="a picture, or a folder of pictures")
     parser.add_argument(
         "--top", type=cli.integer_in(1, 1000), default=5, metavar="N", help="answers a picture (default: 5)"
     )
@@ -112,6 +112,8 @@ def _found(given: Sequence[Path]) -> tuple[list[Path], int]:
     for path in given:
         try:
             paths += images.find_images(path) if path.is_dir() else [path]
+        except OSError:  # not even looked at: to read it tells why
+            paths.append(path)
         except DataError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             failures += 1

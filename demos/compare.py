@@ -61,11 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="all", metavar="A,B", help="fp32, fp16, bf16, int8 (default: all)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--image", metavar="DIR|NAME", help="pictures, or folders of classes (default: those of the weights)"
+        "--image",
+        type=cli.path_or_name,
+        metavar="DIR|NAME",
+        help="pictures, or folders of classes (default: those of the weights)",
     )
     source.add_argument(
         "--data",
-        type=Path,
+        type=cli.path,
         metavar="DIR",
         help="a data set's folder with test/<class>/*; then the default weights are the ones shipped for its classes, "
         "and train/<class>/* calibrates int8",
@@ -125,7 +128,7 @@ def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str, str]:
     """Pictures, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
     if arguments.data is None:
         return arguments.image, arguments.weights, "auto"
-    folder = arguments.data.expanduser()
+    folder = arguments.data
     test = data_folder.evaluation_pictures(folder)
     weights = data_folder.weights_for(test, arguments.variant) if arguments.weights == "auto" else arguments.weights
     return str(test), weights, str(data_folder.calibration_pictures(folder) or "auto")

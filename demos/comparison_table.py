@@ -18,9 +18,9 @@ def show(comparison: Comparison, console: Console) -> None:
     measured = [row for row in comparison.rows if row.timings]
     console.print(_table(comparison))
     for line in _notes(comparison):
-        console.print(line, highlight=False)
+        console.print(line, markup=False, highlight=False)
     if measured:
-        console.print(_conclusion(comparison, measured), highlight=False)
+        console.print(_conclusion(comparison, measured), markup=False, highlight=False)
 
 
 def _table(comparison: Comparison) -> Table:

@@ -122,7 +122,12 @@ def _name_folders(model: Runtime) -> str:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     sets = ", ".join(datasets.shipped_names())
-    parser.add_argument("pictures", metavar="DIR|NAME", help=f"a folder of classes, or a set that is shipped: {sets}")
+    parser.add_argument(
+        "pictures",
+        type=cli.path_or_name,
+        metavar="DIR|NAME",
+        help=f"a folder of classes, or a set that is shipped: {sets}",
+    )
     parser.add_argument(
         "--limit", type=cli.integer_in(1, 10**9), metavar="N", help="at most so many pictures (default: all)"
     )

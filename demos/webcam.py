@@ -161,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
     parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
     parser.add_argument(
-        "--output", type=Path, default=Path("recordings"), metavar="DIR",
+        "--output", type=cli.path, default=Path("recordings"), metavar="DIR",
         help="where the keys s and r put snapshots and recordings (default: ./recordings)",
     )  # fmt: skip
     parser.add_argument(
@@ -176,14 +176,14 @@ def _source(text: str) -> str:
     """argparse type: whether there is such a source, opening it tells."""
     if not text.strip() or re.fullmatch(r"-\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} names no camera, video or stream; cameras are counted from 0")
-    return text
+    return cli.path_or_name(text)
 
 
 def _film(text: str) -> Path:
     """argparse type: a file that can be recorded to."""
     if Path(text).suffix.lower() not in CODECS:
         raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(CODECS)}")
-    return Path(text)
+    return cli.path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,11 +30,15 @@ INT8_CHECKED_LABELLED, INT8_CHECKED_UNLABELLED = 2000, 200
 
 @dataclass(frozen=True)
 class Samples:
-    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalised; `labels` int64 [N] or None."""
+    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalised; `labels` int64 [N] or None.
+
+    `fingerprint` tells a folder of pictures from another of the same name; '' where they are no folder's.
+    """
 
     source: str
     inputs: UInt8Array
     labels: npt.NDArray[np.int64] | None
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -76,7 +80,8 @@ def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Sa
 def note(samples: Samples) -> dict[str, Any]:
     """What the manifest says of the pictures an export was calibrated with."""
     source = f"{SYNTHETIC}: for latency only" if samples.source == SYNTHETIC else samples.source
-    return {"source": source, "images": len(samples)}
+    fingerprint = {"fingerprint": samples.fingerprint} if samples.fingerprint else {}
+    return {"source": source, "images": len(samples), **fingerprint}
 
 
 def model_inputs(samples: Samples, dtype: str, config: preprocessing.Preprocessing) -> npt.NDArray[Any]:
@@ -131,5 +136,7 @@ def _read(found: Pictures, limit: int) -> Samples:
         counted = f"{len(some.unreadable)} of {len(some)} pictures of {found.source} are left out"
         warnings.warn(f"{counted}; the first: {some.unreadable[0]}", SimpleNetWarning, stacklevel=2)
     folder = Path(found.source)
+    if not folder.is_dir():
+        return Samples(found.source, inputs, known)
     # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
-    return Samples(folder.resolve().name if folder.is_dir() else found.source, inputs, known)
+    return Samples(folder.resolve().name, inputs, known, images.fingerprint(folder))

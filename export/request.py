@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact, InputSpec
-from simplenet.errors import UsageError
+from simplenet.errors import UsageError, one_line
 from simplenet.pictures import SYNTHETIC
 
 INPUTS = ("uint8", "float32")
@@ -101,6 +101,7 @@ def add_flags(to: argparse.ArgumentParser, precisions: Sequence[str]) -> None:
     )
     to.add_argument(
         "--calibration",
+        type=cli.path_or_name,
         default="auto",
         metavar="auto|synthetic|NAME|DIR",
         help="pictures for int8: a folder, a shipped set, synthetic ones (for latency only), or auto: those shipped "
@@ -152,11 +153,11 @@ def print_result(artifact: Artifact, as_json: bool) -> None:
         manifest = json.loads(artifact.manifest.to_json())
         print(json.dumps({"folder": str(artifact.folder), "size_bytes": artifact.size_bytes, "manifest": manifest}))
     else:
-        print(summary(artifact))
+        print(one_line(summary(artifact), limit=2000))
 
 
 def summary(artifact: Artifact) -> str:
-    """'artifacts/1.5m/onnx-fp32: 6.1 MB, cosine 1.000000 with PyTorch on 16 synthetic pictures'."""
+    """'artifacts/1.5m/onnx-fp32: 6.05 MB, top-1 agrees with PyTorch on 100.0% of 16 pictures (synthetic), ...'."""
     measured: dict[str, Any] = artifact.manifest.measured
     parts = [f"{artifact.folder}: {artifact.size_bytes / 1e6:.2f} MB"]
     if artifact.manifest.weights.source == "random":

@@ -66,4 +66,7 @@ class Backend(Runtime):
     def embedded_manifest(cls, model_file: str) -> str | None:
         openvino = vendor_import("openvino", "openvino")
         model = openvino.Core().read_model(model_file)
-        return str(model.get_rt_info(METADATA_KEY).astype(str)) if model.has_rt_info(METADATA_KEY) else None
+        for place in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second is where it puts ONNX's metadata
+            if model.has_rt_info(place):
+                return str(model.get_rt_info(place).astype(str))
+        return None

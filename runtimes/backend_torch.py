@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from typing import Any
 
 import numpy.typing as npt
@@ -10,6 +12,16 @@ import numpy.typing as npt
 from runtimes import pt2_archive
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
 from simplenet.errors import BackendUnavailable
+
+
+def rest_when_idle() -> bool:
+    """Lets PyTorch's idle threads sleep instead of spin, in this process and for good; whether they do.
+
+    Before PyTorch is imported: its OpenMP reads the variable once (OpenMP 5.2, 21.2.5: OMP_WAIT_POLICY).
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
 
 
 class Backend(Runtime):
@@ -20,6 +32,7 @@ class Backend(Runtime):
     PRECISIONS = {"fp32": ("bf16",)}
 
     def _open(self) -> None:
+        self._spins_unasked = not self.options.spinning and not rest_when_idle()
         torch = vendor_import("torch", "torch")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")
@@ -49,6 +62,7 @@ class Backend(Runtime):
             precision=self.precision,
             threads=self._torch.get_num_threads() if on_cpu else None,
             versions={"torch": self._torch.__version__},
+            notes=("idle threads spin: PyTorch was imported before",) if on_cpu and self._spins_unasked else (),
         )
 
     @classmethod

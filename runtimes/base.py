@@ -184,7 +184,7 @@ class Runtime(abc.ABC):
     def infer_any(self, batch: npt.NDArray[Any]) -> Float32Array:
         """`infer` for any number of images: a fixed-batch model takes turns, the last one filled up with zeros."""
         size = self.manifest.input.batch
-        if size is None or len(batch) == size:
+        if size is None or len(batch) in (0, size):  # 0 is for `infer` to refuse
             return self.infer(batch)
         parts = []
         for start in range(0, len(batch), size):
@@ -284,17 +284,20 @@ def vendor_import(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+_CPUS = Path("/sys/devices/system/cpu")
+
+
 def physical_cores() -> int:
     """Physical cores this process may use: hyperthreads of one core count once (Linux tells; elsewhere all count)."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()
     for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
-            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+            # Not core_id, which Arm's kernels count anew in every cluster of one package.
+            cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
         except OSError:
-            cores.add((str(cpu), ""))
+            cores.add(str(cpu))
     return len(cores)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from runtimes.base import Options, Runtime
-from simplenet import artifacts, variants
+from simplenet import artifacts, files, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, SimpleNetError, UsageError, one_line
 
@@ -61,16 +61,20 @@ def load(
     if not isinstance(artifact, Artifact):
         path = Path(artifact)
         bare = (
-            path.is_file()
+            files.is_file(path)
             and path.name != artifacts.MANIFEST_NAME
-            and not (path.parent / artifacts.MANIFEST_NAME).is_file()
+            and not files.is_file(path.parent / artifacts.MANIFEST_NAME)
         )
         artifact = _read_bare(path, backend) if bare else artifacts.read(path)
-    chosen = backend_class(backend or _DEFAULT_BACKENDS[artifact.manifest.format])
-    if artifact.manifest.format not in chosen.FORMATS:
+    return _class_for(artifact.manifest.format, backend)(artifact, options)
+
+
+def _class_for(format: str, backend: str | None) -> type[Runtime]:
+    chosen = backend_class(backend or _DEFAULT_BACKENDS[format])
+    if format not in chosen.FORMATS:
         name = chosen.__module__.rpartition(_PREFIX)[2]
-        raise UsageError(f"{name} opens {' or '.join(chosen.FORMATS)} artifacts, not {artifact.manifest.format}")
-    return chosen(artifact, options)
+        raise UsageError(f"{name} opens {' or '.join(chosen.FORMATS)} artifacts, not {format}")
+    return chosen
 
 
 def _read_bare(path: Path, backend: str | None) -> Artifact:
@@ -78,7 +82,7 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
     formats = {Path(file).suffix: format for format, file in artifacts.MODEL_FILES.items()}
     if path.suffix not in formats:
         raise ArtifactError(f"{path} is not a model file; those end in {', '.join(formats)}")
-    reader = backend_class(backend or _DEFAULT_BACKENDS[formats[path.suffix]])
+    reader = _class_for(formats[path.suffix], backend)
     try:
         text = reader.embedded_manifest(str(path))
     except SimpleNetError:

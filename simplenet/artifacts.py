@@ -65,8 +65,10 @@ class Artifact:
     @property
     def size_bytes(self) -> int:
         """Of all model files together."""
-        names = self.manifest.files or {self.model_file.name: ""}
-        return sum((self.folder / name).stat().st_size for name in names)
+        alone = [self.model_file.name]  # a model file without its manifest, which would list them
+        if self.manifest.format == "openvino":
+            alone.append(self.model_file.with_suffix(".bin").name)
+        return sum((self.folder / name).stat().st_size for name in self.manifest.files or alone)
 
 
 def folder_for(
@@ -174,17 +176,18 @@ def _take_place(fresh: Path, folder: Path, workplace: Path) -> None:
     """A folder cannot be renamed over a full one: the old artifact steps aside first, and back if that fails."""
     for attempt in range(100):  # another process may publish at the same place meanwhile: the last one wins
         old = workplace / f"old-{attempt}"
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(folder, old)
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, old)
             os.replace(fresh, folder)
-            files.sync(folder.parent)
-            return
-        except OSError as error:
-            with contextlib.suppress(OSError):
+        except BaseException as error:  # Ctrl-C too
+            with contextlib.suppress(OSError):  # not over the new one, if that is in place
                 os.replace(old, folder)
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+        else:
+            files.sync_names(folder.parent)
+            return
     raise OSError(errno.EBUSY, "other processes keep writing the same artifact")
 
 

@@ -134,10 +134,11 @@ def _state_dict(content: Any, path: Path) -> Tensors:
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict; save model.state_dict()")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        is_nested = isinstance(value, torch.Tensor) and value.is_nested  # it has no shape
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or is_nested:
+            kind = "nested tensor" if is_nested else type(value).__name__
             raise WeightsError(
-                f"{path} is not a state_dict: {one_line(repr(name), 60)} is a {type(value).__name__}; "
-                "save model.state_dict()"
+                f"{path} is not a state_dict: {one_line(repr(name), 60)} is a {kind}; save model.state_dict()"
             )
     if all(name.startswith("module.") for name in content):  # written by DataParallel
         return {name.removeprefix("module."): tensor for name, tensor in content.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from simplenet import variants
+from simplenet import files, variants
 from simplenet.artifacts import PRECISIONS
 from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, one_line
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ARTIFACTS = Path("artifacts")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,7 +47,8 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a script's main: the project's own errors become one line on stderr, everything else keeps its traceback.
 
-    Exit codes: 0 well, 1 a SimpleNetError or a full disk, 2 usage, 130 Ctrl-C, 141 the reader of our output went away.
+    Exit codes: 0 well, 1 a SimpleNetError, a full disk or a path that may not be used, 2 usage, 130 Ctrl-C, 141 the
+    reader of our output went away.
     """
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     try:
@@ -64,9 +66,12 @@ def run(main: Callable[[], int]) -> NoReturn:
             sys.exit(141)
         raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno in _DISK_FULL:
+            _say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
+        elif error.errno in _NO_WAY_IN and error.filename:
+            _say(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
+        else:
             raise
-        _say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
         code = 1
     sys.exit(_flush_stdout() or code)
 
@@ -87,8 +92,9 @@ def _flush_stdout() -> int:
 
 
 def _say(message: str) -> None:
-    """One line on stderr, whatever a file's name or content put into the message."""
-    print(one_line(message, limit=2000), file=sys.stderr)
+    """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed."""
+    if sys.stderr is not None:  # print would take stdout instead
+        print(one_line(message, limit=2000), file=sys.stderr)
 
 
 def _show_warning(
@@ -107,6 +113,16 @@ def variant_name(text: str) -> str:
         return variants.get(text).name
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path(text: str) -> Path:
+    """argparse type: a path, `~` expanded."""
+    return Path(files.home_expanded(text))
+
+
+def path_or_name(text: str) -> str:
+    """argparse type: what may be a name or a path, `~` expanded."""
+    return files.home_expanded(text)
 
 
 def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
@@ -180,7 +196,7 @@ def add_precision(to: argparse.ArgumentParser, choices: Sequence[str] = PRECISIO
 def add_artifacts(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--artifacts",
-        type=Path,
+        type=path,
         default=DEFAULT_ARTIFACTS,
         metavar="DIR",
         help="where artifacts live (default: ./artifacts)",

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from simplenet import fetch, http_get, variants
+from simplenet import fetch, files, http_get, variants
 from simplenet.errors import DownloadError, UsageError
 from simplenet.fetch import RemoteFile
 from simplenet.http_get import GetError, Limits
@@ -21,8 +21,6 @@ CACHE_VARIABLE = "SIMPLENET_CACHE"
 ACCEPT_VARIABLE = "SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS"
 OTHER_CACHE = f"name another folder: {CACHE_VARIABLE}=DIR"
 
-UnverifiedWeightsWarning = fetch.UnverifiedFileWarning
-
 
 def cache_folder() -> Path:
     """$SIMPLENET_CACHE, or simplenet-edge in the platform's folder for caches. It need not exist.
@@ -31,7 +29,7 @@ def cache_folder() -> Path:
         DownloadError: this user has no home folder.
     """
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser().absolute()
+        return Path(files.home_expanded(own)).absolute()
     try:
         if sys.platform == "darwin":
             return Path.home() / "Library/Caches/simplenet-edge"

@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
-            sync(path.parent)
+            sync_names(path.parent)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -62,6 +62,22 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_names(folder: Path) -> None:
+    """`sync` of a folder in which a file has just taken its place: that is done, whether or not this can be."""
+    with contextlib.suppress(OSError):
+        sync(folder)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; False also where one may not look, or the name is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises then
+
+
+def home_expanded(path: str | Path) -> str:
+    """`~` is the user's home, which a shell leaves alone in --output=~/runs; an unknown user's stays as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111 - a Path would make rtsp:/x of rtsp://x, and raise
 
 
 def sha256(path: str | Path) -> str:

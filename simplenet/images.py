@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import re
 import stat
 import threading
@@ -89,13 +91,30 @@ def find_images(path: str | Path) -> list[Path]:
     return found
 
 
+def fingerprint(folder: str | Path) -> str:
+    """16 hex digits that tell a folder of pictures from others: of the names and sizes of all `find_images`.
+
+    Raises:
+        DataError: as `find_images`.
+    """
+    found = find_images(folder)
+    try:
+        listing = "".join(f"{path.relative_to(folder)}\0{path.stat().st_size}\n" for path in found)
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {files.reason(error)}; name a folder of pictures") from error
+    return hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
+
+
 def held_out(folder: Path, names: tuple[str, str]) -> Path:
     """The folder of classes, `names` in order, that a data set's folder has for measuring; raises DataError if none."""
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; name the data set's folder")
+    try:
+        for name in names:
+            if (folder / name).is_dir():
+                return folder / name
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}; name the data set's folder")
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {files.reason(error)}; name another folder") from error
     wanted = " nor ".join(f"{name}/<class>/*" for name in names)
     raise DataError(f"{folder} has neither {wanted}; add one, or name another folder")
 
@@ -115,7 +134,7 @@ def labelled_folder(
     classes = _class_indices(labels, class_ids)
     named: dict[Path, int | None] = {}
     for folder in sorted({file.parent for file in found} - {path, path.parent}):
-        indices = sorted(classes.get(_key(folder.name), ()))
+        indices = sorted(classes.get(class_key(folder.name), ()))
         if len(indices) > 1:
             ids = ", ".join(class_ids[index] for index in indices) if class_ids else "distinct names"
             raise DataError(f"{folder} could be any of the classes {indices}; rename it to one of: {ids}")
@@ -198,8 +217,10 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
-def _key(name: str) -> str:
-    """'T-shirt/top', which cannot name a folder, and 't_shirt_top' are the same."""
+def class_key(name: str) -> str:
+    """What a class's name and its folder's have in common: 'T-shirt/top', which cannot name a folder, and
+    't_shirt_top' are the same.
+    """
     return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name
 
 
@@ -207,5 +228,5 @@ def _class_indices(*name_lists: Sequence[str]) -> dict[str, set[int]]:
     indices: dict[str, set[int]] = {}
     for names in name_lists:
         for index, name in enumerate(names):
-            indices.setdefault(_key(name), set()).add(index)
+            indices.setdefault(class_key(name), set()).add(index)
     return indices

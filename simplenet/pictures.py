@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, images
+from simplenet import datasets, files, images
 from simplenet.datasets import Split
 from simplenet.errors import DataError, ImageError
 from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
@@ -35,7 +35,7 @@ class Pictures:
         return len(self.items)
 
     def batches(self, size: int) -> Iterator[tuple[UInt8Array, Int64Array | None]]:
-        """Model inputs uint8 [<= size, S, S, 3] and their labels, in order, decoded two batches ahead at the most."""
+        """Model inputs uint8 [<= size, S, S, 3] and their labels, in order; a batch is decoded when it is asked for."""
         with ThreadPoolExecutor(max_workers=2) as pool:
             for start in range(0, len(self.items), size):
                 chunk = list(pool.map(self._read, self.items[start : start + size]))
@@ -97,12 +97,12 @@ def load(
     check_source(source)
     found = images.labelled_folder(Path(source), labels, class_ids)
     chosen = _spread(len(found), limit)
-    files = [found[i][0] for i in chosen]
+    paths = [found[i][0] for i in chosen]
     indices = [found[i][1] for i in chosen]
     known = [index for index in indices if index is not None]
     # Labels count only where every picture has one: half-labelled accuracy would be a number about something else.
     return Pictures(
-        source, files, np.array(known, np.int64) if known and len(known) == len(files) else None, preprocessing
+        source, paths, np.array(known, np.int64) if known and len(known) == len(paths) else None, preprocessing
     )
 
 
@@ -111,7 +111,11 @@ def check_source(source: str) -> None:
     names = (*datasets.shipped_names(), SYNTHETIC)
     if source in names:
         return
-    if not Path(source).is_dir():
+    try:
+        is_folder = Path(source).is_dir()
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {files.reason(error)}; name another folder") from error
+    if not is_folder:
         raise DataError(f"{source!r} is neither a folder of pictures nor one of: {', '.join(names)}")
     images.find_images(source)
 

@@ -114,9 +114,9 @@ def _shipped(spec: Variant, name: str) -> LoadedWeights:
 
 
 def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
-    path = Path(weights).expanduser()
+    path = Path(files.home_expanded(weights))
     is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
-    if not is_path and not path.is_file():
+    if not is_path and not files.is_file(path):
         choices = (*KEYWORDS, *shipped_names())
         raise UsageError(
             f"unknown weights {weights!r}{variants.nearest(weights, choices)}; choose from: {', '.join(choices)}, "

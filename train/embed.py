@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     options.add_dataset(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"
+        "--output", type=cli.path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"
     )
     return parser
 

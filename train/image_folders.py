@@ -57,12 +57,21 @@ def files_of_class(folder: Path) -> list[Path]:
 def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64]]:
     """Every image below `folder`/<class>, in the order of the classes and names, and its class.
 
+    A folder is named as its class, or nearly so: upper and lower case, spaces and punctuation make no difference.
+
     Raises:
-        DataError: a class without images, or a folder that is none of the classes.
+        DataError: a class without images, or a folder that is none of the classes or another one's twin.
     """
-    if unknown := sorted(set(class_names(folder)) - set(classes)):
-        raise DataError(f"{folder / unknown[0]} is none of the {len(classes)} classes; rename or remove it")
-    per_class = [files_of_class(folder / name) for name in classes]
+    alike = {images.class_key(name): name for name in classes}
+    folder_of: dict[str, Path] = {}
+    for name in class_names(folder):
+        of_class = name if name in classes else alike.get(images.class_key(name))
+        if of_class is None:
+            raise DataError(f"{folder / name} is none of the {len(classes)} classes; rename or remove it")
+        if of_class in folder_of:
+            raise DataError(f"{folder / name} and {folder_of[of_class]} are one class, {of_class!r}; make them one")
+        folder_of[of_class] = folder / name
+    per_class = [files_of_class(folder_of.get(name, folder / name)) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
     return [path for paths in per_class for path in paths], labels
 

@@ -177,7 +177,7 @@ def _class_names(folders: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
+    parser.add_argument("folder", type=cli.path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
     cli.add_variant(parser)
     options.add_weights(parser)
     parser.add_argument(
@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     device = options.device(arguments.device)
     how = Recipe(**options.common_recipe(arguments, device), translate=0, cutout=0, freeze=arguments.freeze)
-    folder = arguments.folder.expanduser().absolute()
+    folder = arguments.folder.absolute()
     output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
     with distributed.joined(device) as group, options.resumable(output, group), failures.explained():
         result = train(

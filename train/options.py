@@ -41,7 +41,7 @@ def add_dataset(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument(
         "--data",
-        type=Path,
+        type=cli.path,
         metavar="DIR",
         help="the data set's folder (default: its Debian package's, else it is downloaded once)",
     )
@@ -99,7 +99,7 @@ def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
         metavar="X",
         help="save the state also within an epoch, every so many minutes; 0 is every step (default: 10)",
     )
-    to.add_argument("--output", type=Path, metavar="DIR", help=f"where to write (default: {default_output})")
+    to.add_argument("--output", type=cli.path, metavar="DIR", help=f"where to write (default: {default_output})")
     cli.add_json(to)
 
 

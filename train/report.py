@@ -31,7 +31,7 @@ class _Throughput(ProgressColumn):
 def columns() -> tuple[ProgressColumn, ...]:
     """For a rich Progress counted in images, whose task has the field `note`."""
     return (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a folder's name is in it
         BarColumn(bar_width=None),
         TaskProgressColumn(),
         _Throughput(table_column=Column(no_wrap=True)),
@@ -144,6 +144,6 @@ def write_curve(path: Path, title: str, lines: Sequence[Mapping[str, float]], to
     accuracy.set(xlabel="epoch", ylabel="test top-1 in %", title=f"final: {top1:.2f} %")
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -15,6 +15,7 @@ from demos import artifact_choice
 from demos.live.result import Answer
 from demos.live.samples import LIVE_SAMPLES, Samples
 from runtimes import Prediction, Runtime
+from runtimes.backend_torch import rest_when_idle
 from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -153,6 +154,8 @@ def load(
         SimpleNetError: the only model cannot be loaded, or none of several.
     """
     skipped: list[str] = []
+    if len(backends) > 1:
+        rest_when_idle()  # now: an export may import PyTorch
     with contextlib.ExitStack() as opened:
         models: list[Runtime] = []
         for backend in backends:

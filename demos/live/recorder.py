@@ -110,6 +110,7 @@ class Recorder:
                 self._held = None
             if self._writer is not None:
                 self._writer.release()
+            if self.frames:
                 _check(self._unfinished, self.path, self.frames)
                 self.path = new_file.publish(self._unfinished, self.path)
         finally:

@@ -29,6 +29,8 @@ class Screen:
         self._session, self._display, self._folder = session, display, folder
         self._canvas = Canvas()
         self._recorder: Recorder | None = None
+        self._records_time = False
+        """Whether its pictures have times of their own; a file's come as fast as they are answered."""
         self._record_to = record_to
         self._was_asked_for = record_to is not None
         self.lost: SimpleNetError | None = None
@@ -76,13 +78,8 @@ class Screen:
 
         A recording of live pictures goes on with it, as time does; one of a file waits for the next frame.
         """
-        if self._display.shows_pictures or self._wants_snapshot or (self._recorder is not None and self._is_live):
+        if self._display.shows_pictures or self._wants_snapshot or (self._recorder is not None and self._records_time):
             self._deliver(None)
-
-    @property
-    def _is_live(self) -> bool:
-        """Whether the pictures have times of their own; a file's come as fast as they are answered."""
-        return any(source.is_live for source in self._session.feeds.sources)
 
     def stop_recording(self) -> None:
         """Ends a recording, if there is one, and says where it is."""
@@ -102,13 +99,14 @@ class Screen:
         image = self._canvas.compose(self._session.state(), show_help=self._shows_help)
         if update is not None and self._record_to is not None:
             self._start_recording(update)
-        if self._recorder is not None and (update is not None or self._is_live):
+        if self._recorder is not None and (update is not None or self._records_time):
             seen_s = time.perf_counter() if update is None else update.frame.captured_s
             try:
-                self._recorder.write(image, seen_s if self._is_live else None)
-            except SimpleNetError as error:
+                self._recorder.write(image, seen_s if self._records_time else None)
+            except SimpleNetError as error:  # which says what was kept
                 self._lose(error)
-                self.stop_recording()
+                self._recorder = self._session.recorder = None
+                self._was_asked_for = False
         if self._wants_snapshot:
             self._wants_snapshot = False
             self._save(image)
@@ -124,6 +122,8 @@ class Screen:
         except SimpleNetError as error:
             self._lose(error)
             return
+        seen = [source for source in self._session.feeds.sources if source.kind != "visitor"]
+        self._records_time = any(source.is_live for source in seen)
         self._session.recorder = self._recorder
         self._session.event("recording", path=str(self._recorder.path))
 

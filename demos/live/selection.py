@@ -14,7 +14,7 @@ from demos.artifact_choice import precisions_of, several
 from demos.live import lineup as lineups
 from demos.live.lineup import Lineup
 from runtimes.loader import backend_class
-from simplenet import variants
+from simplenet import cli, variants
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.manifest import Manifest
 
@@ -96,8 +96,11 @@ class Selection:
         return replace(self, backends=backends)
 
     def with_precision(self, text: str) -> Selection:
-        (precision,) = several("precision", text, self.choices()["precision"])
-        return replace(self, precision=precision)
+        """Raises UsageError for one that is not offered, and for several."""
+        try:
+            return replace(self, precision=cli.choice("precision", self.choices()["precision"])(text))
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(str(error)) from error
 
     def with_variant(self, text: str) -> Selection:
         """Its best weights; raises UsageError for an unknown one, or another than the artifact's."""

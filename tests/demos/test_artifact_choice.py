@@ -15,6 +15,7 @@ from demos.artifact_choice import artifact_precision, ensure_artifact, find_arti
 from simplenet import artifacts, datasets
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, SimpleNetError, UsageError
+from tests.conftest import MakeArtifact
 from tests.demos.conftest import RunDemo
 
 
@@ -155,6 +156,25 @@ def test_a_missing_artifact_is_made_once_and_random_weights_are_marked_everywher
         assert report["untrained"] is True
         assert report["weights"]["source"] == "random"
         assert len(report["images"][0]["predictions"]) == 5
+
+
+def test_int8_from_other_pictures_is_made_anew(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    made = make_artifact("onnx", "int8")
+    shutil.copytree(made.folder, tmp_path / made.folder.parent.name / "onnx-int8")
+    wanted = ("cifar-310k", "fashion-mnist", "onnx", "int8", tmp_path)
+    assert ensure_artifact(*wanted, never).manifest == made.manifest
+    pixels = datasets.shipped("fashion-mnist", "calibration").images
+    folders = [tmp_path / "one" / "train", tmp_path / "other" / "train"]  # of one name
+    said: list[str] = []
+    for turn, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        for index in range(150):
+            Image.fromarray(pixels[2 * index + turn]).save(folder / f"{index}.png")
+        calibration = ensure_artifact(*wanted, said.append, folder).manifest.calibration
+        assert calibration is not None
+        assert calibration["source"] == "train"
+        assert len(said) == turn + 1
+        assert ensure_artifact(*wanted, never, folder).manifest.calibration == calibration
 
 
 def test_flags_that_exclude_each_other_are_refused(run_demo: RunDemo, onnx_artifact: Artifact) -> None:

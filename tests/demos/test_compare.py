@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from demos import comparison, measurement
 from demos.comparison import Row, compare
@@ -105,6 +106,18 @@ def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> 
     assert "cifar-310k with fashion-mnist weights." in result.stdout
     assert "Fastest within 0.5 points of the best top-1: onnxruntime fp32" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+def test_brackets_in_a_name_are_printed_as_they_are(shared_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[train]a[" / "b]c"  # rich would take [train] for a style, and [/b] for the end of one
+    folder.mkdir(parents=True)
+    Image.new("RGB", (28, 28)).save(folder / "1.png")
+    result = run_compare(
+        "--backend", "onnxruntime", "--precision", "fp32", "--samples", "10", "--rounds", "2", "--image", folder,
+        "--artifacts", shared_root,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert str(folder) in result.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize(

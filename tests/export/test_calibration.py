@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from export import calibration
-from simplenet import datasets, weights
+from simplenet import datasets, images, weights
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.manifest import WeightsOrigin
 from simplenet.weights import LoadedWeights
@@ -77,7 +77,8 @@ def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: Loaded
     checking = calibration.for_checking(random, folder, "int8")
     assert levels(calibrating).isdisjoint(levels(checking))
     assert levels(calibrating) | levels(checking) == set(range(60))
-    assert calibration.note(calibrating) == {"source": folder.name, "images": 30}
+    fingerprint = images.fingerprint(folder)
+    assert calibration.note(calibrating) == {"source": folder.name, "images": 30, "fingerprint": fingerprint}
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated with only")

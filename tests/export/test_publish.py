@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from export import to_onnx, to_torch
+from export import request, to_onnx, to_torch
 from simplenet import artifacts
+from tests.conftest import MakeArtifact
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("to_torch", "to_onnx", "to_openvino")
@@ -155,3 +158,13 @@ def test_int8_without_pictures_says_what_to_type(tmp_path: Path) -> None:
     assert "neither a folder of pictures nor one of" in done.stderr
     assert done.stderr.count("\n") == 1
     assert everything(tmp_path) == {}
+
+
+def test_a_folder_whose_name_is_no_text_can_be_printed(
+    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_artifact("onnx", "fp32")
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(made.folder, folder)
+    request.print_result(artifacts.read(folder), as_json=False)
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}: ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from runtimes import softmax, top_k
+from runtimes import base, softmax, top_k
 from simplenet.errors import UsageError
 
 # Whole numbers tie often.
@@ -37,6 +39,24 @@ def test_labels_name_the_classes() -> None:
     (top,) = top_k(np.array([[0.0, 2.0, 1.0]], np.float32), 2, ("cat", "dog", "owl"))
     assert [prediction.label for prediction in top] == ["dog", "owl"]
     assert top_k(np.zeros((1, 1), np.float32), 1)[0][0].label == "class 0"
+
+
+@pytest.mark.parametrize(
+    ("siblings", "cores"),
+    [
+        (["0", "1", "2", "3"], 4),  # one thread a core, however the kernel numbers cores within clusters
+        (["0,2", "1,3", "0,2", "1,3"], 2),
+        (["0-1", "0-1", "2-3", "2-3"], 2),
+        ([], 4),  # nothing known
+    ],
+)
+def test_physical_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: list[str], cores: int) -> None:
+    for cpu, text in enumerate(siblings):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
+    monkeypatch.setattr(base, "_CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert base.physical_cores() == cores
 
 
 def test_k_below_one_is_refused() -> None:

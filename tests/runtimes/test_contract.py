@@ -141,6 +141,11 @@ def test_wrong_batches_are_refused_with_what_is_wanted(runtime: runtimes.Runtime
     assert "\n" not in str(caught.value)
 
 
+def test_no_image_at_all_is_refused_too(runtime: runtimes.Runtime) -> None:
+    with pytest.raises(InputError, match="the model takes uint8"):
+        runtime.infer_any(np.zeros((0, 32, 32, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     "image",
     [

@@ -74,6 +74,23 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert f"pip install '.[{backend}]'" in python(code)
 
 
+@pytest.mark.parametrize(("first", "rests"), [("", True), ("import torch", False)])
+def test_pytorch_rests_when_idle_where_it_still_can_and_says_so_where_it_cannot(
+    make_artifact: MakeArtifact, first: str, rests: bool
+) -> None:
+    """Its OpenMP reads the variable when it is loaded."""
+    code = f"""
+import os
+os.environ.pop("OMP_WAIT_POLICY", None)
+{first}
+import runtimes
+with runtimes.load({str(make_artifact("torch", "fp32").folder)!r}, spinning=False) as model:
+    print(os.environ.get("OMP_WAIT_POLICY"), model.describe().notes)
+"""
+    told = python(code)
+    assert told == ("passive ()\n" if rests else "None ('idle threads spin: PyTorch was imported before',)\n")
+
+
 @pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
 def test_a_bare_model_file_carries_its_own_manifest(make_artifact: MakeArtifact, format: str, tmp_path: Path) -> None:
     artifact = make_artifact(format, "fp32")
@@ -83,6 +100,21 @@ def test_a_bare_model_file_carries_its_own_manifest(make_artifact: MakeArtifact,
     with runtimes.load(tmp_path / artifact.model_file.name) as bare, runtimes.load(artifact) as whole:
         assert bare.classify([picture]) == whole.classify([picture])
         assert bare.manifest == dataclasses.replace(whole.manifest, files={})
+        assert bare.artifact.size_bytes == whole.artifact.size_bytes
+
+
+def test_a_bare_model_file_goes_to_every_backend_of_its_format(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    artifact = make_artifact("onnx", "fp32")
+    alone = shutil.copy(artifact.model_file, tmp_path / "mine.onnx")
+    with runtimes.load(alone, "openvino") as model:
+        assert model.manifest == dataclasses.replace(artifact.manifest, files={})
+    with pytest.raises(UsageError, match="torch opens torch artifacts, not onnx"):
+        runtimes.load(alone, "torch")
+
+
+def test_a_path_that_cannot_be_is_an_artifact_error() -> None:
+    with pytest.raises(ArtifactError, match="File name too long"):
+        runtimes.load("x" * 300)
 
 
 def test_folder_manifest_and_model_file_name_the_same_artifact(make_artifact: MakeArtifact) -> None:

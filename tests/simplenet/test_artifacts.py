@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simplenet import artifacts
+from simplenet import artifacts, files
 from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
 from simplenet.errors import ArtifactError
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
@@ -247,6 +248,43 @@ def test_a_failed_export_changes_nothing(folder: Path, error: type[BaseException
         raise error
     assert artifacts.read(folder) == before
     assert left_in(folder.parent) == ["onnx-int8"]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_ctrl_c_between_two_renames_leaves_a_whole_artifact(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """The old one steps aside, then the new one takes its place; the person is quick, after either."""
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if folder == (source if stays else target):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(folder, b"newer")
+    assert artifacts.read(folder).model_file.read_bytes() == (b"model" if stays else b"newer")
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_a_folder_that_cannot_be_synced_has_the_new_artifact_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = files.sync
+
+    def refused(path: Path) -> None:
+        if path == folder.parent:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", refused)
+    publish(folder, b"newer")
+    assert artifacts.read(folder).model_file.read_bytes() == b"newer"
+    with files.replacing(folder.parent / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (folder.parent / "a.txt").read_text() == "new"
 
 
 def test_publishing_replaces_the_whole_folder(folder: Path) -> None:

@@ -187,6 +187,15 @@ def test_quantized_tensors(tmp_path: Path) -> None:
         weights.load(VARIANT, path)
 
 
+def test_nested_tensors(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+        path = write(tmp_path / "a.pth", {**state(), "classifier.bias": nested})
+    with pytest.raises(WeightsError, match=r"'classifier\.bias' is a nested tensor; save model\.state_dict\(\)"):
+        weights.load(VARIANT, path)
+
+
 def test_too_many_classes_are_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
     huge = {**state(), "classifier.weight": torch.zeros(1, 1).expand(10**9, 64)}
     with pytest.raises(WeightsError, match="has 1000000000 classes, not 1 to"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,6 +58,18 @@ def run(body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE) -> s
             "",
             "error: No space left on device: /a; free some space\n",
         ),
+        (
+            "raise PermissionError(13, 'Permission denied', '/a')",
+            1,
+            "",
+            "error: Permission denied: /a; name another path, or change who may use it\n",
+        ),
+        (
+            "import pathlib; print(pathlib.Path('x' * 300).is_dir())",
+            1,
+            "",
+            f"error: File name too long: {'x' * 300}; name another path, or change who may use it\n",
+        ),
     ],
 )
 def test_exit_codes_and_lines(body: str, code: int, output: str, errors: str) -> None:
@@ -96,6 +109,13 @@ def test_output_that_cannot_be_written(body: str) -> None:
     assert "No space left on device" in done.stderr
     assert done.stderr.count("\n") <= 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
+    body = "warnings.warn('odd', errors.UntrainedWarning); print('result')"
+    script = shlex.join([sys.executable, "-c", SCRIPT.format(body=body)])
+    done = subprocess.run(f"{script} 2>&-", shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "result\n")
 
 
 def test_ctrl_c() -> None:

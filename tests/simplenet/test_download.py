@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simplenet import download
+from simplenet import download, fetch
 from simplenet.errors import DownloadError, UsageError, WeightsError
 from simplenet.http_get import Limits
 from tests.simplenet.broken_server import CONTENT, Server
@@ -55,7 +55,7 @@ def test_another_file_than_the_name_says(server: Server, target: Path, monkeypat
 
     monkeypatch.setenv("SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS", "1")
     server.requests.clear()
-    with pytest.warns(download.UnverifiedWeightsWarning, match=f"should begin with {expected} but is {actual}"):
+    with pytest.warns(fetch.UnverifiedFileWarning, match=f"should begin with {expected} but is {actual}"):
         assert download.fetch_official(VARIANT, FAST) == target
     assert target.read_bytes() == b"another file"
     assert server.requests == []  # it is here already

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from simplenet import artifacts, checkpoints, datasets, download, labels, variants, weights
-from simplenet.errors import UntrainedWarning, UsageError, WeightsError
+from simplenet import artifacts, checkpoints, datasets, download, images, labels, pictures, variants, weights
+from simplenet.errors import DataError, UntrainedWarning, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
 from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
@@ -135,6 +135,18 @@ def test_the_shipped_weights_of_the_project() -> None:
                 assert loaded.origin.source == "shipped"
                 assert len(loaded.card.labels) == loaded.card.num_classes
                 assert loaded.card.training
+
+
+def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match=r"no file at ~nobody-of-this-name/x\.pth"):
+        weights.load(VARIANT, "~nobody-of-this-name/x.pth")
+    with pytest.raises(WeightsError, match="File name too long"):
+        weights.load(VARIANT, f"{'x' * 300}.pth")
+    monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
+    assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
+    for look in (pictures.check_source, lambda name: images.held_out(Path(name), ("test", "val"))):
+        with pytest.raises(DataError, match=r"cannot read x+: File name too long"):
+            look("x" * 300)
 
 
 def test_the_names_other_rooms_use() -> None:

@@ -78,6 +78,22 @@ def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
         data.load(spec, folder)
 
 
+def test_a_class_whose_name_no_folder_can_have_is_found_by_one_like_it(tmp_path: Path) -> None:
+    spec = data.get("fashion-mnist")
+    for split in ("train", "test"):
+        for index, label in enumerate(spec.labels):
+            folder = tmp_path / split / label.replace("/", "-")
+            folder.mkdir(parents=True)
+            Image.new("RGB", (28, 28), (20 * index, 0, 0)).save(folder / "1.png")
+    train, _ = data.load(spec, tmp_path)
+    assert train.classes == spec.labels
+    assert train.classes[0] == "T-shirt/top"
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
+    (tmp_path / "test" / "t_shirt_top").mkdir()
+    with pytest.raises(DataError, match=r"are one class, 'T-shirt/top'; make them one"):
+        data.load(spec, tmp_path)
+
+
 def test_training_and_test_folders_must_have_the_same_classes(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "test/a"):
         (tmp_path / name).mkdir(parents=True)

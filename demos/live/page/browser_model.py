@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from demos.live.page import onnxruntime_web
 from simplenet import files
-from simplenet.artifacts import Artifact
+from simplenet.artifacts import MODEL_FILES, Artifact
 from simplenet.errors import SimpleNetError, one_line
 
 _ALWAYS_ASK = {"Cache-Control": "no-cache"}  # the browser keeps it, and asks each time whether it is still that
@@ -60,6 +61,9 @@ class _Current:
             if model == known_model and status is not None and status == _file_status(artifact):
                 return artifact
         artifact = self._session.onnx_artifact()
+        if not artifact.manifest.files:  # a model file alone, with the manifest inside: it cannot hold its own hash
+            hashes = {MODEL_FILES["onnx"]: files.sha256(artifact.model_file)}
+            artifact = replace(artifact, manifest=replace(artifact.manifest, files=hashes))
         self._known = (model, _file_status(artifact), artifact)
         return artifact
 
@@ -85,7 +89,7 @@ def routes(session: ModelSource, vendor: Path = onnxruntime_web.VENDOR) -> list[
             status = await run_in_threadpool(artifact.model_file.stat)
         except (SimpleNetError, OSError) as error:
             return _unavailable(error)
-        if asked is not None and asked != artifact.manifest.files[artifact.model_file.name]:
+        if asked is not None and asked != artifact.manifest.files[MODEL_FILES["onnx"]]:
             return _error(409, "the model has changed since its manifest was read; start again")
         headers = _ALWAYS_ASK if asked is None else _FOREVER
         return FileResponse(

@@ -229,6 +229,17 @@ def test_with_the_disk_nearly_full_what_was_recorded_is_kept(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [film.path]
 
 
+def test_with_the_disk_nearly_full_from_the_start_there_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    film = Recorder(tmp_path / "clip.mp4", 10)
+    film.write(grey(64, 48), 0)
+    with pytest.raises(SimpleNetError, match=r"disk is nearly full; nothing was recorded$"):
+        film.write(grey(64, 48), 0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_with_the_disk_full_at_the_end_only_the_last_picture_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,9 @@ import pytest
 
 from demos import webcam
 from demos.live.display import Display, NoDisplay
+from demos.live.live_source import LiveSource
 from demos.live.opencv import opencv
+from demos.live.result import Update
 from demos.live.screen import Screen
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
@@ -101,6 +105,46 @@ def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
     notices = [facts["text"] for name, facts in session.told if name == "notice"]
     assert len(notices) == 2
     assert all(str(tmp_path / "file") in notice and "\n" not in notice for notice in notices)
+
+
+def test_a_full_disk_has_the_last_word_on_a_recording(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(8))))
+    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert webcam.run(session, screen) == "end of file"
+    (notice,) = [facts["text"] for name, facts in session.told if name == "notice"]
+    assert notice.endswith("the disk is nearly full; nothing was recorded")
+    assert str(screen.lost) == notice
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_visitor_changes_nothing_in_the_recording_of_a_file(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(12))))
+    seen = 0
+
+    def visit(update: Update) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 4:
+            session.feeds.add(visitor)
+        elif seen == 10:
+            session.feeds.remove(visitor)
+
+    visitor = LiveSource("visitor 1", "visitor")
+    session.listen(visit)
+    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    assert webcam.run(session, screen) == "end of file"
+    screen.stop_recording()
+    capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    assert count == 12
 
 
 def test_without_anybody_who_looks_nothing_is_drawn(

@@ -106,6 +106,8 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
         ("backend", None, "unknown command"),
         ("backend", "openvno", "did you mean 'openvino'"),
         ("precision", "int4", "unknown precision"),
+        ("precision", "all", "unknown precision"),
+        ("precision", "fp32,int8", "unknown precision"),
         ("variant", "../../etc", "unknown variant"),
         ("variant", "", "unknown variant"),
     ],

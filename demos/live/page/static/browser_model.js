@@ -113,6 +113,9 @@ export function mount(element) {
     figures.infer.add(infer_ms);
     const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions?.[0]);
     if (agrees !== null) {
+      if (figures.reference !== reference.name) {
+        figures.compared = figures.agreed = 0; // with the one before
+      }
       figures.compared += 1;
       figures.agreed += Number(agrees);
       figures.reference = reference.name;

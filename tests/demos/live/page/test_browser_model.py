@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -75,6 +76,18 @@ def test_the_routes_follow_the_session_to_another_model(artifact: Artifact, tmp_
         session.artifact = changed(artifact, tmp_path / "anew", variant="cifar-460k")
         shutil.copy(session.artifact.model_file, tmp_path / "other" / "model.onnx")
         assert json.loads(get(port, "/model/manifest.json")[2])["files"] == session.artifact.manifest.files
+
+
+def test_a_model_file_alone_is_served_with_its_hash(artifact: Artifact, tmp_path: Path) -> None:
+    alone = tmp_path / "mine.onnx"  # as runtimes.load finds it: with the manifest inside, which cannot name its hash
+    shutil.copy(artifact.model_file, alone)
+    session = OneModel(Artifact(alone, dataclasses.replace(artifact.manifest, files={})))
+    with served(session, tmp_path) as port:
+        manifest = json.loads(get(port, "/model/manifest.json")[2])
+        assert manifest["files"] == {"model.onnx": hashlib.sha256(alone.read_bytes()).hexdigest()}
+        status, _, body = get(port, f"/model/model.onnx?sha256={manifest['files']['model.onnx']}")
+        assert (status, body) == (200, alone.read_bytes())
+        assert get(port, "/model/model.onnx?sha256=undefined")[0] == 409
 
 
 def test_a_model_that_cannot_be_made_is_an_error_in_one_line(artifact: Artifact, tmp_path: Path) -> None:

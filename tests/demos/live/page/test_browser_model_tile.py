@@ -136,8 +136,8 @@ def test_figures_and_agreement_are_shown_and_no_percentile_that_n_cannot_carry(
     image = scene(64, 48, seed=0)
     best = runtimes.top_k(expected_logits(artifact, image)[None], 1)[0][0].index
 
-    def server_says(index: int) -> list[dict[str, Any]]:
-        return [{"name": "openvino int8", "predictions": [{"label": "?", "index": index, "probability": 1.0}]}]
+    def server_says(index: int, name: str = "openvino int8") -> list[dict[str, Any]]:
+        return [{"name": name, "predictions": [{"label": "?", "index": index, "probability": 1.0}]}]
 
     with tile_of(browser, OneModel(artifact)) as tile:
         tile.start()
@@ -152,6 +152,8 @@ def test_figures_and_agreement_are_shown_and_no_percentile_that_n_cannot_carry(
         found = tile.page.evaluate("answers")
         assert [one["agrees"] for one in found] == [n % 4 != 0 for n in range(60)] + [True, None, None, None, False]
         assert all(one["infer_ms"] > 0 and one["preprocess_ms"] > 0 for one in found)
+        tile.call("classifyAll", image, 65, [server_says(best, "openvino fp32")] * 3)  # counted by itself
+        tile.says("100.0 % of 3 with openvino fp32")
 
 
 @needs_runtime
