@@ -13,7 +13,7 @@ import runtimes
 from runtimes.loader import backend_class
 from simplenet import artifacts, cli, datasets, download, files, images, variants
 from simplenet.artifacts import Artifact
-from simplenet.errors import DownloadError, UntrainedWarning, UsageError
+from simplenet.errors import DownloadError, SimpleNetError, UntrainedWarning, UsageError
 
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_VARIANT = "1.5m"
@@ -100,10 +100,10 @@ def find_artifact(variant: str, weights: str, format: str, precision: str, root:
         ArtifactError: there is one, and it is damaged.
     """
     shipped = datasets.SHIPPED / weights / f"{variant}.safetensors"
-    if weights in ("pretrained", "random") or (Path(weights).name == weights and shipped.is_file()):
+    if weights in ("pretrained", "random") or (Path(weights).name == weights and files.is_file(shipped)):
         folder = artifacts.folder_for(root, variant, weights, format, precision)
-        found = artifacts.read(folder) if folder.is_dir() else None
-        is_old = found and shipped.is_file() and found.manifest.weights.sha256 != files.sha256(shipped)
+        found = artifacts.read(folder) if files.is_folder(folder) else None
+        is_old = found and files.is_file(shipped) and found.manifest.weights.sha256 != files.sha256(shipped)
         return None if is_old else found
     checkpoint = Path(files.home_expanded(weights))
     if not files.is_file(checkpoint):
@@ -127,7 +127,7 @@ def ensure_artifact(
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
 
-    An int8 artifact from other pictures than `calibration` is made anew.
+    An int8 artifact from other pictures than `calibration` is made anew; where that fails, it is used, as is said.
 
     Args:
         weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
@@ -147,9 +147,15 @@ def ensure_artifact(
     say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
     module, function = _EXPORTS[format]
     export = getattr(importlib.import_module(module), function)
-    made: Artifact = export(
-        variant=variant, weights=weights, precision=precision, artifacts=Path(root), calibration=calibration
-    )
+    try:
+        made: Artifact = export(
+            variant=variant, weights=weights, precision=precision, artifacts=Path(root), calibration=calibration
+        )
+    except SimpleNetError as error:
+        if found is None:
+            raise
+        say(f"using the one from other pictures: {error}")
+        return found
     return made
 
 
@@ -158,7 +164,7 @@ def _is_calibrated_otherwise(found: Artifact, calibration: str | Path) -> bool:
     made_with = found.manifest.calibration
     if made_with is None or str(calibration) == "auto":
         return False
-    return made_with.get("fingerprint") != images.fingerprint(calibration)
+    return files.is_folder(calibration) and made_with.get("fingerprint") != images.fingerprint(calibration)
 
 
 def choose_weights(

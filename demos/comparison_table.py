@@ -8,6 +8,7 @@ from rich.table import Table
 
 from demos.comparison import Comparison, Row
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
+from simplenet.errors import one_line
 
 NO_NUMBER = "-"
 _NEGLIGIBLE_LOSS_POINTS = 0.5
@@ -18,7 +19,7 @@ def show(comparison: Comparison, console: Console) -> None:
     measured = [row for row in comparison.rows if row.timings]
     console.print(_table(comparison))
     for line in _notes(comparison):
-        console.print(line, markup=False, highlight=False)
+        console.print(one_line(line, limit=2000), markup=False, highlight=False)
     if measured:
         console.print(_conclusion(comparison, measured), markup=False, highlight=False)
 

@@ -192,7 +192,7 @@ def _to_json(result: Evaluation, model: Runtime) -> dict[str, Any]:
 def _print(result: Evaluation, model: Runtime) -> None:
     what = model.describe()
     print(f"{model.manifest.variant} ({model.manifest.weights.name} weights) with {what.backend} {what.precision}")
-    print(f"{result.source}: {result.images} pictures, {len(result.unreadable)} left out")
+    print(one_line(f"{result.source}: {result.images} pictures, {len(result.unreadable)} left out", limit=2000))
     print(_line("top-1", result.top1_percent, result.top1_interval))
     if result.top5_percent is not None and result.top5_interval is not None:
         print(_line("top-5", result.top5_percent, result.top5_interval))

@@ -294,7 +294,7 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
 
 
 def _start(session: Session, events: EventLines | None) -> None:
-    for line in session.lineup.skipped:
+    for line in (*session.lineup.skipped, *session.lineup.notes):
         say_on_stderr(line)
     if events is None:
         say_on_stderr(f"running {', '.join(session.lineup.records)}; Ctrl-C ends it")

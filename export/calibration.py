@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, images, pictures, preprocessing
+from simplenet import datasets, files, images, pictures, preprocessing
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.pictures import SYNTHETIC, Pictures
 from simplenet.preprocessing import UInt8Array
@@ -56,7 +56,10 @@ def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
             f"int8 needs pictures to calibrate {loaded.origin.name} weights with, and none are shipped for them; "
             "export it from a folder of a few hundred typical ones: --calibration DIR"
         )
-    samples = _read(_part(_load(loaded, source, "calibration"), 0), CALIBRATION_PICTURES)
+    found = _load(loaded, source, "calibration")
+    samples = _read(_part(found, 0), CALIBRATION_PICTURES)
+    if _is_folder(found):
+        samples = dataclasses.replace(samples, fingerprint=images.fingerprint(source))
     if len(samples) < FEWEST_GOOD and samples.source != SYNTHETIC:
         message = f"int8 is calibrated with only {len(samples)} pictures of {source}; a few hundred are better"
         warnings.warn(message, SimpleNetWarning, stacklevel=2)
@@ -110,7 +113,7 @@ def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures
     try:
         found = pictures.load(source, split, card.preprocessing, **classes, limit=limit)
     except DataError:
-        if not Path(source).is_dir():
+        if not files.is_folder(source):
             raise
         # Its folders are not the model's classes: pictures to calibrate with all the same, if there are any.
         found = Pictures(source, images.find_images(source), None, card.preprocessing)
@@ -119,9 +122,13 @@ def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures
     return found
 
 
+def _is_folder(found: Pictures) -> bool:
+    return any(isinstance(item, Path) for item in found.items)
+
+
 def _part(found: Pictures, which: int) -> Pictures:
     """Every second picture of a folder, so that it is not checked with what it was calibrated with."""
-    if not any(isinstance(item, Path) for item in found.items) or len(found) < 2:
+    if not _is_folder(found) or len(found) < 2:
         return found  # shipped sets have their own split, synthetic pictures prove nothing either way
     labels = None if found.labels is None else found.labels[which::2]
     return dataclasses.replace(found, items=found.items[which::2], labels=labels)
@@ -135,8 +142,6 @@ def _read(found: Pictures, limit: int) -> Samples:
     if some.unreadable:
         counted = f"{len(some.unreadable)} of {len(some)} pictures of {found.source} are left out"
         warnings.warn(f"{counted}; the first: {some.unreadable[0]}", SimpleNetWarning, stacklevel=2)
-    folder = Path(found.source)
-    if not folder.is_dir():
-        return Samples(found.source, inputs, known)
     # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
-    return Samples(folder.resolve().name, inputs, known, images.fingerprint(folder))
+    source = Path(found.source).resolve().name if _is_folder(found) else found.source
+    return Samples(source, inputs, known)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from export import agreement, calibration
 from export.calibration import Samples
 from export.request import Request
+from runtimes.base import vendor_import
 from simplenet import artifacts
 from simplenet.artifacts import MODEL_FILES, Artifact, InputSpec, Manifest
 
@@ -85,7 +86,9 @@ def publish(
         WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
         or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
     """
-    from simplenet import weights  # imports torch, which takes seconds: only once the flags are known to be right
+    for package in ("torch", "safetensors"):  # it takes seconds: only once the flags are known to be right
+        vendor_import(package, "export")
+    from simplenet import weights
 
     source = Source(request, weights.load(request.variant, request.weights))
     folder = _folder(request, source.loaded, format)

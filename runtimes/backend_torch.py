@@ -24,6 +24,9 @@ def rest_when_idle() -> bool:
     return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
 
 
+_SPINS = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"
+
+
 class Backend(Runtime):
     """One ExportedProgram, eager kernels. Thread counts are PyTorch's own, so they hold for the whole process."""
 
@@ -62,7 +65,7 @@ class Backend(Runtime):
             precision=self.precision,
             threads=self._torch.get_num_threads() if on_cpu else None,
             versions={"torch": self._torch.__version__},
-            notes=("idle threads spin: PyTorch was imported before",) if on_cpu and self._spins_unasked else (),
+            notes=(_SPINS,) if on_cpu and self._spins_unasked else (),
         )
 
     @classmethod

@@ -186,7 +186,7 @@ def _take_place(fresh: Path, folder: Path, workplace: Path) -> None:
             if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
-            files.sync_names(folder.parent)
+            files.sync(folder.parent)
             return
     raise OSError(errno.EBUSY, "other processes keep writing the same artifact")
 

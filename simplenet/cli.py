@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
     """Usage errors in this project's form: one line, what is wrong and what to type next."""
 
     def error(self, message: str) -> NoReturn:
-        _say(f"error: {message}; see: {self.prog} --help")
+        say(f"error: {message}; see: {self.prog} --help")
         raise SystemExit(2)
 
 
@@ -54,10 +54,10 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except SimpleNetError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; nothing half-written was kept")
+        say("interrupted; nothing half-written was kept")
         code = 130
     except BrokenPipeError:
         code = 141
@@ -67,9 +67,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         raise
     except OSError as error:
         if error.errno in _DISK_FULL:
-            _say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
+            say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
         elif error.errno in _NO_WAY_IN and error.filename:
-            _say(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
+            say(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
         else:
             raise
         code = 1
@@ -85,13 +85,13 @@ def _flush_stdout() -> int:
     except BrokenPipeError:
         code = 141
     except OSError as error:
-        _say(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
+        say(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
         code = 1
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed."""
     if sys.stderr is not None:  # print would take stdout instead
         print(one_line(message, limit=2000), file=sys.stderr)
@@ -102,7 +102,7 @@ def _show_warning(
 ) -> None:
     """This project's warnings as one line; other people's as Python shows them."""
     if issubclass(category, SimpleNetWarning):
-        _say(f"warning: {message}")
+        say(f"warning: {message}")
     else:
         others(message, category, *place, **options)
 

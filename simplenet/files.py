@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
-            sync_names(path.parent)
+            sync(path.parent)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -53,26 +53,29 @@ def remove_leftovers(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes the content of a file, or the names in a folder, survive a power cut. Raises OSError."""
+    """Makes the content of a file survive a power cut, and the names in a folder where that can be done.
+
+    Raises:
+        OSError: of a file. What has taken its place in a folder is there, whether or not the folder can be synced:
+            Windows, some network file systems and folders that one may only write to refuse it.
+    """
     is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # Windows cannot open folders, and does not need it
-        return
-    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_names(folder: Path) -> None:
-    """`sync` of a folder in which a file has just taken its place: that is done, whether or not this can be."""
-    with contextlib.suppress(OSError):
-        sync(folder)
+    with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def is_file(path: str | Path) -> bool:
     """Whether there is such a file; False also where one may not look, or the name is too long."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises then
+
+
+def is_folder(path: str | Path) -> bool:
+    """The same of a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def home_expanded(path: str | Path) -> str:

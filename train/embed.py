@@ -22,7 +22,7 @@ import numpy as np
 
 from simplenet import cli, datasets, files
 from simplenet.datasets import LabelledImages
-from simplenet.errors import DataError
+from simplenet.errors import DataError, one_line
 from train import data, options
 
 EVALUATION_IMAGES = 2000
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     output = arguments.output or datasets.SHIPPED / arguments.dataset
     for path in embed(arguments.dataset, output, arguments.data):
         count, megabytes = len(datasets.load(path)), path.stat().st_size / 1e6
-        print(f"{path}: {count} images, {megabytes:.2f} MB, sha256 {files.sha256(path)}")
+        print(one_line(f"{path}: {count} images, {megabytes:.2f} MB, sha256 {files.sha256(path)}", limit=2000))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +63,8 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np
     Raises:
         DataError: a class without images, or a folder that is none of the classes or another one's twin.
     """
-    alike = {images.class_key(name): name for name in classes}
+    keys = Counter(images.class_key(name) for name in classes)
+    alike = {key: name for name in classes if keys[key := images.class_key(name)] == 1}
     folder_of: dict[str, Path] = {}
     for name in class_names(folder):
         of_class = name if name in classes else alike.get(images.class_key(name))
@@ -71,7 +73,9 @@ def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np
         if of_class in folder_of:
             raise DataError(f"{folder / name} and {folder_of[of_class]} are one class, {of_class!r}; make them one")
         folder_of[of_class] = folder / name
-    per_class = [files_of_class(folder_of.get(name, folder / name)) for name in classes]
+    if lost := [name for name in classes if name not in folder_of]:
+        raise DataError(f"{folder} has no folder for the class {lost[0]!r}; every class needs a folder of images")
+    per_class = [files_of_class(folder_of[name]) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
     return [path for paths in per_class for path in paths], labels
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from simplenet import weights
+from simplenet.errors import one_line
 from simplenet.model_card import ModelCard
 from train import report
 from train.checkpoint import Position
@@ -47,10 +48,11 @@ class TrainingResult:
         lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         who = f"{self.processes} processes on " if self.processes > 1 else ""
-        return (
+        return one_line(
             f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {epochs} "
             f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB{lost}) "
-            f"on {who}{self.machine}: {self.checkpoint}"
+            f"on {who}{self.machine}: {self.checkpoint}",
+            limit=2000,
         )
 
 

@@ -54,6 +54,7 @@ class Lineup:
         """`skipped` says, in one line each, which asked-for models cannot run here."""
         self.models = tuple(models)
         self.skipped = tuple(skipped)
+        self.notes = tuple(f"{name_of(model)}: {note}" for model in models for note in model.describe().notes)
         self.records = {name_of(model): Record(name_of(model)) for model in models}
         self._top = top
         self._turn = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
@@ -103,13 +102,17 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
+        held, self._held = self._held, None
         try:
-            if self._held is not None:
-                with contextlib.suppress(SimpleNetError):  # on a full disk rather without the last picture than nothing
-                    self._encode(self._held, 1)
-                self._held = None
-            if self._writer is not None:
-                self._writer.release()
+            try:
+                if held is not None:
+                    self._encode(held, 1)
+            except SimpleNetError:
+                if not self.frames:
+                    raise  # else, on a full disk, rather without the last picture than nothing
+            finally:
+                if self._writer is not None:
+                    self._writer.release()
             if self.frames:
                 _check(self._unfinished, self.path, self.frames)
                 self.path = new_file.publish(self._unfinished, self.path)

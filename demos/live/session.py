@@ -266,7 +266,7 @@ class Session:
         old, self.lineup = self.lineup, lineup
         old.close()
         self._remember_models()
-        for line in lineup.skipped:
+        for line in (*lineup.skipped, *lineup.notes):
             self.notify(line)
         self.event("models", models=[record.name for record in lineup.records.values()], **self.selection.selected())
 

@@ -175,6 +175,10 @@ def test_int8_from_other_pictures_is_made_anew(make_artifact: MakeArtifact, tmp_
         assert calibration["source"] == "train"
         assert len(said) == turn + 1
         assert ensure_artifact(*wanted, never, folder).manifest.calibration == calibration
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "1.png").write_text("no picture")
+    assert ensure_artifact(*wanted, said.append, tmp_path / "broken").manifest.calibration == calibration
+    assert said[-1].startswith("using the one from other pictures: ")
 
 
 def test_flags_that_exclude_each_other_are_refused(run_demo: RunDemo, onnx_artifact: Artifact) -> None:

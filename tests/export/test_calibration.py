@@ -132,3 +132,13 @@ def test_few_and_unreadable_pictures_are_said_to_be_so(random: LoadedWeights, tm
     assert "1 of 4 pictures" in said[0]
     assert "0.png" in said[0]
     assert "only 3 pictures" in said[1]
+
+
+def test_a_folder_that_is_called_synthetic_changes_nothing(
+    random: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "synthetic").mkdir()
+    monkeypatch.chdir(tmp_path)
+    samples = calibration.for_calibration(random, "synthetic")
+    assert (samples.source, samples.fingerprint) == ("synthetic", "")
+    assert calibration.for_checking(random, "auto", "fp32").source == "synthetic"

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -272,14 +273,14 @@ def test_ctrl_c_between_two_renames_leaves_a_whole_artifact(
 def test_a_folder_that_cannot_be_synced_has_the_new_artifact_all_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync = files.sync
+    sync = os.fsync
 
-    def refused(path: Path) -> None:
-        if path == folder.parent:
+    def refused(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "Invalid argument")
-        sync(path)
+        sync(handle)
 
-    monkeypatch.setattr(files, "sync", refused)
+    monkeypatch.setattr(os, "fsync", refused)
     publish(folder, b"newer")
     assert artifacts.read(folder).model_file.read_bytes() == b"newer"
     with files.replacing(folder.parent / "a.txt") as temporary:

@@ -71,7 +71,7 @@ def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no images in .*train/cat; put some there"):
         data.load(spec, folder)
     (folder / "train/cat").rmdir()
-    with pytest.raises(DataError, match=r"cannot read .*train/cat .*every class needs a folder"):
+    with pytest.raises(DataError, match=r"train has no folder for the class 'cat'; every class needs a folder"):
         data.load(spec, folder)
     (folder / "train/kitten").mkdir()
     with pytest.raises(DataError, match=r"train/kitten is none of the 10 classes"):
@@ -92,6 +92,14 @@ def test_a_class_whose_name_no_folder_can_have_is_found_by_one_like_it(tmp_path:
     (tmp_path / "test" / "t_shirt_top").mkdir()
     with pytest.raises(DataError, match=r"are one class, 'T-shirt/top'; make them one"):
         data.load(spec, tmp_path)
+
+
+def test_a_folder_like_two_classes_is_neither(tmp_path: Path) -> None:
+    for name in ("train/C", "train/C++", "test/C", "test/C#"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    with pytest.raises(DataError, match="test/C# is none of the 2 classes"):
+        data.load(data.get("folder"), tmp_path)
 
 
 def test_training_and_test_folders_must_have_the_same_classes(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_complete():
         print(f"onnxruntime-web {VERSION} is there: {folder()}")
         return 0
-    print(f"fetching onnxruntime-web {VERSION} with npm (33 MB)", file=sys.stderr)
+    cli.say(f"fetching onnxruntime-web {VERSION} with npm (33 MB)")
     print(fetch())
     return 0
 

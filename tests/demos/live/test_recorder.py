@@ -238,6 +238,11 @@ def test_with_the_disk_nearly_full_from_the_start_there_is_no_file(
     with pytest.raises(SimpleNetError, match=r"disk is nearly full; nothing was recorded$"):
         film.write(grey(64, 48), 0.1)
     assert list(tmp_path.iterdir()) == []
+    film = Recorder(tmp_path / "clip.mp4", 10)
+    film.write(grey(64, 48), 0)
+    with pytest.raises(SimpleNetError, match="disk is nearly full"):  # nothing would be left of it
+        film.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_with_the_disk_full_at_the_end_only_the_last_picture_is_lost(
