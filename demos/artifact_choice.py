@@ -22,7 +22,7 @@ SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
 _BEST_SHIPPED = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
 """For pictures from the world, the best first."""
 
-# Each format's one public export function, called with keywords: variant, weights, precision, artifacts.
+# Each format's one public export function, called with keywords: variant, weights, precision, artifacts, calibration.
 _EXPORTS = {
     "torch": ("export.to_torch", "export_torch"),
     "onnx": ("export.to_onnx", "export_onnx"),
@@ -192,17 +192,19 @@ def choose_weights(
     return shipped[0] if shipped else "random"
 
 
-def default_artifact(format: str, precision: str, root: str | Path, say: Say = say_on_stderr) -> Artifact:
+def default_artifact(
+    format: str, precision: str, root: str | Path, say: Say = say_on_stderr, calibration: str | Path = "auto"
+) -> Artifact:
     """Of the default variant with its official weights; where those cannot be had, of the best shipped model."""
-    official = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root)
-    if official is not None:
-        return official
+    wanted = (format, precision, root, say, calibration)
+    if find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root) is not None:
+        return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
     reason = _why_not_official(DEFAULT_VARIANT)
     if reason is None:
-        return ensure_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root, say)
+        return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
     variant, weights = best_shipped(precision)
     say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
-    return ensure_artifact(variant, weights, format, precision, root, say)
+    return ensure_artifact(variant, weights, *wanted)
 
 
 def best_shipped(precision: str = "fp32") -> tuple[str, str]:
@@ -266,6 +268,7 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
         help=f"{', '.join(artifacts.PRECISIONS)} (default: the artifact's, else fp32)",
     )
     to.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, as far as the backend has it")
+    cli.add_calibration(to)
     cli.add_artifacts(to)
     cli.add_threads(to)
 
@@ -281,13 +284,13 @@ def load(arguments: argparse.Namespace, say: Say = say_on_stderr, *, spinning: b
     """
     source: Path | Artifact
     if arguments.artifact is not None:
-        if arguments.variant is not None or arguments.weights != "auto":
-            raise UsageError("--artifact names the model already; leave out --variant and --weights")
+        if arguments.variant is not None or (arguments.weights, arguments.calibration) != ("auto", "auto"):
+            raise UsageError("--artifact names the model already; leave out --variant, --weights and --calibration")
         source = arguments.artifact
     else:
         backend = arguments.backend = arguments.backend or DEFAULT_BACKEND
         precision = artifact_precision(backend, arguments.precision or "fp32")
-        made_for = (format_of(backend), precision, arguments.artifacts, say)
+        made_for = (format_of(backend), precision, arguments.artifacts, say, arguments.calibration)
         if arguments.variant is None and arguments.weights == "auto":
             source = default_artifact(*made_for)
         else:

@@ -1,7 +1,7 @@
 """Says what is in pictures.
 
     python demos/classify.py cat.jpg
-    python demos/classify.py ~/pictures --backend openvino --precision int8 --top 3
+    python demos/classify.py ~/pictures --backend openvino --precision int8 --calibration ~/pictures --top 3
     python demos/classify.py a.png b.png --artifact artifacts/1.5m/onnx-int8 --json
     python demos/classify.py ~/pictures | cut -f 1,3          piped, it is tab-separated lines under a heading
 

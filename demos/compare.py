@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="turns a row (default: 10)"
     )
+    cli.add_calibration(parser)
     cli.add_threads(parser)
     cli.add_artifacts(parser)
     cli.add_json(parser)
@@ -127,10 +128,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str, str]:
     """Pictures, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
     if arguments.data is None:
-        return arguments.image, arguments.weights, "auto"
+        return arguments.image, arguments.weights, arguments.calibration
     folder = arguments.data
     test = data_folder.evaluation_pictures(folder)
     weights = data_folder.weights_for(test, arguments.variant) if arguments.weights == "auto" else arguments.weights
+    if arguments.calibration != "auto":
+        return str(test), weights, arguments.calibration
     return str(test), weights, str(data_folder.calibration_pictures(folder) or "auto")
 
 

@@ -1,7 +1,7 @@
 """Top-1 and top-5 accuracy of any artifact, over a folder of classes or a set that comes with the project.
 
     python demos/evaluate.py fashion-mnist                    the shipped model on the pictures shipped with it
-    python demos/evaluate.py ~/imagenet/val --variant 5.7m --backend openvino --precision int8
+    python demos/evaluate.py ~/imagenet/val --variant 5.7m --precision int8 --calibration ~/imagenet/train
     python demos/evaluate.py ~/pictures --artifact artifacts/1.5m/onnx-int8 --limit 1000 --json
     python demos/evaluate.py ~/cifar10/test --variant cifar-5m --weights best.safetensors --backend torch
 

@@ -2,7 +2,7 @@
 
     python demos/webcam.py                                    camera 0; without one, a generated scene
     python demos/webcam.py --backend openvino --source clip.mp4
-    python demos/webcam.py --backend all --precision int8     every backend answers the same frames, side by side
+    python demos/webcam.py --backend all --precision int8     all that have int8 answer the same frames, side by side
     python demos/webcam.py --source 0 --source rtsp://user:password@camera/stream --display browser
     python demos/webcam.py --display browser --source visitor  no camera here: visitors of the page bring their own
     python demos/webcam.py --source synthetic --display none --duration 30 --json > events.jsonl

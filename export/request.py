@@ -99,14 +99,7 @@ def add_flags(to: argparse.ArgumentParser, precisions: Sequence[str]) -> None:
         metavar="N|dynamic",
         help="pictures per inference, or dynamic for any number (default: 1)",
     )
-    to.add_argument(
-        "--calibration",
-        type=cli.path_or_name,
-        default="auto",
-        metavar="auto|synthetic|NAME|DIR",
-        help="pictures for int8: a folder, a shipped set, synthetic ones (for latency only), or auto: those shipped "
-        "with the weights, synthetic ones for random weights (default: auto)",
-    )
+    cli.add_calibration(to)
     to.add_argument(
         "--max-drop",
         type=_points,

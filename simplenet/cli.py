@@ -183,6 +183,17 @@ def add_weights(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_calibration(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--calibration",
+        type=path_or_name,
+        default="auto",
+        metavar="auto|synthetic|NAME|DIR",
+        help="pictures for int8: a folder, a shipped set, synthetic ones (for latency only), or auto: those shipped "
+        "with the weights, synthetic ones for random weights (default: auto)",
+    )
+
+
 def add_precision(to: argparse.ArgumentParser, choices: Sequence[str] = PRECISIONS, default: str = "fp32") -> None:
     to.add_argument(
         "--precision",

@@ -16,7 +16,7 @@ from demos.live.result import Answer
 from demos.live.samples import LIVE_SAMPLES, Samples
 from runtimes import Prediction, Runtime
 from runtimes.backend_torch import rest_when_idle
-from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
+from simplenet.errors import SimpleNetError
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -163,7 +163,7 @@ def load(
             wish = argparse.Namespace(**{**vars(arguments), "backend": backend})
             try:
                 model = artifact_choice.load(wish, say, spinning=len(backends) == 1)
-            except (BackendUnavailable, UsageError) as error:
+            except SimpleNetError as error:
                 if len(backends) == 1:
                     raise
                 skipped.append(f"without {backend}: {error}")

@@ -101,6 +101,9 @@ def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
         lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime"], lambda line: None)
     with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
         lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)
+    of_mnist = parse_flags("--weights", "mnist", "--precision", "int8")  # which brings no pictures to calibrate with
+    with pytest.raises(SimpleNetError, match=r"without onnxruntime: .*--calibration DIR; without openvino: "):
+        lineups.load(of_mnist, ["onnxruntime", "openvino"], lambda line: None)
 
 
 def test_a_model_that_answers_nonsense_is_an_error(make_artifact: MakeArtifact) -> None:
