@@ -1,19 +1,18 @@
-"""From what a demo was asked for to a loaded model: an artifact that is there, or else one that export makes now."""
+"""Which artifact a demo runs: one that is there, or else one that export makes now; and of which weights."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import importlib
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import runtimes
 from runtimes.loader import backend_class
-from simplenet import artifacts, cli, datasets, download, files, images, variants
+from simplenet import artifacts, cli, datasets, download, files, images, pictures, variants
 from simplenet.artifacts import Artifact
-from simplenet.errors import DownloadError, SimpleNetError, UntrainedWarning, UsageError
+from simplenet.errors import DataError, DownloadError, SimpleNetError, UsageError
 
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_VARIANT = "1.5m"
@@ -127,16 +126,18 @@ def ensure_artifact(
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
 
-    An int8 artifact from other pictures than `calibration` is made anew; where that fails, it is used, as is said.
+    An int8 artifact from other pictures than `calibration` is made anew; where that fails, it is used, as is said, but
+    for wrong pictures.
 
     Args:
         weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
         precision: the artifact's: fp32, fp16 or int8; see `artifact_precision`.
         say: is told in one line before something is made, and why weights are not the official ones.
-        calibration: a folder of pictures for int8; 'auto' as --calibration says.
+        calibration: pictures for int8, as --calibration says.
 
     Raises:
-        ArtifactError: it is there and damaged. ExportError, WeightsError: it cannot be made. UsageError: unknown name.
+        ArtifactError: it is there and damaged. DataError, ExportError, WeightsError: it cannot be made. UsageError:
+            unknown name.
     """
     variant = variants.get(variant).name
     weights = choose_weights(variant, weights, [(format, precision)], root, say)
@@ -152,7 +153,7 @@ def ensure_artifact(
             variant=variant, weights=weights, precision=precision, artifacts=Path(root), calibration=calibration
         )
     except SimpleNetError as error:
-        if found is None:
+        if found is None or isinstance(error, DataError):
             raise
         say(f"using the one from other pictures: {error}")
         return found
@@ -160,11 +161,17 @@ def ensure_artifact(
 
 
 def _is_calibrated_otherwise(found: Artifact, calibration: str | Path) -> bool:
-    """Whether it is int8 from other pictures than those of the folder that was asked for; 'auto' asks for none."""
+    """Whether it is int8 from other pictures than those that were asked for; 'auto' asks for none.
+
+    Raises:
+        DataError: what was asked for is no folder of pictures.
+    """
     made_with = found.manifest.calibration
     if made_with is None or str(calibration) == "auto":
         return False
-    return files.is_folder(calibration) and made_with.get("fingerprint") != images.fingerprint(calibration)
+    if str(calibration) in (pictures.SYNTHETIC, *datasets.shipped_names()):
+        return "fingerprint" in made_with or not str(made_with.get("source")).startswith(str(calibration))
+    return made_with.get("fingerprint") != images.fingerprint(calibration)
 
 
 def choose_weights(
@@ -202,13 +209,13 @@ def default_artifact(
     reason = _why_not_official(DEFAULT_VARIANT)
     if reason is None:
         return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
-    variant, weights = best_shipped(precision)
+    variant, weights = best_shipped(precision if str(calibration) == "auto" else "fp32")
     say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
     return ensure_artifact(variant, weights, *wanted)
 
 
 def best_shipped(precision: str = "fp32") -> tuple[str, str]:
-    """Variant and weights of the best model that comes with the project; for int8, with pictures to calibrate it."""
+    """Variant and weights of the best model that comes with the project; for int8, of those with pictures for it."""
     return next(
         (variant, weights)
         for variant, weights in _BEST_SHIPPED
@@ -216,7 +223,7 @@ def best_shipped(precision: str = "fp32") -> tuple[str, str]:
     )
 
 
-def _shipped_variant(weights: str) -> str | None:
+def shipped_variant(weights: str) -> str | None:
     """The best variant that weights of this name are shipped for."""
     best = [variant for variant, name in _BEST_SHIPPED if name == weights]
     return next(
@@ -234,83 +241,3 @@ def _why_not_official(variant: str) -> str | None:
     except DownloadError as error:
         return str(error)
     return None
-
-
-def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) -> None:
-    """The flags that `load` reads: which model, and how to run it; with `several_backends`, --backend takes A,B or all.
-
-    Then its value is still text: `several` reads it.
-    """
-    to.add_argument(
-        "--artifact",
-        type=cli.path,
-        metavar="PATH",
-        help="an artifact's folder, or a model file that carries its manifest",
-    )
-    to.add_argument(
-        "--variant",
-        type=cli.variant_name,
-        metavar="NAME",
-        help=f"{', '.join(variants.VARIANTS)} (default: the one that the --weights are shipped for; "
-        f"{DEFAULT_VARIANT} if its official weights can be had; else the best one that is shipped)",
-    )
-    cli.add_weights(to)
-    to.add_argument(
-        "--backend",
-        type=str if several_backends else cli.choice("backend", runtimes.names()),
-        metavar="A,B|all" if several_backends else "NAME",
-        help=f"{', '.join(runtimes.names())} (default: the artifact's, else {DEFAULT_BACKEND})",
-    )
-    to.add_argument(
-        "--precision",
-        type=cli.choice("precision", artifacts.PRECISIONS),
-        metavar="NAME",
-        help=f"{', '.join(artifacts.PRECISIONS)} (default: the artifact's, else fp32)",
-    )
-    to.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, as far as the backend has it")
-    cli.add_calibration(to)
-    cli.add_artifacts(to)
-    cli.add_threads(to)
-
-
-def load(arguments: argparse.Namespace, say: Say = say_on_stderr, *, spinning: bool = True) -> runtimes.Runtime:
-    """The model that the flags of `add_model` ask for, loaded; says so where its weights are random.
-
-    `spinning` as in `runtimes.load`: off where several models take turns.
-
-    Raises:
-        UsageError: flags that exclude each other, or a backend that cannot run so.
-        SimpleNetError: whatever `ensure_artifact` and `runtimes.load` raise.
-    """
-    source: Path | Artifact
-    if arguments.artifact is not None:
-        if arguments.variant is not None or (arguments.weights, arguments.calibration) != ("auto", "auto"):
-            raise UsageError("--artifact names the model already; leave out --variant, --weights and --calibration")
-        source = arguments.artifact
-    else:
-        backend = arguments.backend = arguments.backend or DEFAULT_BACKEND
-        precision = artifact_precision(backend, arguments.precision or "fp32")
-        made_for = (format_of(backend), precision, arguments.artifacts, say, arguments.calibration)
-        if arguments.variant is None and arguments.weights == "auto":
-            source = default_artifact(*made_for)
-        else:
-            variant = arguments.variant or _shipped_variant(arguments.weights) or DEFAULT_VARIANT
-            source = ensure_artifact(variant, arguments.weights, *made_for)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UntrainedWarning)  # said below, in one line
-        model = runtimes.load(
-            source,
-            arguments.backend,
-            device=arguments.device,
-            threads=arguments.threads,
-            precision=arguments.precision,
-            spinning=spinning,
-        )
-    if is_untrained(model):
-        say(f"UNTRAINED: {model.artifact.folder} has random weights; times are real, answers mean nothing")
-    return model
-
-
-def is_untrained(model: runtimes.Runtime) -> bool:
-    """Whether the weights are random: answers must then be marked UNTRAINED wherever they are shown."""
-    return model.manifest.weights.source == "random"

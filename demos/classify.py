@@ -26,8 +26,8 @@ if not __package__:
 
 import numpy as np
 
-from demos import artifact_choice
-from demos.artifact_choice import is_untrained
+from demos import model_flags
+from demos.model_flags import is_untrained
 from runtimes import Prediction, Runtime, top_k
 from simplenet import cli, images
 from simplenet.errors import DataError, ImageError, one_line
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--top", type=cli.integer_in(1, 1000), default=5, metavar="N", help="answers a picture (default: 5)"
     )
-    artifact_choice.add_model(parser)
+    model_flags.add_model(parser)
     cli.add_json(parser)
     return parser
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
     results: list[Classified] = []
-    with artifact_choice.load(arguments) as model:
+    with model_flags.load(arguments) as model:
         if as_lines:
             print("\t".join(_HEADINGS))
         for result in _with_progress(classify(model, paths, arguments.top), len(paths)):

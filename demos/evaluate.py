@@ -27,8 +27,9 @@ if not __package__:
 
 import numpy as np
 
-from demos import artifact_choice
-from demos.artifact_choice import SHIPPED_VARIANT, is_untrained, say_on_stderr
+from demos import model_flags
+from demos.artifact_choice import SHIPPED_VARIANT, say_on_stderr
+from demos.model_flags import is_untrained
 from runtimes import Runtime
 from simplenet import cli, datasets, pictures
 from simplenet.errors import DataError, one_line
@@ -138,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="pictures in memory at a time (default: 64)",
     )
-    artifact_choice.add_model(parser)
+    model_flags.add_model(parser)
     cli.add_json(parser)
     return parser
 
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_shipped = arguments.pictures in datasets.shipped_names()
     if is_shipped and arguments.artifact is None and arguments.variant is None and arguments.weights == "auto":
         arguments.variant, arguments.weights = SHIPPED_VARIANT, arguments.pictures  # the model those pictures belong to
-    with artifact_choice.load(arguments) as model:
+    with model_flags.load(arguments) as model:
         manifest = model.manifest
         found = pictures.load(
             arguments.pictures,

@@ -29,7 +29,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from demos import artifact_choice
+from demos import model_flags
 from demos.artifact_choice import say_on_stderr
 from demos.live import display, stopwatch
 from demos.live.events import EventLines
@@ -167,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="answers to show (default: 5)"
     )
-    artifact_choice.add_model(parser, several_backends=True)
+    model_flags.add_model(parser, several_backends=True)
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
     return parser
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CALIBRATION_PICTURES = 500
 FEWEST_GOOD = 30
 SYNTHETIC_PICTURES = 64
+SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
 FLOAT_CHECKED = 16
 """Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""
 
@@ -32,13 +33,17 @@ INT8_CHECKED_LABELLED, INT8_CHECKED_UNLABELLED = 2000, 200
 class Samples:
     """`inputs` uint8 [N, S, S, 3], preprocessed but not normalised; `labels` int64 [N] or None.
 
-    `fingerprint` tells a folder of pictures from another of the same name; '' where they are no folder's.
+    `fingerprint` tells a folder of pictures to calibrate with from another of the same name.
     """
 
     source: str
     inputs: UInt8Array
     labels: npt.NDArray[np.int64] | None
     fingerprint: str = ""
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.source == SYNTHETIC and not self.fingerprint  # a folder may have that name
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -60,7 +65,7 @@ def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
     samples = _read(_part(found, 0), CALIBRATION_PICTURES)
     if _is_folder(found):
         samples = dataclasses.replace(samples, fingerprint=images.fingerprint(source))
-    if len(samples) < FEWEST_GOOD and samples.source != SYNTHETIC:
+    if len(samples) < FEWEST_GOOD and not samples.is_synthetic:
         message = f"int8 is calibrated with only {len(samples)} pictures of {source}; a few hundred are better"
         warnings.warn(message, SimpleNetWarning, stacklevel=2)
     return samples
@@ -82,7 +87,7 @@ def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Sa
 
 def note(samples: Samples) -> dict[str, Any]:
     """What the manifest says of the pictures an export was calibrated with."""
-    source = f"{SYNTHETIC}: for latency only" if samples.source == SYNTHETIC else samples.source
+    source = SYNTHETIC_NOTE if samples.is_synthetic else samples.source
     fingerprint = {"fingerprint": samples.fingerprint} if samples.fingerprint else {}
     return {"source": source, "images": len(samples), **fingerprint}
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from export.calibration import SYNTHETIC_NOTE
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact, InputSpec
 from simplenet.errors import UsageError, one_line
-from simplenet.pictures import SYNTHETIC
 
 INPUTS = ("uint8", "float32")
 LARGEST_BATCH = 1024
@@ -155,7 +155,7 @@ def summary(artifact: Artifact) -> str:
     parts = [f"{artifact.folder}: {artifact.size_bytes / 1e6:.2f} MB"]
     if artifact.manifest.weights.source == "random":
         parts.append("UNTRAINED (random weights)")
-    if str((artifact.manifest.calibration or {}).get("source", "")).startswith(SYNTHETIC):
+    if (artifact.manifest.calibration or {}).get("source") == SYNTHETIC_NOTE:
         parts.append("calibrated with synthetic pictures, for latency only")
     if agreement := measured.get("agreement"):
         parts.append(

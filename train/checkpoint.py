@@ -89,7 +89,7 @@ def load(
         UsageError: no run to resume, or one with other options; the message names the first that differs.
         WeightsError: the file is damaged or of another network.
     """
-    if not files.is_file(path):
+    if not path.is_file():
         raise UsageError(
             f"there is no run to resume in {path.parent}; start one without --resume, or name its --output"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simplenet import download, fetch, files, images
+from simplenet import download, fetch, images
 from simplenet.datasets import LabelledImages
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.fetch import RemoteFile
@@ -92,9 +92,9 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
     Raises:
         DataError: the files cannot be had, are damaged, or do not fit together.
     """
-    if folder is not None and not files.is_folder(folder):
+    if folder is not None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}; name the data set's folder: --data DIR")
-    if folder is not None and files.is_folder(folder / "train"):
+    if folder is not None and (folder / "train").is_dir():
         side = None if spec.labels or spec.files else FOLDER_SIDE
         classes = spec.labels or image_folders.class_names(folder / "train")
         return (

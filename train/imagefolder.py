@@ -26,7 +26,7 @@ if not __package__:
 
 import numpy as np
 
-from simplenet import cli, files, hardware, images, labels, variants
+from simplenet import cli, hardware, images, labels, variants
 from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -126,7 +126,7 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
     Raises:
         DataError: no such folder, fewer than two classes, or a class without images on either side.
     """
-    if files.is_folder(folder / "train"):
+    if (folder / "train").is_dir():
         held_out = images.held_out(folder, ("val", "test"))
         classes = image_folders.class_names(folder / "train")
         return (

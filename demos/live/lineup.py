@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos import artifact_choice
+from demos import model_flags
+from demos.artifact_choice import Say
 from demos.live.result import Answer
 from demos.live.samples import LIVE_SAMPLES, Samples
 from runtimes import Prediction, Runtime
 from runtimes.backend_torch import rest_when_idle
-from simplenet.errors import SimpleNetError
+from simplenet.errors import SimpleNetError, WeightsError
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -143,9 +144,7 @@ def name_of(model: Runtime) -> str:
     return f"{model.name} {model.precision}"
 
 
-def load(
-    arguments: argparse.Namespace, backends: Sequence[str | None], say: artifact_choice.Say, top: int = 5
-) -> Lineup:
+def load(arguments: argparse.Namespace, backends: Sequence[str | None], say: Say, top: int = 5) -> Lineup:
     """Loads, and where need be exports, the model that the flags ask for, once for each backend.
 
     Several get equal threads, and their idle threads do not spin: a spinning one slows its neighbour down many times.
@@ -154,7 +153,7 @@ def load(
     Raises:
         SimpleNetError: the only model cannot be loaded, or none of several.
     """
-    skipped: list[str] = []
+    skipped: dict[str, SimpleNetError] = {}
     if len(backends) > 1:
         rest_when_idle()  # now: an export may import PyTorch
     with contextlib.ExitStack() as opened:
@@ -162,16 +161,20 @@ def load(
         for backend in backends:
             wish = argparse.Namespace(**{**vars(arguments), "backend": backend})
             try:
-                model = artifact_choice.load(wish, say, spinning=len(backends) == 1)
+                model = model_flags.load(wish, say, spinning=len(backends) == 1)
+            except WeightsError:  # of all of them
+                raise
             except SimpleNetError as error:
                 if len(backends) == 1:
                     raise
-                skipped.append(f"without {backend}: {error}")
+                skipped[f"without {backend}: {error}"] = error
                 continue
             models.append(opened.enter_context(model))
         if not models:
+            if len({str(error) for error in skipped.values()}) == 1:
+                raise next(iter(skipped.values()))
             raise SimpleNetError(f"none of these backends can run here; {'; '.join(skipped)}")
-        lineup = Lineup(models, top, skipped)
+        lineup = Lineup(models, top, tuple(skipped))
         lineup.warm_up()
         opened.pop_all()
     return lineup

@@ -33,7 +33,7 @@ class Selection:
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Selection:
-        """From the flags of `artifact_choice.add_model`, where --backend may name several, and --top.
+        """From the flags of `model_flags.add_model`, where --backend may name several, and --top.
 
         Raises:
             UsageError: an unknown backend.

@@ -266,7 +266,9 @@ class Session:
         old, self.lineup = self.lineup, lineup
         old.close()
         self._remember_models()
-        for line in (*lineup.skipped, *lineup.notes):
+        for line in lineup.notes:
+            self.say(line)
+        for line in lineup.skipped:
             self.notify(line)
         self.event("models", models=[record.name for record in lineup.records.values()], **self.selection.selected())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from demos import artifact_choice, compare
 from demos.artifact_choice import artifact_precision, ensure_artifact, find_artifact, format_of
 from simplenet import artifacts, datasets, weights
 from simplenet.artifacts import Artifact
-from simplenet.errors import ArtifactError, SimpleNetError, UsageError
+from simplenet.errors import ArtifactError, DataError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
 from tests.demos.conftest import RunDemo
 
@@ -169,13 +170,21 @@ def test_what_int8_asks_for_can_be_typed(run_demo: RunDemo, tmp_path: Path) -> N
     assert refused.stderr.splitlines()[-1].endswith("a few hundred typical ones: --calibration DIR")
     done = run_demo("classify", *flags, "--precision", "int8", "--calibration", "fashion-mnist", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    # Without a model's name it is the best one, which needs the pictures too.
+    flags = (tmp_path / "1.png", "--precision", "int8", "--calibration", tmp_path / "typo")
+    typo = run_demo("classify", *flags, cwd=tmp_path)
+    assert "using cifar-5m trained on cifar10" in typo.stderr
+    assert typo.stderr.splitlines()[-1].startswith(f"error: '{tmp_path / 'typo'}' is neither a folder of pictures nor")
 
 
-def test_int8_from_other_pictures_is_made_anew(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+def test_int8_from_other_pictures_is_made_anew(
+    make_artifact: MakeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = make_artifact("onnx", "int8")
     shutil.copytree(made.folder, tmp_path / made.folder.parent.name / "onnx-int8")
     wanted = ("cifar-310k", "fashion-mnist", "onnx", "int8", tmp_path)
-    assert ensure_artifact(*wanted, never).manifest == made.manifest
+    for same in ("auto", "fashion-mnist"):
+        assert ensure_artifact(*wanted, never, same).manifest == made.manifest
     pixels = datasets.shipped("fashion-mnist", "calibration").images
     folders = [tmp_path / "one" / "train", tmp_path / "other" / "train"]  # of one name
     said: list[str] = []
@@ -188,10 +197,14 @@ def test_int8_from_other_pictures_is_made_anew(make_artifact: MakeArtifact, tmp_
         assert calibration["source"] == "train"
         assert len(said) == turn + 1
         assert ensure_artifact(*wanted, never, folder).manifest.calibration == calibration
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "1.png").write_text("no picture")
-    assert ensure_artifact(*wanted, said.append, tmp_path / "broken").manifest.calibration == calibration
-    assert said[-1].startswith("using the one from other pictures: ")
+    (tmp_path / "empty").mkdir()
+    for wrong in (tmp_path / "empty", tmp_path / "typo"):
+        with pytest.raises(DataError, match=str(wrong)):
+            ensure_artifact(*wanted, never, wrong)
+    monkeypatch.setitem(sys.modules, "torch", None)  # as on a device: then the one that is there is better than none
+    for other in ("fashion-mnist", "synthetic", folders[0]):
+        assert ensure_artifact(*wanted, said.append, other).manifest.calibration == calibration
+        assert said[-1].startswith("using the one from other pictures: torch cannot be imported")
 
 
 def test_flags_that_exclude_each_other_are_refused(run_demo: RunDemo, onnx_artifact: Artifact) -> None:

@@ -139,6 +139,17 @@ def test_wrong_flags_are_one_line_and_exit_2(flags: list[str], message: str) -> 
     assert result.stdout == ""
 
 
+def test_pictures_to_calibrate_with_can_be_named(tmp_path: Path) -> None:
+    flags = ("--weights", "mnist", "--backend", "onnxruntime", "--precision", "int8", "--artifacts", tmp_path)
+    assert run_compare(*flags).stderr.endswith("a few hundred typical ones: --calibration DIR\n")
+    for data in ((), ("--data", tmp_path)):
+        (tmp_path / "test" / "7").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28)).save(tmp_path / "test" / "7" / "1.png")
+        result = run_compare(*flags, *data, "--calibration", "/nowhere")
+        assert result.stderr.splitlines()[-1].startswith("error: no artifact could be made; the first reason: ")
+        assert "'/nowhere' is neither a folder of pictures nor" in result.stderr
+
+
 def test_pictures_that_are_not_there_are_one_line(shared_root: Path) -> None:
     result = run_compare(
         "--backend", "onnxruntime", "--precision", "fp32", "--image", "/nowhere", "--artifacts", shared_root

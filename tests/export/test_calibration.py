@@ -142,3 +142,8 @@ def test_a_folder_that_is_called_synthetic_changes_nothing(
     samples = calibration.for_calibration(random, "synthetic")
     assert (samples.source, samples.fingerprint) == ("synthetic", "")
     assert calibration.for_checking(random, "auto", "fp32").source == "synthetic"
+    Image.new("RGB", (32, 32)).save(tmp_path / "synthetic" / "1.png")
+    with pytest.warns(SimpleNetWarning, match="only 1 pictures"):
+        named = calibration.for_calibration(random, tmp_path / "synthetic")
+    assert calibration.note(named)["source"] == "synthetic"
+    assert calibration.note(samples)["source"] == "synthetic: for latency only"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from demos import artifact_choice, webcam
+from demos import model_flags, webcam
 from demos.live import live_source
 from demos.live.display import NoDisplay
 from demos.live.feeds import Feeds
@@ -34,7 +34,7 @@ def parse_flags(make_artifact: MakeArtifact) -> ParseFlags:
     def parse(*typed: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
         parser.add_argument("--top", type=int, default=5)
-        artifact_choice.add_model(parser, several_backends=True)
+        model_flags.add_model(parser, several_backends=True)
         root = make_artifact("onnx", "fp32").folder.parents[1]
         shipped = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", str(root), "--threads", "1")
         return parser.parse_args([*shipped, *typed])

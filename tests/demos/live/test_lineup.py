@@ -102,8 +102,18 @@ def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
     with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
         lineups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)
     of_mnist = parse_flags("--weights", "mnist", "--precision", "int8")  # which brings no pictures to calibrate with
-    with pytest.raises(SimpleNetError, match=r"without onnxruntime: .*--calibration DIR; without openvino: "):
+    with pytest.raises(SimpleNetError, match=r"^int8 needs pictures .*--calibration DIR$"):
         lineups.load(of_mnist, ["onnxruntime", "openvino"], lambda line: None)
+    with pytest.raises(SimpleNetError, match=r"without onnxruntime: .*--calibration DIR; without torch: "):
+        lineups.load(of_mnist, ["onnxruntime", "torch"], lambda line: None)
+
+
+def test_what_should_be_known_of_a_model_is_noted(parse_flags: ParseFlags, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")  # imported before, so that its threads cannot be made to rest
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with lineups.load(parse_flags(), ["onnxruntime", "torch"], lambda line: None) as lineup:
+        assert len(lineup.notes) == 1
+        assert lineup.notes[0].startswith("torch fp32: idle threads spin")
 
 
 def test_a_model_that_answers_nonsense_is_an_error(make_artifact: MakeArtifact) -> None:
