@@ -65,8 +65,8 @@ def test_compare_measures_the_shipped_model(tmp_path: Path, capsys: pytest.Captu
     assert report["picture_count"] == 200
     evaluate.main([str(folder / "test"), "--variant", "cifar-310k", "--weights", "cifar10", *options])
     evaluated = json.loads(capsys.readouterr().out)
-    assert report["rows"][0]["top1_percent"] == evaluated["top1_percent"] != 10
-    assert report["rows"][0]["top5_percent"] == evaluated["top5_percent"]
+    accuracies = [(row["top1_percent"], row["top5_percent"]) for row in (report["rows"][0], evaluated)]
+    assert accuracies[0] == accuracies[1] != (10, 50)  # what one answer to all pictures would give
 
 
 def test_named_weights_win_and_pictures_come_from_one_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
