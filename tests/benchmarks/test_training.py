@@ -48,6 +48,8 @@ def test_training_on_small_images(
     benchmark: BenchmarkFixture, tmp_path: Path, variant: str, batch: int, steps: int
 ) -> None:
     """bf16 where the CPU computes it, channels_last, all threads, with augmentation, averaging and all."""
+    if benchmark.disabled:  # untimed, as in `make test`
+        batch, steps = 8, 1
     how = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
     data = SmallImages.of((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, how, Group())
     card = ModelCard(variant, 10, CIFAR10_PREPROCESSING, LABELS)
