@@ -40,11 +40,6 @@ _PRECISIONS = {
 Say = Callable[[str], None]
 
 
-def say_on_stderr(message: str) -> None:
-    """One line for people, never mixed with piped output."""
-    cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 def format_of(backend: str) -> str:
     """The artifact format that is made for a backend; raises UsageError for an unknown one."""
     return backend_class(backend).FORMATS[0]
@@ -121,7 +116,7 @@ def ensure_artifact(
     format: str,
     precision: str,
     root: str | Path = cli.DEFAULT_ARTIFACTS,
-    say: Say = say_on_stderr,
+    say: Say = cli.say,
     calibration: str | Path = "auto",
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
@@ -179,7 +174,7 @@ def choose_weights(
     weights: str,
     wanted: Iterable[tuple[str, str]],
     root: str | Path = cli.DEFAULT_ARTIFACTS,
-    say: Say = say_on_stderr,
+    say: Say = cli.say,
 ) -> str:
     """What 'auto' means for all `wanted` artifacts, (format, precision), together: they shall be of one network.
 
@@ -200,13 +195,12 @@ def choose_weights(
 
 
 def default_artifact(
-    format: str, precision: str, root: str | Path, say: Say = say_on_stderr, calibration: str | Path = "auto"
+    format: str, precision: str, root: str | Path, say: Say = cli.say, calibration: str | Path = "auto"
 ) -> Artifact:
     """Of the default variant with its official weights; where those cannot be had, of the best shipped model."""
     wanted = (format, precision, root, say, calibration)
-    if find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root) is not None:
-        return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
-    reason = _why_not_official(DEFAULT_VARIANT)
+    is_there = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root) is not None
+    reason = None if is_there else _why_not_official(DEFAULT_VARIANT)
     if reason is None:
         return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
     variant, weights = best_shipped(precision if str(calibration) == "auto" else "fp32")

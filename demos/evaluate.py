@@ -28,7 +28,7 @@ if not __package__:
 import numpy as np
 
 from demos import model_flags
-from demos.artifact_choice import SHIPPED_VARIANT, say_on_stderr
+from demos.artifact_choice import SHIPPED_VARIANT
 from demos.model_flags import is_untrained
 from runtimes import Runtime
 from simplenet import cli, datasets, pictures
@@ -169,9 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model, found, batch=arguments.batch, on_progress=lambda done: progress.update(task, completed=done)
             )
         for reason in result.unreadable[:_SHOWN_REASONS]:
-            say_on_stderr(f"left out: {one_line(reason)}")
+            cli.say(f"left out: {reason}")
         if len(result.unreadable) > _SHOWN_REASONS:
-            say_on_stderr(f"left out: {len(result.unreadable) - _SHOWN_REASONS} more pictures")
+            cli.say(f"left out: {len(result.unreadable) - _SHOWN_REASONS} more pictures")
         if arguments.json:
             print(json.dumps(_to_json(result, model)))
         else:

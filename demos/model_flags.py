@@ -8,7 +8,7 @@ from pathlib import Path
 
 import runtimes
 from demos import artifact_choice
-from demos.artifact_choice import Say, say_on_stderr
+from demos.artifact_choice import Say
 from simplenet import artifacts, cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import UntrainedWarning, UsageError
@@ -51,7 +51,7 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
     cli.add_threads(to)
 
 
-def load(arguments: argparse.Namespace, say: Say = say_on_stderr, *, spinning: bool = True) -> runtimes.Runtime:
+def load(arguments: argparse.Namespace, say: Say = cli.say, *, spinning: bool = True) -> runtimes.Runtime:
     """The model that the flags of `add_model` ask for, loaded; says so where its weights are random.
 
     `spinning` as in `runtimes.load`: off where several models take turns.

@@ -30,7 +30,6 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import model_flags
-from demos.artifact_choice import say_on_stderr
 from demos.live import display, stopwatch
 from demos.live.events import EventLines
 from demos.live.feeds import Feeds
@@ -195,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("visitors show their cameras on the page; leave out --display, or --source visitor")
     if expects_visitors and arguments.record and set(arguments.source) == {VISITOR}:
         raise UsageError("visitors show their cameras to themselves alone; leave out --record")
-    kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, say_on_stderr)
+    kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.say)
     with contextlib.ExitStack() as opened:
         feeds = opened.enter_context(contextlib.closing(Feeds()))
         for source in _sources(arguments, pace=kind != "none"):
             feeds.add(source)
         if feeds.sources and all(source.kind == SYNTHETIC for source in feeds.sources):
             selection = selection.for_shipped_pictures()
-        selection, lineup = selection.load(say_on_stderr)
+        selection, lineup = selection.load(cli.say)
         session = opened.enter_context(Session(feeds, selection, lineup, event=events or _nothing))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
         screen = Screen(session, shown, arguments.output, arguments.record)
@@ -259,7 +258,7 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
         try:
             yield open_one("0")
         except SourceError as error:
-            say_on_stderr(f"{error}. Showing a generated scene")
+            cli.say(f"{error}. Showing a generated scene")
             yield open_one(SYNTHETIC)
         return
     names = [name for name in arguments.source if name != VISITOR]
@@ -271,7 +270,7 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
             if len(refused) + 1 == len(names):
                 raise
             refused.append(error)
-            say_on_stderr(f"without {error}")
+            cli.say(f"without {error}")
 
 
 def why_no_page() -> str | None:
@@ -287,17 +286,17 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
 
     page = Page(session, host, port)
     page.start()
-    say_on_stderr(f"open {page.url}")
+    cli.say(f"open {page.url}")
     if page.is_public:
-        say_on_stderr("everybody who can reach this machine can watch and switch models: there is no password")
+        cli.say("everybody who can reach this machine can watch and switch models: there is no password")
     return contextlib.closing(page)
 
 
 def _start(session: Session, events: EventLines | None) -> None:
     for line in (*session.lineup.skipped, *session.lineup.notes):
-        say_on_stderr(line)
+        cli.say(line)
     if events is None:
-        say_on_stderr(f"running {', '.join(session.lineup.records)}; Ctrl-C ends it")
+        cli.say(f"running {', '.join(session.lineup.records)}; Ctrl-C ends it")
         return
     events(
         "start",

@@ -13,6 +13,8 @@ from runtimes import pt2_archive
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
 from simplenet.errors import BackendUnavailable
 
+_SPINS = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"
+
 
 def rest_when_idle() -> bool:
     """Lets PyTorch's idle threads sleep instead of spin, in this process and for good; whether they do.
@@ -22,9 +24,6 @@ def rest_when_idle() -> bool:
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
-
-
-_SPINS = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"
 
 
 class Backend(Runtime):

@@ -124,17 +124,17 @@ def labelled_folder(
 ) -> list[tuple[Path, int | None]]:
     """Every image of `find_images` with its class index, or None where its folder is not named as one of the classes.
 
-    A folder is named as a class by its id or label; upper and lower case, spaces and punctuation make no difference.
+    A folder is named as a class by its id or label, as `class_lookup` has it.
 
     Raises:
         DataError: no images; folders, but not one named as a class; or a name that two classes have.
     """
     path = Path(path)
     found = find_images(path)
-    classes = _class_indices(labels, class_ids)
+    classes_named = class_lookup(labels, class_ids)
     named: dict[Path, int | None] = {}
     for folder in sorted({file.parent for file in found} - {path, path.parent}):
-        indices = sorted(classes.get(class_key(folder.name), ()))
+        indices = classes_named(folder.name)
         if len(indices) > 1:
             ids = ", ".join(class_ids[index] for index in indices) if class_ids else "distinct names"
             raise DataError(f"{folder} could be any of the classes {indices}; rename it to one of: {ids}")
@@ -144,6 +144,20 @@ def labelled_folder(
         known = f"such as {example!r}" if example else "but this model has none"
         raise DataError(f"no folder in {path} is named as a class of the model ({known}); rename its folders")
     return [(file, named.get(file.parent)) for file in found]
+
+
+def class_lookup(*name_lists: Sequence[str]) -> Callable[[str], list[int]]:
+    """From a folder's name to the indices of the classes it may mean: those of that very name, else of one like it.
+
+    Upper and lower case, spaces and punctuation make names alike.
+    """
+    exact: dict[str, set[int]] = {}
+    alike: dict[str, set[int]] = {}
+    for names in name_lists:
+        for index, name in enumerate(names):
+            exact.setdefault(name, set()).add(index)
+            alike.setdefault(_key(name), set()).add(index)
+    return lambda folder: sorted(exact.get(folder) or alike.get(_key(folder), set()))
 
 
 def _check_file(path: Path) -> None:
@@ -217,16 +231,6 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
-def class_key(name: str) -> str:
-    """What a class's name and its folder's have in common: 'T-shirt/top', which cannot name a folder, and
-    't_shirt_top' are the same.
-    """
+def _key(name: str) -> str:
+    """'T-shirt/top', which cannot name a folder, and 't_shirt_top' are the same."""
     return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name
-
-
-def _class_indices(*name_lists: Sequence[str]) -> dict[str, set[int]]:
-    indices: dict[str, set[int]] = {}
-    for names in name_lists:
-        for index, name in enumerate(names):
-            indices.setdefault(class_key(name), set()).add(index)
-    return indices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,21 +57,21 @@ def files_of_class(folder: Path) -> list[Path]:
 def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64]]:
     """Every image below `folder`/<class>, in the order of the classes and names, and its class.
 
-    A folder is named as its class, or nearly so: upper and lower case, spaces and punctuation make no difference.
+    A folder is named as its class, or nearly so, as `images.class_lookup` has it.
 
     Raises:
         DataError: a class without images, or a folder that is none of the classes or another one's twin.
     """
-    keys = Counter(images.class_key(name) for name in classes)
-    alike = {key: name for name in classes if keys[key := images.class_key(name)] == 1}
+    classes_named = images.class_lookup(classes)
     folder_of: dict[str, Path] = {}
     for name in class_names(folder):
-        of_class = name if name in classes else alike.get(images.class_key(name))
-        if of_class is None:
+        indices = classes_named(name)
+        if len(indices) != 1:
             raise DataError(f"{folder / name} is none of the {len(classes)} classes; rename or remove it")
-        if of_class in folder_of:
-            raise DataError(f"{folder / name} and {folder_of[of_class]} are one class, {of_class!r}; make them one")
-        folder_of[of_class] = folder / name
+        label = classes[indices[0]]
+        if label in folder_of:
+            raise DataError(f"{folder / name} and {folder_of[label]} are one class, {label!r}; make them one")
+        folder_of[label] = folder / name
     if lost := [name for name in classes if name not in folder_of]:
         raise DataError(f"{folder} has no folder for the class {lost[0]!r}; every class needs a folder of images")
     per_class = [files_of_class(folder_of[name]) for name in classes]

@@ -151,8 +151,7 @@ def resumable(output: Path, group: Group) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if group.is_first and (output / checkpoint.STATE_NAME).is_file():
-            message = f"the run is saved in {output}; the same command with --resume continues it"
-            cli.console().print(message, markup=False, highlight=False, soft_wrap=True)
+            cli.say(f"the run is saved in {output}; the same command with --resume continues it")
         raise
 
 

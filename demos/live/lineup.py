@@ -153,7 +153,7 @@ def load(arguments: argparse.Namespace, backends: Sequence[str | None], say: Say
     Raises:
         SimpleNetError: the only model cannot be loaded, or none of several.
     """
-    skipped: dict[str, SimpleNetError] = {}
+    refused: list[tuple[str | None, SimpleNetError]] = []
     if len(backends) > 1:
         rest_when_idle()  # now: an export may import PyTorch
     with contextlib.ExitStack() as opened:
@@ -167,14 +167,15 @@ def load(arguments: argparse.Namespace, backends: Sequence[str | None], say: Say
             except SimpleNetError as error:
                 if len(backends) == 1:
                     raise
-                skipped[f"without {backend}: {error}"] = error
+                refused.append((backend, error))
                 continue
             models.append(opened.enter_context(model))
+        skipped = [f"without {backend}: {error}" for backend, error in refused]
         if not models:
-            if len({str(error) for error in skipped.values()}) == 1:
-                raise next(iter(skipped.values()))
+            if len({str(error) for _, error in refused}) == 1:
+                raise refused[0][1]
             raise SimpleNetError(f"none of these backends can run here; {'; '.join(skipped)}")
-        lineup = Lineup(models, top, tuple(skipped))
+        lineup = Lineup(models, top, skipped)
         lineup.warm_up()
         opened.pop_all()
     return lineup

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from demos import artifact_choice
-from demos.artifact_choice import Say, say_on_stderr
+from demos.artifact_choice import Say
 from demos.live.feeds import Feeds
 from demos.live.lineup import Lineup, Record
 from demos.live.recorder import Recorder
@@ -18,7 +18,7 @@ from demos.live.selection import Selection, Switch
 from demos.live.source_record import SourceRecord
 from demos.live.sources import Source
 from demos.live.stopwatch import ModelSummary, Stopwatch, Summary
-from simplenet import variants
+from simplenet import cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
 
@@ -38,7 +38,7 @@ class Session:
         selection: Selection,
         lineup: Lineup,
         *,
-        say: Say = say_on_stderr,
+        say: Say = cli.say,
         event: Callable[..., None] = lambda name, **facts: None,
     ) -> None:
         """`event` is told whatever happens, as a name and facts that JSON can hold."""
