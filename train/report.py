@@ -103,7 +103,8 @@ def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
 
 def machine(device: torch.device | None = None) -> str:
     """The processor, how many of its cores this process may use, and the GPU used."""
-    processor = f"{hardware.processor()}, {hardware.usable_cores()} cores"
+    cores = hardware.usable_cores()
+    processor = f"{hardware.processor()}, {cores} {'core' if cores == 1 else 'cores'}"
     if device is not None and device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {processor}"
     return processor
