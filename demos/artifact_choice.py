@@ -104,9 +104,9 @@ def find_artifact(variant: str, weights: str, format: str, precision: str, root:
         return None
     wanted = files.sha256(checkpoint)
     for folder in sorted(Path(root).glob(f"{variant}-*/{format}-{precision}")):
-        found = artifacts.read(folder)
-        if found.manifest.variant == variant and found.manifest.weights.sha256 == wanted:
-            return found
+        manifest = artifacts.read_manifest(folder)
+        if manifest.variant == variant and manifest.weights.sha256 == wanted:
+            return artifacts.read(folder)
     return None
 
 

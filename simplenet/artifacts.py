@@ -94,6 +94,21 @@ def folder_for(
     return Path(root) / f"{variant}{suffix}" / name
 
 
+def read_manifest(folder: str | Path) -> Manifest:
+    """What an artifact says that it is; its other files are not looked at.
+
+    Raises:
+        ArtifactError: it cannot be read, or was written by another schema version.
+    """
+    file = Path(folder) / MANIFEST_NAME
+    try:
+        if file.stat().st_size > strict_json.LARGEST_CHARACTERS:
+            raise ArtifactError(f"{file} is too large to be a manifest; export the artifact again")
+        return Manifest.from_json(file.read_text("utf-8"), where=str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"cannot read {file}: {files.reason(error)}; export the artifact again") from error
+
+
 def read(path: str | Path) -> Artifact:
     """The artifact in a folder (or that a manifest.json or a model file beside one stands for), every file verified.
 
@@ -110,14 +125,12 @@ def read(path: str | Path) -> Artifact:
             raise ArtifactError(
                 f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32"
             )
-        if manifest_file.stat().st_size > strict_json.LARGEST_CHARACTERS:
-            raise ArtifactError(f"{manifest_file} is too large to be a manifest; export the artifact again")
-        manifest = Manifest.from_json(manifest_file.read_text("utf-8"), where=str(manifest_file))
+        manifest = read_manifest(folder)
         model_file = folder / MODEL_FILES[manifest.format]
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ArtifactError(f"cannot read {path}: {files.reason(error)}; export the artifact again") from error
     return Artifact(model_file, manifest)
 

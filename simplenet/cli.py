@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
 import math
 import os
 import sys
@@ -51,6 +52,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     reader of our output went away.
     """
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+    _prepare_stdout()
     try:
         code = main()
     except SimpleNetError as error:
@@ -76,11 +78,18 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(_flush_stdout() or code)
 
 
+def _prepare_stdout() -> None:
+    """Nothing that is written fails for where it goes: a closed stdout, or one that knows few characters."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, open until the end
+    elif isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _flush_stdout() -> int:
     """0, or the exit code for an output that cannot be written; the interpreter flushes once more at exit, in vain."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return 0
     except BrokenPipeError:
         code = 141

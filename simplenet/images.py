@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import stat
 import threading
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     converted without its colour profile; of an animation the first frame counts.
 
     Args:
-        reduction: from the width and height in the file, by how much the picture may be smaller than there: where
+        reduction: from the upright picture's width and height, by how much it may be smaller than in the file: where
             that is 2 or more, a JPEG is decoded at a half, quarter or eighth of its size, in a fraction of the time.
 
     Raises:
@@ -53,7 +53,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
         with open(path, "rb") as file, _open(file) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ImageError(f"{image.width}x{image.height} pixels are over 100 million; make it smaller")
-            if reduction is not None and (most := reduction(image.width, image.height)) >= 2:
+            if reduction is not None and (most := reduction(*_upright_size(image))) >= 2:
                 image.draft("RGB", (math.ceil(image.width / most), math.ceil(image.height / most)))
             image.load()
             return check_image(_to_rgb(_upright(image)))
@@ -180,12 +180,23 @@ def _open(file: IO[bytes]) -> Image.Image:
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
+def _orientation(image: Image.Image) -> int:
+    """1, upright, to 8, as EXIF counts; 1 also where it says nothing sensible."""
     with _filters_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF is no reason to refuse the pixels
         orientation = image.getexif().get(_EXIF_ORIENTATION)
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once it is upright; reads no more than the header."""
+    lies_on_its_side = _orientation(image) in (5, 6, 7, 8)
+    return (image.height, image.width) if lies_on_its_side else image.size
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -195,7 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    turn = turns.get(orientation) if isinstance(orientation, int) else None
+    turn = turns.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -232,5 +243,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _key(name: str) -> str:
-    """'T-shirt/top', which cannot name a folder, and 't_shirt_top' are the same."""
-    return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name
+    """'T-shirt/top', which cannot name a folder, and 't_shirt_top' are the same; so are the two ways to write 'é'."""
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    is_letter = [character.isalnum() or unicodedata.category(character)[0] == "M" for character in composed]
+    kept = "".join(character if wanted else " " for character, wanted in zip(composed, is_letter, strict=True))
+    return " ".join(kept.split()) or composed

@@ -130,8 +130,8 @@ class Manifest:
             raise ValueError("the number of labels is not the number of classes")
         if not isinstance(self.output, str):
             raise ValueError(f"output {self.output!r}")
-        tables = (self.calibration or {}, self.target or {}, self.tools, self.measured, self.files)
-        if not all(isinstance(table, dict) for table in tables):
+        optional = [table for table in (self.calibration, self.target) if table is not None]
+        if not all(isinstance(table, dict) for table in (*optional, self.tools, self.measured, self.files)):
             raise ValueError("a list or a value where a table belongs")
         if any(not _is_file_name(name) or not isinstance(sha256, str) for name, sha256 in self.files.items()):
             raise ValueError("a model file outside the artifact's folder")

@@ -40,6 +40,14 @@ class Position:
     best_top1: float = -1.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where that is no place to be, as in a file that somebody has edited."""
+        counts = (self.epoch, self.step, self.peak_memory_bytes)
+        if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
+            raise ValueError(f"a position of {self.epoch!r} epochs and {self.step!r} steps")
+        if not isinstance(self.log, list) or [line["epoch"] for line in self.log] != list(range(1, self.epoch + 1)):
+            raise ValueError("the log is not that of the epochs")
+
     def end_epoch(self, evaluation_seconds: float, top1: float) -> None:
         """One more epoch is trained and measured."""
         self.seconds += self.epoch_seconds + evaluation_seconds

@@ -27,7 +27,7 @@ if not __package__:
 
 from simplenet import cli, variants
 from simplenet.model_card import ModelCard
-from train import data, distributed, failures, loop, options, recipe, results, small_images, start
+from train import data, distributed, failures, loop, options, recipe, results, run_lock, small_images, start
 from train.distributed import Group
 from train.recipe import Recipe
 from train.results import TrainingResult
@@ -59,7 +59,8 @@ def train(
         What was trained, or None in all processes of a group but the first.
 
     Raises:
-        UsageError: unknown data set, variant or weights; nothing to resume, or a run with other options.
+        UsageError: unknown data set, variant or weights; nothing to resume, or a run with other options; or another run
+            is writing to `output`.
         DataError: the data set cannot be read. WeightsError: the initial weights cannot.
         SimpleNetError: the loss is not a number any more, or `output` cannot be written; last.safetensors is intact.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
@@ -94,10 +95,11 @@ def train(
         compile=compile,
         minutes_between_saves=minutes_between_saves,
     )
-    position = loop.train(network, images, run)
-    if not group.is_first:
-        return None
-    return results.finish(run, images, position, dataset, command, half)
+    with run_lock.held(output, group):
+        position = loop.train(network, images, run)
+        if not group.is_first:
+            return None
+        return results.finish(run, images, position, dataset, command, half)
 
 
 def build_parser() -> argparse.ArgumentParser:

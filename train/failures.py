@@ -10,11 +10,13 @@ import torch
 from simplenet.errors import SimpleNetError, one_line
 
 _CPU_MEMORY_IS_FULL = "can't allocate memory"
+_WORKER_IS_GONE = "DataLoader worker"  # killed: Linux does that where memory is full
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Raises SimpleNetError for memory that is full, and for a network that torch.compile cannot compile here."""
+    """Raises SimpleNetError for memory that is full, a decoding process that was killed, and a network that
+    torch.compile cannot compile here."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -24,6 +26,8 @@ def explained() -> Iterator[None]:
     except RuntimeError as error:
         if _CPU_MEMORY_IS_FULL in str(error):
             raise SimpleNetError(f"the memory is full ({one_line(error, 120)}); lower --batch") from error
+        if _WORKER_IS_GONE in str(error):
+            raise SimpleNetError("a process that decodes images was killed; lower --workers, or --batch") from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # importing them takes seconds
             raise SimpleNetError(f"--compile does not work here ({one_line(error, 120)}); leave it out") from error
         raise

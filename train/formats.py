@@ -84,7 +84,7 @@ class CifarArchive:
         try:
             read = self._from_folder if self.path.is_dir() else self._from_tar
             found = read(names)
-        except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
+        except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {self.path} ({one_line(error)}); download it again") from error
         if missing := [name for name in names if name not in found]:
             raise DataError(f"{self.path} has no {missing[0]}; it is not the binary version of this data set")

@@ -31,7 +31,7 @@ from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import distributed, failures, image_folders, loop, options, recipe, results, start
+from train import distributed, failures, image_folders, loop, options, recipe, results, run_lock, start
 from train.distributed import Group
 from train.photographs import LabelledFiles, Photographs
 from train.recipe import Purpose, Recipe
@@ -83,7 +83,8 @@ def train(
         What was trained, or None in all processes of a group but the first.
 
     Raises:
-        UsageError: unknown variant or weights; nothing to resume, or a run with other options.
+        UsageError: unknown variant or weights; nothing to resume, or a run with other options; or another run is
+            writing to `output`.
         DataError: the folder cannot be used. WeightsError: the initial weights cannot.
         SimpleNetError: the loss is not a number any more, or `output` cannot be written; last.safetensors is intact.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
@@ -114,10 +115,11 @@ def train(
         compile=compile,
         minutes_between_saves=minutes_between_saves,
     )
-    position = loop.train(network, photographs, run)
-    if not group.is_first:
-        return None
-    return results.finish(run, photographs, position, folder.name, command, half)
+    with run_lock.held(output, group):
+        position = loop.train(network, photographs, run)
+        if not group.is_first:
+            return None
+        return results.finish(run, photographs, position, folder.name, command, half)
 
 
 def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabelledFiles, LabelledFiles]:
@@ -158,6 +160,7 @@ def _start_from(
     views = card.preprocessing if card is not None else spec.preprocessing
     if size is not None:
         views = Preprocessing(max(size, round(size * _resize_ratio(views))), size, views.mean, views.std)
+        views.check()
     spec.check_side(views.crop_size, "choose a larger --size, or a cifar- variant")
     return network, ModelCard(spec.name, len(classes), views, names, ids)
 

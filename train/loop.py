@@ -177,7 +177,8 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
     if run.resume:
         position = checkpoint.load(run.state_file, network, average, optimizer, run.options)
         if run.group.is_first:
-            files.remove_leftovers(run.state_file)
+            for name in (checkpoint.STATE_NAME, LAST, BEST):
+                files.remove_leftovers(run.output / name)
         return position
     if run.state_file.exists():
         raise UsageError(

@@ -64,7 +64,7 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
 
     add("--epochs", cli.integer_in(1, 10_000), default.epochs, "N", "passes over the training images")
     add("--batch", cli.integer_in(2, 65_536), default.batch_size, "N", "images per step, of all processes together")
-    add("--learning-rate", cli.positive_number, default.peak_learning_rate, "X", "at the schedule's peak")
+    add("--learning-rate", rate, default.peak_learning_rate, "X", "at the schedule's peak")
     add("--warmup", share, default.warmup, "X", "part of the steps in which the rate rises; then it falls to 0")
     add("--weight-decay", share, default.weight_decay, "X", "of convolution and linear weights")
     add("--label-smoothing", share, default.label_smoothing, "X", "probability that is shared by all classes")
@@ -165,6 +165,11 @@ def typed(script: str, argv: Sequence[str] | None) -> str:
 def share(text: str) -> float:
     """argparse type: a number from 0 to below 1."""
     return _number(text, "a number from 0 to below 1", lambda number: 0 <= number < 1)
+
+
+def rate(text: str) -> float:
+    """argparse type: a number above 0, up to 1000."""
+    return _number(text, "a number above 0, up to 1000", lambda number: 0 < number <= 1000)
 
 
 def area(text: str) -> float:

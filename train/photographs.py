@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from simplenet import images
 from simplenet.errors import DataError, ImageError
+from simplenet.files import reason
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, recipe
 from train.crops import CropChoice, UInt8Array, read_crop
@@ -48,9 +49,18 @@ class LabelledFiles:
         return len(self.paths)
 
     def fingerprint(self, folder: Path) -> str:
-        """Of the names below `folder`, their order and classes: a run is not to be resumed with other files."""
-        names = "\n".join(path.relative_to(folder).as_posix() for path in self.paths)
-        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
+        """Of the names below `folder`, sizes, order and classes: a run is not to be resumed with other files.
+
+        Raises:
+            DataError: a file is gone.
+        """
+        try:
+            sizes = [path.stat().st_size for path in self.paths]
+        except OSError as error:
+            raise DataError(f"cannot read {folder}: {reason(error)}; let nobody change it meanwhile") from error
+        names = (path.relative_to(folder).as_posix() for path in self.paths)
+        listing = "\n".join(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True))
+        digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
         digest.update(self.labels.data)
         return digest.hexdigest()[:16]
 

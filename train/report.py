@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from simplenet import files, hardware
-from simplenet.errors import SimpleNetError
+from simplenet.errors import SimpleNetError, one_line
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -114,6 +115,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most that this process has held so far: of the GPU's memory where it trains there, else resident memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: what getrusage says may be the launcher's
+        peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(errors="replace"), re.MULTILINE)
+        if peak_kib:
+            return int(peak_kib[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
@@ -145,6 +151,6 @@ def write_curve(path: Path, title: str, lines: Sequence[Mapping[str, float]], to
     accuracy.set(xlabel="epoch", ylabel="test top-1 in %", title=f"final: {top1:.2f} %")
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(one_line(title), parse_math=False)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -81,7 +81,7 @@ class SmallImages:
             chosen = order[step * how.batch_size : (step + 1) * how.batch_size][part]
             batch = augmentation.augment(self.pixels[chosen], how.translate, mirrored[chosen], dice)
             images = augmentation.cutout(augmentation.normalise(batch, self.preprocessing), how.cutout, dice)
-            if epoch < round(how.small_first * how.epochs):
+            if epoch < min(round(how.small_first * how.epochs), how.epochs - 1):  # the last one is on whole images
                 images = augmentation.shrink(images, smaller(images.shape[-1]))
             targets = self.labels[chosen]
             if how.mixup or how.cutmix:

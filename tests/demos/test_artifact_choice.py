@@ -91,6 +91,8 @@ def test_a_checkpoint_is_found_by_its_content_under_whatever_name(own_root: Path
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
     assert find_artifact("cifar-310k", str(copy), "onnx", "fp32", own_root) is None
     assert find_artifact("cifar-310k", str(tmp_path / "missing.pth"), "onnx", "fp32", own_root) is None
+    (found.folder / "model.onnx").write_bytes(b"damaged")  # is the others' affair
+    assert find_artifact("cifar-310k", str(copy), "onnx", "fp32", own_root) is None
 
 
 @pytest.mark.usefixtures("no_network")

@@ -184,6 +184,7 @@ HOSTILE = [
     (changed(output=None), "output None"),
     (changed(tools=[]), "where a table belongs"),
     (changed(calibration=7), "where a table belongs"),
+    (changed(calibration=[]), "where a table belongs"),
     (changed(files=["model.onnx"]), "where a table belongs"),
     (changed(files={"model.onnx": 5}), "outside the artifact's folder"),
     (changed(files={}), "does not list model.onnx"),

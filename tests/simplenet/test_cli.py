@@ -29,14 +29,16 @@ cli.run(main)
 """
 
 
-def run(body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+def run(
+    body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.format(body=body), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": ""},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUNBUFFERED": ""},
         stdout=stdout,
         stderr=subprocess.PIPE,
-        encoding="utf-8",
+        encoding=encoding,
         check=False,
     )
 
@@ -116,6 +118,17 @@ def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
     script = shlex.join([sys.executable, "-c", SCRIPT.format(body=body)])
     done = subprocess.run(f"{script} 2>&-", shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert (done.returncode, done.stdout) == (0, "result\n")
+
+
+def test_a_closed_stdout_is_no_fault_of_the_script() -> None:
+    script = shlex.join([sys.executable, "-c", SCRIPT.format(body="sys.stdout.write('result')")])
+    done = subprocess.run(f"{script} >&-", shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stdout_of_few_characters_gets_the_others_escaped() -> None:
+    done = run("print('caf\\u00e9 \\u732b')", encoding="ascii")
+    assert (done.returncode, done.stdout) == (0, "caf\\xe9 \\u732b\n")
 
 
 def test_ctrl_c() -> None:

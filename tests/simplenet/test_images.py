@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import struct
+import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -303,6 +304,18 @@ def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index
     assert (tmp_path / name / "a.jpg", index) in found
     assert (tmp_path / "great white shark" / "b.jpg", 1) in found
     assert len(found) == 2
+
+
+def test_letters_with_marks_are_the_same_composed_or_not_and_never_others() -> None:
+    """macOS and archives often write names decomposed."""
+    named = images.class_lookup(["café", "cafe", "か", "が"])
+    for form in ("NFC", "NFD"):
+        assert [named(unicodedata.normalize(form, name)) for name in ("café", "Cafe", "か", "が")] == [
+            [0],
+            [1],
+            [2],
+            [3],
+        ]
 
 
 def test_a_label_of_two_classes_is_not_guessed(tmp_path: Path) -> None:

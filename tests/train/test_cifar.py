@@ -137,7 +137,14 @@ def test_home_is_where_the_shell_did_not_put_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [["--epochs", "0"], ["--learning-rate", "nan"], ["--dataset", "mnst"], ["--batch", "x"]]
+    "bad",
+    [
+        ["--epochs", "0"],
+        ["--learning-rate", "nan"],
+        ["--learning-rate", "4e38"],
+        ["--dataset", "mnst"],
+        ["--batch", "x"],
+    ],
 )
 def test_wrong_flags_are_usage_errors(bad: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -54,6 +54,12 @@ def test_a_jpeg_is_decoded_no_larger_than_asked_and_never_smaller(tmp_path: Path
     path = _photograph(tmp_path / "x.jpg", 1600, 1200)
     for most, shape in ((1, (1200, 1600, 3)), (1.9, (1200, 1600, 3)), (2, (600, 800, 3)), (5, (300, 400, 3))):
         assert images.read_rgb(path, lambda width, height, most=most: most).shape == shape
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "turned.jpg", exif=on_its_side)
+    seen: list[tuple[int, int]] = []
+    assert images.read_rgb(tmp_path / "turned.jpg", lambda *size: seen.append(size) or 2.0).shape == (800, 600, 3)
+    assert seen == [(1200, 1600)]  # as people see it, and as the crop is chosen
     png = tmp_path / "x.png"
     Image.new("RGB", (64, 48)).save(png)
     assert images.read_rgb(png, lambda width, height: 8.0).shape == (48, 64, 3)

@@ -46,7 +46,15 @@ class InDouble(SmallImages):
             yield images.double(), targets
 
     def evaluate(self, network, bf16, group):
-        return 0.0, 0.0
+        return super().evaluate(TakesFloats(network), bf16, group)
+
+class TakesFloats(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images.double())
 
 how = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, cutmix=1.0, bf16=False)
 spec, splits = data.read("mnist", Path(sys.argv[1]))
@@ -61,15 +69,20 @@ with distributed.joined(torch.device("cpu")) as group:
 @pytest.mark.slow
 def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     """In float64, where rounding is not magnified by every ReLU and maximum that it tips over."""
-    data, script = write_idx_set(tmp_path / "data", train=50, test=4), tmp_path / "in_double.py"
+    data, script = write_idx_set(tmp_path / "data", train=50, test=5), tmp_path / "in_double.py"
     script.write_text(IN_DOUBLE)
     environment = {**ONE_THREAD, "PYTHONPATH": str(SCRIPT.parents[1])}
-    found = []
+    found, logs = [], []
     for name, program in (("one", [sys.executable]), ("two", TWO)):
         command = [*program, str(script), str(data), str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
         assert done.returncode == 0, done.stderr
         found.append(load_file(tmp_path / name / "training-state.safetensors"))
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        logs.append([[line[key] for key in ("train_loss", "test_loss", "test_top1")] for line in lines])
+    torch.testing.assert_close(torch.tensor(logs[1]), torch.tensor(logs[0]), rtol=1e-4, atol=1e-4)
+    assert len(logs[0]) == 2
+    assert all(test_loss > 0 for _, test_loss, _ in logs[0])
     assert found[0].keys() == found[1].keys()
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023

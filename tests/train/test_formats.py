@@ -129,6 +129,11 @@ def test_hostile_cifar_archives_are_refused(tmp_path: Path) -> None:
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
     assert "has no one.bin" in complaint()
+    with gzip.open(path, "wb") as packed:  # long names of long names, which tarfile reads by recursion
+        member = tarfile.TarInfo("x")
+        member.type = tarfile.GNUTYPE_LONGNAME
+        packed.write(member.tobuf() * 2000)
+    assert "cannot read" in complaint()
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:  # 300 MiB in 1.3 MB
         member = tarfile.TarInfo("one.bin")
         member.size = 300 << 20

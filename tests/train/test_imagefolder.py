@@ -230,7 +230,13 @@ def test_a_stop_of_the_whole_process_group_saves_and_resumes(pictures: Path, tmp
 def test_another_set_of_files_is_not_resumed(tmp_path: Path) -> None:
     folder, how = write_pictures(tmp_path / "data", 10), dataclasses.replace(HOW, epochs=1)
     imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0)
-    (folder / "elm/3.jpg").rename(folder / "elm/30.jpg")
+    picture = folder / "elm/3.jpg"
+    before = picture.read_bytes()
+    picture.write_bytes(before + b"\0")
+    with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
+        imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0, resume=True)
+    picture.write_bytes(before)
+    picture.rename(folder / "elm/30.jpg")
     with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
         imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0, resume=True)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
 from tests.waiting import wait_while_running
-from train import checkpoint, cifar
+from train import checkpoint, cifar, run_lock
+from train.distributed import Group
 from train.recipe import Recipe
 
 SCRIPT = Path(cifar.__file__)
@@ -135,6 +137,33 @@ def test_another_run_is_neither_resumed_nor_overwritten(
     with pytest.raises(UsageError, match="no run to resume in"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", how, small, resume=True)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None:
+    how, output = dataclasses.replace(HOW, epochs=1), tmp_path / "run"
+    with run_lock.held(output, Group()), pytest.raises(UsageError, match=r"another run is writing to .*choose another"):
+        cifar.train("fashion-mnist", "cifar-310k", output, how, small)
+    assert not output.exists()
+    cifar.train("fashion-mnist", "cifar-310k", output, how, small)
+    assert not (output / run_lock.LOCK_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": 0.5}, {"epoch": 7}, {"step": -1}, {"log": []}, {"log": None}, {"log": [{}]}, {"best": 1}],
+    ids=str,
+)
+def test_a_state_that_somebody_edited_is_one_clear_line(tmp_path: Path, small: Path, change: dict[str, object]) -> None:
+    how, state = dataclasses.replace(HOW, epochs=1), tmp_path / checkpoint.STATE_NAME
+    cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
+    with safe_open(state, "pt") as file:
+        about = json.loads(file.metadata()["simplenet_training"])
+    about["position"] |= change
+    save_file(load_file(state), state, {"simplenet_training": json.dumps(about)})
+    with pytest.raises(WeightsError, match="is damaged") as caught:
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None])

@@ -85,6 +85,8 @@ def test_the_first_epochs_may_be_of_smaller_images() -> None:
     small = _data(dataclasses.replace(PLAIN, epochs=5, small_first=0.4))
     sides = [next(small.epoch(epoch, 0))[0].shape[-1] for epoch in range(5)]
     assert sides == [24, 24, 32, 32, 32]
+    nearly_all = _data(dataclasses.replace(PLAIN, epochs=4, small_first=0.9))
+    assert [next(nearly_all.epoch(epoch, 0))[0].shape[-1] for epoch in range(4)] == [24, 24, 24, 32]
     (before, labels), (after, same) = next(_data(PLAIN).epoch(1, 0)), next(small.epoch(1, 0))
     assert torch.equal(labels, same)
     torch.testing.assert_close(after, augmentation.shrink(before, 24))

@@ -28,6 +28,8 @@ async def send(websocket: WebSocket, message: str | bytes, drop: Drop) -> None:
     except asyncio.TimeoutError:
         drop(websocket)
         raise WebSocketDisconnect(1006) from None
+    except RuntimeError as error:  # the server closed it a moment ago, for a frame that is none
+        raise WebSocketDisconnect(1006) from error
 
 
 async def refuse(websocket: WebSocket, code: int, reason: str, drop: Drop) -> None:

@@ -206,6 +206,21 @@ def test_another_suffix_is_refused_in_one_line(tmp_path: Path, name: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:clip.avi", "cam:1/clip.mp4", "%03d.avi"])
+def test_a_name_is_a_file_and_never_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Recorder(name, 10) as film:
+        film.write(grey())
+    assert len(read(tmp_path / name)[0]) == 1
+    assert [path.name for path in tmp_path.rglob("*.*")] == [Path(name).name]
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no Unicode; choose another name"):
+        Recorder(tmp_path / "clip\udcff.avi", 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", Path("/proc/nowhere"), tmp_path / "nul\0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from demos.live.page import sockets
 from demos.live.page.server import Page
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.live.page.conftest import Demo, Scene
@@ -222,3 +225,22 @@ def test_half_a_request_does_not_keep_its_place(demo: Demo, monkeypatch: pytest.
                 assert client.recv(99) == b""
         patch.undo()
         assert get(page).status == 200
+
+
+def test_to_send_where_the_server_closed_a_moment_ago_is_to_send_to_nobody() -> None:
+    """As after a frame that is no text though it says so: uvicorn closes, and a message may be on its way."""
+
+    async def closed_then_sent() -> None:
+        async def receive() -> dict[str, str]:
+            return {"type": "websocket.connect"}
+
+        async def ignore(message: object) -> None:
+            pass
+
+        websocket = WebSocket({"type": "websocket"}, receive, ignore)
+        await websocket.accept()
+        await websocket.close()
+        await sockets.send(websocket, "text", lambda _: None)
+
+    with pytest.raises(WebSocketDisconnect):
+        asyncio.run(closed_then_sent())
