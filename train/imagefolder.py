@@ -201,7 +201,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=options.share,
         default=DEFAULT_VALIDATION_SHARE,
         metavar="X",
-        help=f"of each class, where there is no folder val or test (default: {DEFAULT_VALIDATION_SHARE})",
+        help="of each class, where there is no folder val or test; --seed chooses the pictures: keep it when a run "
+        f"starts from weights of another one (default: {DEFAULT_VALIDATION_SHARE})",
     )
     parser.add_argument(
         "--crop-area",
