@@ -83,6 +83,8 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
     assert ("with --resume continues it" in stderr) == (blow != signal.SIGKILL)
     assert not (tmp_path / "cifar-310k.safetensors").exists()
 
+    for name in (checkpoint.STATE_NAME, "last.safetensors", "best.safetensors"):
+        (tmp_path / f".{name}.0123abcd.safetensors").touch()  # as a kill in the middle of a save would leave it
     done = subprocess.run(_command(small, tmp_path, "--resume"), capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stderr
     for name in ("cifar-310k.safetensors", "best.safetensors", "last.safetensors", checkpoint.STATE_NAME):
@@ -90,7 +92,7 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
     logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (whole, tmp_path)]
     for one, other in zip(*logs, strict=True):
         assert {**one, "seconds": 0, "images_per_second": 0} == {**other, "seconds": 0, "images_per_second": 0}
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(f".{checkpoint.STATE_NAME}")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path, small: Path) -> None:
