@@ -12,11 +12,6 @@ from train.distributed import Group
 LOCK_NAME = ".lock"
 
 
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 @contextlib.contextmanager
 def held(output: Path, group: Group) -> Iterator[None]:
     """Keeps other runs out of `output` meanwhile, as far as the operating and the file system have locks.
@@ -44,3 +39,8 @@ def held(output: Path, group: Group) -> Iterator[None]:
                     raise UsageError(f"another run is writing to {output}; choose another --output") from None
                 stack.callback((output / LOCK_NAME).unlink, missing_ok=True)
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -45,6 +45,15 @@ def opencv() -> Any:
     return vendor_import("cv2", "demos")
 
 
+def is_unicode(text: str) -> bool:
+    """File names on Linux may be any bytes; in those that are no UTF-8, OpenCV ends the whole process."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _with_bounds(options: str) -> str:
     """In OpenCV's way of writing, "name;value|name;value": the user's own options, and ours where they say nothing."""
     theirs = [pair for pair in options.split("|") if ";" in pair]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demos.live.live_source import READ_TIMEOUT_S, Opened
-from demos.live.opencv import opencv
+from demos.live.opencv import is_unicode, opencv
 from demos.live.sources import TYPE_NEXT, check_size, read_past_bad_frames, sane_rate
 from simplenet.errors import BackendUnavailable, SourceError, one_line
 
@@ -99,11 +99,9 @@ def redacted(address: str) -> str:
 
 
 def _for_opencv(text: str, name: str) -> str:
-    """`text` itself. One that is no Unicode, as file names on Linux may be, would take the whole process down."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{name} has bytes in its name that are no UTF-8; rename it, or {TYPE_NEXT}") from error
+    """`text` itself; raises SourceError for one that OpenCV must not get."""
+    if not is_unicode(text):
+        raise SourceError(f"{name} has bytes in its name that are no UTF-8; rename it, or {TYPE_NEXT}")
     return text
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live import new_file
-from demos.live.opencv import opencv
+from demos.live.opencv import is_unicode, opencv
 from simplenet.errors import SimpleNetError, UsageError, one_line
 from simplenet.files import reason
 
@@ -60,7 +60,7 @@ class Recorder:
         self.frame_rate = _usable_rate(frame_rate)
         beyond = frame_rate > FASTEST_FPS or 0 < frame_rate < SLOWEST_FPS
         self._step = self.frame_rate / frame_rate if beyond and math.isfinite(frame_rate) else 1.0
-        if not _is_unicode(str(self.path.absolute())):  # OpenCV would take the whole process down
+        if not is_unicode(str(self.path.absolute())):
             raise UsageError(f"cannot record to {one_line(repr(str(self.path)))}: no Unicode; choose another name")
         # FFmpeg takes "12:30.mp4" and "file:a.mp4" for addresses, but never a whole path.
         self._unfinished = new_file.temporary_beside(self.path.absolute())
@@ -209,15 +209,6 @@ def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
         raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _is_unicode(text: str) -> bool:
-    """File names on Linux may be any bytes; Python shows those that are no UTF-8 as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _usable_rate(frame_rate: float) -> float:

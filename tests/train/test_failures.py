@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from simplenet.errors import SimpleNetError
 from train import cifar, failures
@@ -30,6 +32,21 @@ def test_full_memory_says_what_to_lower(error: Exception, advice: str) -> None:
 def test_a_batch_that_no_memory_can_hold(tmp_path: Path) -> None:
     with pytest.raises(SimpleNetError, match=r"the memory is full \(.*\); lower --batch"), failures.explained():
         torch.empty(1 << 50, dtype=torch.uint8)
+
+
+class _KilledWhileDecoding(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_decoding_process_that_the_system_killed() -> None:
+    with pytest.raises(SimpleNetError, match="was killed; lower --workers"), failures.explained():
+        list(DataLoader(_KilledWhileDecoding(), num_workers=1))
 
 
 def test_other_errors_keep_their_traceback() -> None:
