@@ -26,6 +26,7 @@ from simplenet.model_card import ModelCard
 from train import checkpoint, distributed, interruption, recipe, report
 from train.checkpoint import Position
 from train.distributed import Group
+from train.interruption import StopRequest
 from train.recipe import Purpose, Recipe
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -41,8 +42,13 @@ class Data(Protocol):
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """From `first_step` on: normalised float32 [N, 3, S, S], and labels [N] or shares of classes [N, classes]."""
 
-    def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
-        """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group."""
+    def evaluate(
+        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
+    ) -> tuple[float, float]:
+        """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group.
+
+        Raises KeyboardInterrupt in all processes when one is asked to stop meanwhile.
+        """
 
     @property
     def test_images(self) -> int:
@@ -139,7 +145,11 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                         if stops:
                             raise KeyboardInterrupt
 
-            top1, test_loss = data.evaluate(average.model, how.bf16, group)
+            try:
+                top1, test_loss = data.evaluate(average.model, how.bf16, group, stop)
+            except KeyboardInterrupt:  # the epoch's steps are done; the run goes on with its evaluation
+                save()
+                raise
             if not math.isfinite(test_loss):
                 raise _diverged(run, position, test_loss, steps_per_epoch)
             speed = steps_per_epoch * how.batch_size / position.epoch_seconds
@@ -151,8 +161,6 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
             _save_weights(run, average.model, epoch + 1, top1, is_best=top1 > position.best_top1)
             position.end_epoch(clock.lap(), top1)
             save()
-            if group.total(stop.wanted)[0] and position.epoch < how.epochs:
-                raise KeyboardInterrupt
     return position
 
 

@@ -17,18 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from simplenet import images
 from simplenet.errors import DataError, ImageError
 from simplenet.files import reason
 from simplenet.preprocessing import Preprocessing, to_model_input
-from train import augmentation, recipe
+from train import augmentation, evaluation, recipe
 from train.crops import CropChoice, UInt8Array, read_crop
 from train.distributed import Group
 from train.image_folders import UnreadableImagesWarning
-from train.recipe import Purpose, Recipe, autocast
+from train.interruption import StopRequest
+from train.recipe import Purpose, Recipe
 
 _EVALUATION_BATCH = 100
 _MOST_IN_A_ROW = 20  # unreadable files: then it is the disk, or the wrong folder
@@ -166,29 +166,24 @@ class Photographs:
                 inputs, labels = augmentation.mix(inputs, labels, self.classes, how.mixup, how.cutmix, dice)
             yield inputs, labels
 
-    @torch.inference_mode()
-    def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
+    def evaluate(
+        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
+    ) -> tuple[float, float]:
         """Top-1 in percent and mean cross-entropy of the readable test images, just as a runtime sees them."""
-        network.eval()
+        batches = self._test_batches(group)
+        top1, loss, count = evaluation.evaluate(network, batches, self.preprocessing, bf16, group, stop)
+        self._unreadable_tests = len(self.test) - count
+        return top1, loss
+
+    def _test_batches(self, group: Group) -> Iterator[evaluation.Batch]:
         keys = [(-1, index) for index in range(group.rank, len(self.test), group.size)]
         plan = _Plan()
         plan.batches = [keys[start : start + _EVALUATION_BATCH] for start in range(0, len(keys), _EVALUATION_BATCH)]
-        correct, loss, count = 0.0, 0.0, 0.0
         for samples in self._open(self.test, plan, keep_workers=False):
-            readable = [sample for sample in samples if sample.pixels is not None]
             self._note(samples)
+            readable = [sample for sample in samples if sample.pixels is not None]
             if readable:
-                pixels, labels = self._tensors(readable)
-                with autocast(bf16, group.device):
-                    logits = network(augmentation.normalise(pixels, self.preprocessing)).float()
-                correct += int((logits.argmax(1) == labels).sum())
-                loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-                count += len(labels)
-        correct, loss, count = group.total(correct, loss, count)
-        if not count:
-            raise DataError(f"not one of the {len(self.test)} test images can be read; check the folder")
-        self._unreadable_tests = len(self.test) - int(count)
-        return 100 * correct / count, loss / count
+                yield self._tensors(readable)
 
     def _open(self, files: LabelledFiles, plan: _Plan, keep_workers: bool) -> DataLoader[Sample]:
         dataset = _Decoded(files, self.preprocessing, self.how.seed, self.crop_area, self.how.flip)

@@ -14,6 +14,7 @@ from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import Dice
 from train.distributed import Group
+from train.interruption import StopRequest
 from train.recipe import Purpose, Recipe
 
 
@@ -96,11 +97,14 @@ class SmallImages:
         first = torch.randint(0, 2, (count,), generator=_generator(self.how.seed, Purpose.VIEW))
         return (first + epoch).to(device) % 2 == 1
 
-    def evaluate(self, network: nn.Module, bf16: bool, group: Group) -> tuple[float, float]:
+    def evaluate(
+        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
+    ) -> tuple[float, float]:
         """Top-1 in percent and mean cross-entropy of the test split; each process answers every size-th image."""
         pixels, labels = (tensor[group.rank :: group.size] for tensor in self.test)
-        correct, loss = group.total(*evaluation.count(network, pixels, labels, self.preprocessing, bf16))
-        return 100 * correct / self.test_images, loss / self.test_images
+        batches = evaluation.in_batches(pixels, labels)
+        top1, loss, _ = evaluation.evaluate(network, batches, self.preprocessing, bf16, group, stop)
+        return top1, loss
 
 
 def _generator(seed: int, purpose: Purpose, *path: int) -> torch.Generator:

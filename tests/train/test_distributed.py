@@ -45,8 +45,8 @@ class InDouble(SmallImages):
         for images, targets in super().epoch(epoch, first_step):
             yield images.double(), targets
 
-    def evaluate(self, network, bf16, group):
-        return super().evaluate(TakesFloats(network), bf16, group)
+    def evaluate(self, network, *others):
+        return super().evaluate(TakesFloats(network), *others)
 
 class TakesFloats(torch.nn.Module):
     def __init__(self, network):

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from simplenet import model
+from simplenet.errors import DataError
 from train import augmentation, data, evaluation
+from train.distributed import Group
+from train.interruption import StopRequest
 
 
 def test_evaluation_counts_every_image_once() -> None:
@@ -19,6 +22,26 @@ def test_evaluation_counts_every_image_once() -> None:
         logits = network(augmentation.normalise(pixels, spec))
     labels[:9] = logits[:9].argmax(1)
     labels[9:] = logits[9:].argmin(1)
-    top1, loss = evaluation.evaluate(network, pixels, labels, spec, bf16=False)
+    top1, loss, count = evaluation.evaluate(network, evaluation.in_batches(pixels, labels), spec, bf16=False)
+    assert count == 503
     assert top1 == pytest.approx(100 * 9 / 503)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)
+
+
+class _OfTwo(Group):
+    """As seen by a process that nobody asks to stop, beside one that somebody does."""
+
+    def total(self, *values: float) -> list[float]:
+        return [*values[:-1], values[-1] + 1]
+
+
+def test_all_processes_stop_when_one_is_asked_to() -> None:
+    spec = data.get("cifar10").preprocessing
+    batches = [(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))]
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.evaluate(model.create("cifar-310k"), batches, spec, False, _OfTwo(), StopRequest())
+
+
+def test_no_readable_image_at_all_is_one_line() -> None:
+    with pytest.raises(DataError, match="not one of the test images can be read; check the folder"):
+        evaluation.evaluate(model.create("cifar-310k"), [], data.get("cifar10").preprocessing, False)

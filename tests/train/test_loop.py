@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from simplenet.errors import SimpleNetError
-from train import checkpoint, cifar, recipe
+from train import checkpoint, cifar, evaluation, recipe
+from train.evaluation import Batch
 from train.recipe import Recipe
 from train.small_images import SmallImages
 
@@ -74,24 +76,38 @@ def test_weights_that_the_last_step_ruined_are_not_saved_either(
     assert _files(one_epoch) == before
 
 
-def test_a_stop_in_an_epochs_last_step_does_not_wait_for_the_evaluation(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+def _stopping_at(at: int, batches: Iterator[Batch], seen: list[int]) -> Iterator[Batch]:
+    for number, batch in enumerate(batches):
+        if number == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(number)
+        yield batch
+
+
+@pytest.mark.parametrize("where", ["an epoch's last step", "the evaluation"])
+def test_a_stop_does_not_wait_for_the_evaluation_and_a_resumed_run_makes_up_for_it(
+    where: str, tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = cifar.train(*CALL, tmp_path / "whole", HOW, small)
-    real, evaluations = SmallImages.epoch, []
+    steps, tests = SmallImages.epoch, evaluation.in_batches
+    trained: list[int] = []
+    evaluated: list[int] = []
 
-    def stopping(self: SmallImages, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for step, batch in enumerate(real(self, epoch, first_step), start=first_step):
-            if step == self.steps_per_epoch - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
+    def epoch(*arguments: Any) -> Iterator[Batch]:
+        return _stopping_at(4 if where == "an epoch's last step" else -1, steps(*arguments), trained)
+
+    def in_batches(*arguments: Any) -> Iterator[Batch]:
+        return _stopping_at(1, tests(*arguments, size=10), evaluated)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SmallImages, "epoch", stopping)
-        patch.setattr(SmallImages, "evaluate", lambda *arguments: evaluations.append(1))
+        patch.setattr(SmallImages, "epoch", epoch)
+        patch.setattr(evaluation, "in_batches", in_batches)
         with pytest.raises(KeyboardInterrupt):
             cifar.train(*CALL, tmp_path / "run", HOW, small)
-    assert evaluations == []
+    assert trained == [0, 1, 2, 3, 4]
+    assert evaluated == ([] if where == "an epoch's last step" else [0, 1])  # of four
+    assert (tmp_path / "run/log.jsonl").read_text() == ""
+
     resumed = cifar.train(*CALL, tmp_path / "run", HOW, small, resume=True)
     assert whole is not None
     assert resumed is not None
