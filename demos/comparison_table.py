@@ -87,9 +87,17 @@ def _notes(comparison: Comparison) -> list[str]:
         )
     rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
-        for remark in (*([row.reason] if row.reason else ()), *(row.description.notes if row.description else ())):
+        for remark in _remarks(row):
             rows_by_remark.setdefault(remark, []).append(row.name)
     return notes + [f"{', '.join(names)}: {remark}" for remark, names in rows_by_remark.items()]
+
+
+def _remarks(row: Row) -> list[str]:
+    """Why it was not run, how it was calibrated, and what its backend says of itself."""
+    remarks = [row.reason] if row.reason else []
+    if row.artifact and (calibration := row.artifact.manifest.calibration):
+        remarks.append(f"calibrated with {calibration.get('images')} pictures ({calibration.get('source')}).")
+    return [*remarks, *(row.description.notes if row.description else ())]
 
 
 def _model(comparison: Comparison) -> str:

@@ -94,7 +94,7 @@ demos.compare.main(["--help"])
 
 def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> None:
     result = run_compare(
-        "--backend", "onnxruntime", "--precision", "fp32", "--samples", "10", "--rounds", "2", "--limit", "50",
+        "--backend", "onnxruntime", "--precision", "fp32,int8", "--samples", "10", "--rounds", "2", "--limit", "50",
         "--artifacts", shared_root,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -104,7 +104,8 @@ def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> 
     assert "a p90 needs 64 and a p99 662" in result.stdout
     assert "fashion-mnist evaluation" in result.stdout
     assert "cifar-310k with fashion-mnist weights." in result.stdout
-    assert "Fastest within 0.5 points of the best top-1: onnxruntime fp32" in result.stdout
+    assert "onnxruntime int8: calibrated with 500 pictures (fashion-mnist calibration)." in result.stdout
+    assert "Fastest within 0.5 points of the best top-1: onnxruntime " in result.stdout
     assert "\x1b" not in result.stdout
 
 
