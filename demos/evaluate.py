@@ -71,7 +71,8 @@ def evaluate(
     """
     classes = model.manifest.num_classes
     if found.labels is None:
-        raise DataError(f"the classes of the pictures in {found.source} are not known; {_name_folders(model)}")
+        whose = f"class of {found.stray} is" if found.stray else f"classes of the pictures in {found.source} are"
+        raise DataError(f"the {whose} not known; {_name_folders(model)}")
     if len(found.labels) and found.labels.max() >= classes:
         raise DataError(f"{found.source} has classes beyond the model's {classes}; choose the model made for it")
     images = top1 = top5 = 0

@@ -30,6 +30,8 @@ class Pictures:
     preprocessing: Preprocessing
     unreadable: list[str] = field(default_factory=list)
     """Files that could not be read, with the reason; `batches` leaves them out and fills this in."""
+    stray: Path | None = None
+    """The first picture that is in no class's folder, where others are: it is why there are no labels."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,14 +98,14 @@ def load(
         return Pictures(shipped.name, [shipped.images[i] for i in chosen], truth, preprocessing)
     check_source(source)
     found = images.labelled_folder(Path(source), labels, class_ids)
-    chosen = _spread(len(found), limit)
-    paths = [found[i][0] for i in chosen]
-    indices = [found[i][1] for i in chosen]
-    known = [index for index in indices if index is not None]
+    some = [found[i] for i in _spread(len(found), limit)]
+    paths = [path for path, _ in some]
+    known = [index for _, index in some if index is not None]
     # Labels count only where every picture has one: half-labelled accuracy would be a number about something else.
-    return Pictures(
-        source, paths, np.array(known, np.int64) if known and len(known) == len(paths) else None, preprocessing
-    )
+    if not known or len(known) < len(some):
+        stray = next((path for path, index in some if index is None), None) if known else None
+        return Pictures(source, paths, None, preprocessing, stray=stray)
+    return Pictures(source, paths, np.array(known, np.int64), preprocessing)
 
 
 def check_source(source: str) -> None:

@@ -143,8 +143,15 @@ def test_pictures_without_known_classes_or_with_others_are_refused() -> None:
 def test_unlabelled_and_missing_folders_say_what_is_wanted(
     run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    for folder, complaint in ((tmp_path, "sort them into folders named"), (tmp_path / "none", "neither a folder")):
+    some = tmp_path / "some"
+    for path in (tmp_path / "a.png", some / "Bag/1.png", some / "bags/2.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(path)
+    for folder, complaint in (
+        (tmp_path, "sort them into folders named"),
+        (some, f"the class of {some / 'bags/2.png'} is not known; sort them into folders named"),
+        (tmp_path / "none", "neither a folder"),
+    ):
         result = run_demo("evaluate", folder, "--artifact", onnx_artifact.folder)
         assert result.returncode == 1
         assert result.stdout == ""
