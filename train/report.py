@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -152,5 +153,6 @@ def write_curve(path: Path, title: str, lines: Sequence[Mapping[str, float]], to
     for axes in (losses, accuracy):
         axes.grid(alpha=0.3)
     figure.suptitle(one_line(title), parse_math=False)
-    with files.replacing(path) as temporary:
+    with files.replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a folder's name may be in any script
         figure.savefig(temporary, dpi=110)
