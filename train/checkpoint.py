@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,11 @@ class Position:
         counts = (self.epoch, self.step, self.peak_memory_bytes)
         if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
             raise ValueError(f"a position of {self.epoch!r} epochs and {self.step!r} steps")
+        sums = (self.loss_sum, self.epoch_seconds, self.seconds, self.best_top1)
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in sums):
+            raise ValueError("a sum that is no number")
+        if self.step and self.epoch_seconds <= 0:
+            raise ValueError("steps that took no time")
         if not isinstance(self.log, list) or [line["epoch"] for line in self.log] != list(range(1, self.epoch + 1)):
             raise ValueError("the log is not that of the epochs")
 

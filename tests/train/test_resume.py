@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from train.recipe import Recipe
 
 SCRIPT = Path(cifar.__file__)
 HOW = Recipe(epochs=3, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, mixup=0.3, cutmix=0.5)
+ONE_EPOCH = dataclasses.replace(HOW, epochs=1)
 FLAGS = ["--epochs", "3", "--batch", "16", "--learning-rate", "0.02", "--average-decay", "0.9", "--dropout", "0.1",
          "--mixup", "0.3", "--cutmix", "0.5", "--save-minutes", "0"]  # fmt: skip
 
@@ -52,6 +55,14 @@ def _same(first: Path, second: Path) -> bool:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
     return write_idx_set(tmp_path_factory.mktemp("data"), train=170, test=40)
+
+
+@pytest.fixture(scope="module")
+def one_epoch(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run of one epoch, for tests that damage a copy of its state."""
+    output = tmp_path_factory.mktemp("one-epoch")
+    cifar.train("fashion-mnist", "cifar-310k", output, ONE_EPOCH, small)
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -153,29 +164,29 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"epoch": 0.5}, {"epoch": 7}, {"step": -1}, {"log": []}, {"log": None}, {"log": [{}]}, {"best": 1}],
+    [{"epoch": 0.5}, {"epoch": 7}, {"step": -1}, {"step": 1}, {"log": []}, {"log": None}, {"log": [{}]},
+     {"loss_sum": math.nan}, {"seconds": "1"}, {"best": 1}],
     ids=str,
-)
-def test_a_state_that_somebody_edited_is_one_clear_line(tmp_path: Path, small: Path, change: dict[str, object]) -> None:
-    how, state = dataclasses.replace(HOW, epochs=1), tmp_path / checkpoint.STATE_NAME
-    cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
+)  # fmt: skip
+def test_a_state_that_somebody_edited_is_one_clear_line(
+    one_epoch: Path, tmp_path: Path, small: Path, change: dict[str, object]
+) -> None:
+    state = shutil.copy(one_epoch / checkpoint.STATE_NAME, tmp_path)
     with safe_open(state, "pt") as file:
         about = json.loads(file.metadata()["simplenet_training"])
     about["position"] |= change
     save_file(load_file(state), state, {"simplenet_training": json.dumps(about)})
     with pytest.raises(WeightsError, match="is damaged") as caught:
-        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, ONE_EPOCH, small, resume=True)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
-def test_a_damaged_state_is_one_clear_line(tmp_path: Path, small: Path, damage: bytes | None) -> None:
-    how = dataclasses.replace(HOW, epochs=1)
-    cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
-    state = tmp_path / checkpoint.STATE_NAME
-    state.write_bytes(state.read_bytes()[:-1000] if damage is None else damage)
+def test_a_damaged_state_is_one_clear_line(one_epoch: Path, tmp_path: Path, small: Path, damage: bytes | None) -> None:
+    whole = (one_epoch / checkpoint.STATE_NAME).read_bytes()
+    (tmp_path / checkpoint.STATE_NAME).write_bytes(whole[:-1000] if damage is None else damage)
     with pytest.raises(WeightsError, match=r"is damaged .*start again without --resume") as caught:
-        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, ONE_EPOCH, small, resume=True)
     assert "\n" not in str(caught.value)
 
 
