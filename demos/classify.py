@@ -30,7 +30,7 @@ from demos import model_flags
 from demos.model_flags import is_untrained
 from runtimes import Prediction, Runtime, top_k
 from simplenet import cli, images
-from simplenet.errors import DataError, ImageError, one_line
+from simplenet.errors import DataError, ImageError, one_line, printable
 
 _HEADINGS = ("image", "rank", "label", "probability", "preprocess_ms", "infer_ms")
 _WARM_UP_CALLS = 3
@@ -132,8 +132,8 @@ def _with_progress(results: Iterator[Classified], count: int) -> Iterable[Classi
 def _print_lines(result: Classified) -> None:
     for rank, answer in enumerate(result.predictions, start=1):
         times = (f"{result.preprocess_ms:.3f}", f"{result.infer_ms:.3f}")
-        label = one_line(answer.label)
-        print(one_line(str(result.path)), rank, label, f"{answer.probability:.6f}", *times, sep="\t", flush=True)
+        path, label = printable(str(result.path)), printable(answer.label)
+        print(path, rank, label, f"{answer.probability:.6f}", *times, sep="\t", flush=True)
 
 
 def _to_json(results: list[Classified], model: Runtime) -> dict[str, Any]:

@@ -90,6 +90,10 @@ class UntrainedWarning(SimpleNetWarning):
 def one_line(error: BaseException | str, limit: int = 300) -> str:
     """A vendor's (often many-line) error text as one line of at most `limit` characters, safe to show on a terminal."""
     text = _TERMINAL_COLOURS.sub("", str(error))
-    text = " ".join(text.split()) or type(error).__name__
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    text = printable(" ".join(text.split()) or type(error).__name__)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` with every control character replaced: safe to show on a terminal, and as one field of a line."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -96,6 +96,16 @@ def test_a_hostile_file_name_cannot_break_the_lines(
     assert "\x1b" not in result.stdout + result.stderr
 
 
+def test_a_long_path_with_spaces_is_a_path_still(
+    run_demo: RunDemo, onnx_artifact: Artifact, folder: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / ("holidays  2026 " * 15) / ("beach  " * 15) / "1.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes((folder / "1.png").read_bytes())
+    result = run_demo("classify", picture, "--artifact", onnx_artifact.folder, "--top", 1)
+    assert result.stdout.splitlines()[1].split("\t")[0] == str(picture)
+
+
 def test_the_answers_are_those_of_the_runtime(onnx_artifact: Artifact, folder: Path) -> None:
     paths = sorted(folder.iterdir())
     with runtimes.load(onnx_artifact, threads=1) as model:
