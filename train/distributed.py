@@ -75,8 +75,11 @@ def joined(device: torch.device) -> Iterator[Group]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Group(device, distributed.get_rank(), distributed.get_world_size())
-    finally:
+    except KeyboardInterrupt:  # in all of them
         distributed.destroy_process_group()
+        raise
+    # After an error of this process alone nccl would wait here for the others, which wait for it: torchrun ends them.
+    distributed.destroy_process_group()
 
 
 def share_of(cores: int) -> int:

@@ -19,7 +19,12 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """One plain view of each image, uint8 [N, S, S, 3], and their classes, int64 [N], on the model's device."""
 
 
-def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int = 500) -> Iterator[Batch]:
+def batch_size(trained_at_once: int) -> int:
+    """Evaluation forgets what training keeps of every layer: where a batch can be trained on, so many fit as well."""
+    return min(4 * trained_at_once, 500)
+
+
+def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[Batch]:
     return zip(torch.split(pixels, size), torch.split(labels, size), strict=True)
 
 

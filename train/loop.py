@@ -84,7 +84,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
     Raises:
         UsageError: nothing to resume, another run to resume, or a run already there.
         SimpleNetError: the loss is not a number any more, or the disk is full; what was saved before is intact.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved; after a second Ctrl-C, at once.
     """
     how, group, device = run.how, run.group, run.group.device
     torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32, in --fp32 and in the final accuracy
@@ -100,7 +100,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
     steps = how.epochs * steps_per_epoch
 
     with (
-        interruption.deferred() as stop,
+        interruption.deferred(speaks=group.is_first) as stop,
         report.Log(run.output, position.log, writes=group.is_first) as log,
         Progress(*report.columns(), console=cli.console(), disable=not group.is_first) as progress,
     ):
@@ -140,7 +140,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                     position.epoch_seconds += clock.lap()
                     if not math.isfinite(total):
                         raise _diverged(run, position, total, steps_per_epoch)
-                    if stops or (saves and position.step < steps_per_epoch):
+                    if stops or saves:
                         save()
                         if stops:
                             raise KeyboardInterrupt
@@ -148,6 +148,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
             try:
                 top1, test_loss = data.evaluate(average.model, how.bf16, group, stop)
             except KeyboardInterrupt:  # the epoch's steps are done; the run goes on with its evaluation
+                position.seconds += clock.lap()
                 save()
                 raise
             if not math.isfinite(test_loss):
@@ -161,6 +162,8 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
             _save_weights(run, average.model, epoch + 1, top1, is_best=top1 > position.best_top1)
             position.end_epoch(clock.lap(), top1)
             save()
+            if group.total(stop.wanted)[0]:
+                raise KeyboardInterrupt
     return position
 
 
@@ -188,7 +191,7 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
             for name in (checkpoint.STATE_NAME, LAST, BEST):
                 files.remove_leftovers(run.output / name)
         return position
-    if run.state_file.exists():
+    if run.state_file.exists() or (run.output / LAST).exists():
         raise UsageError(
             f"{run.output} holds a run already; continue it with --resume, or choose another --output for a new one"
         )

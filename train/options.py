@@ -8,8 +8,10 @@ import math
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,8 @@ def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
         type=weight,
         default=10.0,
         metavar="X",
-        help="save the state also within an epoch, every so many minutes; 0 is every step (default: 10)",
+        help="save the state also within an epoch, every so many minutes; 0 is every step, on a GPU every tenth "
+        "(default: 10)",
     )
     to.add_argument("--output", type=cli.path, metavar="DIR", help=f"where to write (default: {default_output})")
     cli.add_json(to)
@@ -151,14 +154,16 @@ def resumable(output: Path, group: Group) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if group.is_first and (output / checkpoint.STATE_NAME).is_file():
-            cli.say(f"the run is saved in {output}; the same command with --resume continues it")
+            age = timedelta(seconds=round(time.time() - (output / checkpoint.STATE_NAME).stat().st_mtime))
+            cli.say(f"{output} holds the run as it was saved {age} ago; the same command with --resume continues it")
         raise
 
 
 def typed(script: str, argv: Sequence[str] | None) -> str:
     """The command line as it can be typed again, for the results."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    program = ["python"] if size == 1 else ["torchrun", "--nproc-per-node", str(size)]
+    size, local_size = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = ["--nnodes", str(size // local_size)] if size > local_size else []
+    program = ["python"] if size == 1 else ["torchrun", *nodes, "--nproc-per-node", str(local_size)]
     return shlex.join([*program, script, *(sys.argv[1:] if argv is None else argv)])
 
 

@@ -22,9 +22,10 @@ from train.loop import LAST, Data, Run
 class TrainingResult:
     """`top1` in percent of all readable test images, measured in float32 with the weights read back from the disk.
 
-    `seconds` is the whole run, `images_per_second` that without its evaluations; `peak_memory_mb` is resident memory on
-    a CPU and allocated memory on a GPU, of the first process, in 1e6 bytes. `best_top1` is the best epoch's, chosen by
-    that very accuracy: not a result. `unreadable_images` are those that the first process met since its last start.
+    `seconds` is the whole training with the epochs' evaluations, `images_per_second` that without them;
+    `peak_memory_mb` is resident memory on a CPU and allocated memory on a GPU, of the first process, in 1e6 bytes.
+    `best_top1` is the best epoch's, in the precision of the training (bf16, perhaps) and chosen by test accuracy: not a
+    result. `unreadable_images` are those that the first process met since its last start.
     """
 
     checkpoint: Path

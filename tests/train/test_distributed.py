@@ -111,6 +111,19 @@ def test_two_processes_give_one_result_and_resume(tmp_path: Path, write_idx_set:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
+def test_an_error_of_one_process_is_told_and_the_other_does_not_wait_for_it(
+    tmp_path: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    data, file = write_idx_set(tmp_path / "data", train=32, test=8), tmp_path / "file"
+    file.touch()
+    done = _run(TWO, data, file / "run")
+    assert done.returncode != 0
+    assert "error: cannot write" in done.stderr
+    assert "error: another process of this training has ended; what it wrote says why" in done.stderr
+    assert "RuntimeError" not in done.stderr
+
+
 def test_parts_of_a_batch_are_equal_or_refused() -> None:
     assert [Group(rank=rank, size=4).part(12) for rank in range(4)] == [slice(3 * n, 3 * n + 3) for n in range(4)]
     with pytest.raises(UsageError, match="3 processes cannot share 16 images equally; choose another --batch"):

@@ -97,7 +97,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_and_a_resumed_run_makes_up_for_
         return _stopping_at(4 if where == "an epoch's last step" else -1, steps(*arguments), trained)
 
     def in_batches(*arguments: Any) -> Iterator[Batch]:
-        return _stopping_at(1, tests(*arguments, size=10), evaluated)
+        return _stopping_at(1, tests(*arguments[:2], size=10), evaluated)
 
     with monkeypatch.context() as patch:
         patch.setattr(SmallImages, "epoch", epoch)

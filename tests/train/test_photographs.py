@@ -53,7 +53,9 @@ def test_evaluation_shows_what_a_runtime_shows(files: LabelledFiles) -> None:
             return torch.nn.functional.one_hot(torch.zeros(len(inputs), dtype=torch.int64), 3).float()
 
     data = _data(files, how=dataclasses.replace(HOW, mixup=0.0, cutmix=0.0))
+    data.how = dataclasses.replace(data.how, batch_size=2)
     top1, _ = data.evaluate(Spy(), False, Group())
+    assert [len(inputs) for inputs in seen] == [8, 5]  # who lowers --batch for want of memory lowers this as well
     assert top1 == pytest.approx(100 * 5 / 13)
     pixels = np.stack([preprocessing.to_model_input(images.read_rgb(path), SPEC) for path in files.paths])
     np.testing.assert_array_max_ulp(

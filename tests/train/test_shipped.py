@@ -42,7 +42,7 @@ def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(card_path))
     embedded = datasets.shipped("fashion-mnist", "evaluation")
-    batches = evaluation.in_batches(*small_images.to_tensors(embedded, card.preprocessing))
+    batches = evaluation.in_batches(*small_images.to_tensors(embedded, card.preprocessing), 100)
     top1, *_ = evaluation.evaluate(network, batches, card.preprocessing, bf16=False)
     text = (FOLDER / "README.md").read_text()
     stated = re.search(r"([\d.]+) % top-1 on the 2,000", text)
