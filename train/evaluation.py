@@ -19,9 +19,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """One plain view of each image, uint8 [N, S, S, 3], and their classes, int64 [N], on the model's device."""
 
 
-def batch_size(trained_at_once: int) -> int:
+def batch_size(trained_at_once: int, most: int) -> int:
     """Evaluation forgets what training keeps of every layer: where a batch can be trained on, so many fit as well."""
-    return min(4 * trained_at_once, 500)
+    return min(4 * trained_at_once, most)
 
 
 def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[Batch]:

@@ -30,7 +30,6 @@ from train.image_folders import UnreadableImagesWarning
 from train.interruption import StopRequest
 from train.recipe import Purpose, Recipe
 
-_MOST_IN_AN_EVALUATION_BATCH = 100
 _MOST_IN_A_ROW = 20  # unreadable files: then it is the disk, or the wrong folder
 _MOST_NAMED = 10
 
@@ -178,7 +177,7 @@ class Photographs:
     def _test_batches(self, group: Group) -> Iterator[evaluation.Batch]:
         keys = [(-1, index) for index in range(group.rank, len(self.test), group.size)]
         plan = _Plan()
-        size = min(evaluation.batch_size(self.how.batch_size // self.group.size), _MOST_IN_AN_EVALUATION_BATCH)
+        size = evaluation.batch_size(self.how.batch_size // self.group.size, most=100)
         plan.batches = [keys[start : start + size] for start in range(0, len(keys), size)]
         for samples in self._open(self.test, plan, keep_workers=False):
             self._note(samples)

@@ -102,7 +102,7 @@ class SmallImages:
     ) -> tuple[float, float]:
         """Top-1 in percent and mean cross-entropy of the test split; each process answers every size-th image."""
         pixels, labels = (tensor[group.rank :: group.size] for tensor in self.test)
-        size = evaluation.batch_size(self.how.batch_size // self.group.size)
+        size = evaluation.batch_size(self.how.batch_size // self.group.size, most=500)
         batches = evaluation.in_batches(pixels, labels, size)
         top1, loss, _ = evaluation.evaluate(network, batches, self.preprocessing, bf16, group, stop)
         return top1, loss

@@ -180,9 +180,7 @@ def test_a_disk_full_of_broken_images_is_an_error(tmp_path: Path) -> None:
         imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", HOW, workers=0)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create:UserWarning"
-)  # more workers than a one-core machine has
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # of a machine with one core
 def test_neither_workers_nor_a_crash_change_the_weights(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
