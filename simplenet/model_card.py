@@ -20,7 +20,7 @@ CARD_KEY = "simplenet"
 class ModelCard:
     """`labels` are names for people, `class_ids` names of folders (ImageNet's WordNet ids), both in class order.
 
-    `training` is free-form: dataset, command, machine, seconds, accuracy; for people, nothing reads it.
+    `training` is free-form: dataset, command, machine, seconds, accuracy; for people, and for train/average.py.
     """
 
     variant: str

@@ -80,17 +80,9 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
 
 
 def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
-    to.add_argument(
-        "--device",
-        type=cli.choice("device", DEVICES),
-        default="auto",
-        metavar="NAME",
-        help="auto, cpu or cuda; auto is the GPU if there is one (default: auto)",
-    )
+    add_device(to)
     to.add_argument("--compile", action="store_true", help="torch.compile the network: slower to start, faster steps")
-    to.add_argument(
-        "--half", action="store_true", help="write the final weights as float16, and measure the accuracy with them"
-    )
+    add_half(to)
     to.add_argument(
         "--resume", action="store_true", help="continue the run in --output exactly where it was last saved"
     )
@@ -104,6 +96,22 @@ def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
     )
     to.add_argument("--output", type=cli.path, metavar="DIR", help=f"where to write (default: {default_output})")
     cli.add_json(to)
+
+
+def add_device(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--device",
+        type=cli.choice("device", DEVICES),
+        default="auto",
+        metavar="NAME",
+        help="auto, cpu or cuda; auto is the GPU if there is one (default: auto)",
+    )
+
+
+def add_half(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--half", action="store_true", help="write the final weights as float16, and measure the accuracy with them"
+    )
 
 
 def common_recipe(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:

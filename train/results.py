@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,8 +68,8 @@ def finish(run: Run, data: Data, position: Position, dataset: str, command: str,
     card = run.card
     final = run.output / f"{card.variant}.safetensors"
     state = weights.load(card.variant, run.output / LAST).model.state_dict()
-    if half:  # the rest is a thousandth of the file, and has variances that float16 cannot hold
-        state = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+    if half:
+        state = halved(state)
     weights.save(final, state, card)
     network = weights.load(card.variant, final).model.to(run.group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     top1, test_loss = data.evaluate(network, False, Group(run.group.device))
@@ -88,14 +90,26 @@ def finish(run: Run, data: Data, position: Position, dataset: str, command: str,
         processes=run.group.size,
         machine=report.machine(run.group.device),
     )
-    facts = {
-        **{name: value for name, value in asdict(result).items() if name != "checkpoint"},
-        "test_images": data.test_images,
-        "recipe": asdict(run.how),
-        "command": command,
-        "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
-    }
-    weights.save(final, state, ModelCard(**{**card.__dict__, "training": facts}))
-    report.write_json(final.with_suffix(".training.json"), {**facts, "log": position.log})
+    facts = {**asdict(result), "test_images": data.test_images, "recipe": asdict(run.how), "command": command}
+    record(final, state, card, facts, log=position.log)
     report.write_curve(final.with_suffix(".training.png"), f"{card.variant} on {dataset}", position.log, result.top1)
     return result
+
+
+def halved(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Kernels and matrices as float16: the rest is a thousandth of it, and has variances that float16 cannot hold."""
+    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+
+
+def record(
+    final: Path, state: Mapping[str, torch.Tensor], card: ModelCard, facts: Mapping[str, Any], **beside: Any
+) -> None:
+    """Writes weights whose card tells all `facts`, and .training.json, which has what is `beside` them as well.
+
+    Raises:
+        SimpleNetError: they cannot be written.
+    """
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    known = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
+    weights.save(final, state, replace(card, training=known))
+    report.write_json(final.with_suffix(".training.json"), {**known, **beside})

@@ -28,11 +28,25 @@ def test_the_checkpoint_its_card_and_its_training_summary_agree(checkpoint: Path
         assert card.labels == spec.labels
         assert card.preprocessing == spec.preprocessing
     summary = json.loads(checkpoint.with_suffix(".training.json").read_text())
-    log = summary.pop("log")
+    log = summary.pop("log", [])
     assert summary == card.training
+    if "averaged" in summary:
+        assert {(run["weights"], run["top1"]) for run in summary["averaged"]} <= _recorded_ends(checkpoint)
+        return
     assert [line["epoch"] for line in log] == list(range(1, summary["epochs"] + 1))
     assert abs(log[-1]["test_top1"] - summary["top1"]) < 0.2  # bf16 during training, float32 at the end
     assert checkpoint.with_suffix(".training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _recorded_ends(checkpoint: Path) -> set[tuple[str, float]]:
+    """The final weights, and their accuracy, of the runs whose records lie beside those that are shipped."""
+    records = [json.loads(path.read_text()) for path in checkpoint.parent.glob(f"{checkpoint.stem}.*-run.json")]
+    outputs = [re.search(r"--output (\S+)", record["command"]) for record in records]
+    return {
+        (f"{output[1]}/{checkpoint.name}", record["top1"])
+        for output, record in zip(outputs, records, strict=True)
+        if output
+    }
 
 
 def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:

@@ -1,0 +1,187 @@
+"""Averaging runs, with runs of a few seconds that start from the same weights, and with files that are no such runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from simplenet import model, weights
+from simplenet.errors import SimpleNetError, UsageError, WeightsError
+from simplenet.model_card import ModelCard
+from simplenet.preprocessing import Preprocessing
+from train import average, cifar, data, evaluation, small_images
+from train.recipe import Recipe
+
+SCRIPT = Path(average.__file__)
+QUICK = Recipe(epochs=1, batch_size=16, peak_learning_rate=0.02, average_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
+    return write_idx_set(tmp_path_factory.mktemp("data"), train=384, test=200)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs with mixup from the end of a third: their final weights."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(name: str, how: Recipe, initial: str = "random") -> Path:
+        result = cifar.train("fashion-mnist", "cifar-310k", folder / name, how, tiny, initial=initial)
+        assert result is not None
+        return result.checkpoint
+
+    start = str(run("start", QUICK))
+    mixed = replace(QUICK, peak_learning_rate=0.01, mixup=1.0)
+    return [run(name, replace(mixed, seed=seed), start) for seed, name in enumerate("ab", start=1)]
+
+
+def _card(path: Path) -> ModelCard:
+    with safe_open(path, "pt") as file:
+        return ModelCard.from_json(file.metadata()["simplenet"])
+
+
+def _accuracy(path: Path, tiny: Path) -> tuple[float, float]:
+    """Top-1 in percent and loss, by other means than the script's."""
+    card = _card(path)
+    network = model.create(card.variant, card.num_classes)
+    network.load_state_dict(load_file(path))
+    test = small_images.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
+    top1, loss, _ = evaluation.evaluate(network, evaluation.in_batches(*test, 100), card.preprocessing, bf16=False)
+    return top1, loss
+
+
+def test_the_weights_are_the_mean_and_the_accuracy_is_that_of_the_file(
+    runs: list[Path], tiny: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *runs, "--data", tiny, "--output", tmp_path, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    result = json.loads(done.stdout)
+    path = Path(result["checkpoint"])
+    assert path == tmp_path / "cifar-310k.safetensors"
+    mean, members = load_file(path), [load_file(run) for run in runs]
+    for name, tensor in mean.items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(tensor, (members[0][name] + members[1][name]) / 2)
+    top1, loss = _accuracy(path, tiny)
+    assert (result["top1"], result["test_loss"]) == (round(top1, 2), pytest.approx(loss, abs=1e-5))
+    assert [member["top1"] for member in result["averaged"]] == [_card(run).training["top1"] for run in runs]
+
+    card, summary = _card(path), json.loads(path.with_suffix(".training.json").read_text())
+    assert card.training == summary
+    assert summary["command"].startswith(f"python train/average.py {runs[0]} {runs[1]} --data")
+    assert replace(card, training={}) == replace(_card(runs[0]), training={})
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, "cifar-310k.training.json"}
+
+
+def test_batch_norm_knows_the_images_that_are_not_mixed(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+    """Whatever the last run's statistics were: those of the output follow from the weights and the training images."""
+    path = average.average(runs, tmp_path / "both", tiny).checkpoint
+    card = _card(path)
+    told = _card(runs[-1]).training["recipe"]
+    how = Recipe(batch_size=125, translate=told["translate"], cutout=told["cutout"], flip=told["flip"])
+    _, splits = data.read("fashion-mnist", tiny)
+    images = small_images.SmallImages.of(splits, card.preprocessing, how, cifar.Group())
+    first = model.create(card.variant, card.num_classes)
+    first.load_state_dict(load_file(path))
+    maps = torch.cat([first.features[0](batch) for batch, _ in images.epoch(0, 0)])
+    norm = first.features[1]
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=2e-2, atol=1e-3)  # mean of the batches'
+
+    single = average.average(runs[:1], tmp_path / "one", tiny)
+    before, after = load_file(runs[0]), load_file(single.checkpoint)
+    assert all(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+    assert not torch.allclose(before["features.1.running_var"], after["features.1.running_var"])
+    assert "one run" in single.summary()
+
+
+def test_an_average_can_be_averaged_again_and_stored_as_float16(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+    first = average.average(runs, tmp_path / "first", tiny)
+    second = average.average([first.checkpoint, runs[0]], tmp_path / "second", tiny, half=True)
+    tensors = load_file(second.checkpoint)
+    assert tensors["features.0.weight"].dtype == tensors["classifier.weight"].dtype == torch.float16
+    assert tensors["features.1.running_var"].dtype == torch.float32
+    assert second.top1 == round(_accuracy(second.checkpoint, tiny)[0], 2)
+
+
+def test_the_average_of_strangers_is_called_in_question(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+    other = cifar.train("fashion-mnist", "cifar-310k", tmp_path / "other", replace(QUICK, seed=7), tiny)
+    assert other is not None
+    good = [_told(path, tmp_path, top1=100.0) for path in (runs[0], other.checkpoint)]
+    result = average.average(good, tmp_path / "average", tiny)
+    assert "less than each had: did they start from the same weights?" in result.summary()
+    assert "did they start" not in dataclasses.replace(result, top1=100.0).summary()
+
+
+def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: Any) -> Path:
+    """A copy of a run's end whose card tells something else."""
+    card = card or _card(path)
+    copy = folder / f"{len(list(folder.glob('*.safetensors')))}.safetensors"
+    weights.save(copy, load_file(path), replace(card, training={**card.training, **training}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"dataset": "flowers"}, r"is not the end of a run of train/cifar\.py; name the <variant>\.safetensors"),
+        ({"dataset": ["mnist"]}, "is not the end of a run"),
+        ({"top1": "99"}, "is not the end of a run"),
+        ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* are not runs of one network on the same classes"),
+    ],
+)
+def test_files_that_are_not_such_runs(
+    runs: list[Path], tiny: Path, tmp_path: Path, told: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        average.average([_told(runs[0], tmp_path, **told), runs[1]], tmp_path / "out", tiny)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe", [None, "no", {}, {"translate": 10**9, "cutout": 8}, {"translate": 2, "cutout": -1}, {"translate": 2.0}]
+)
+def test_recipes_that_no_run_had(runs: list[Path], tiny: Path, tmp_path: Path, recipe: object) -> None:
+    with pytest.raises(WeightsError, match=r"tells of no recipe that train/cifar\.py could have had; name another"):
+        average.average([_told(runs[0], tmp_path, recipe=recipe)], tmp_path / "out", tiny)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_impossible_calls(
+    runs: list[Path], tiny: Path, tmp_path: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    def fails(paths: Sequence[Path], output: Path, message: str, error: type[SimpleNetError] = UsageError) -> None:
+        with pytest.raises(error, match=message):
+            average.average(paths, output, tiny)
+
+    card = _card(runs[0])
+    other_views = Preprocessing(32, 32, (0.5,) * 3, (0.25,) * 3)
+    out = tmp_path / "out"
+    fails([_told(runs[0], tmp_path, replace(card, labels=tuple("abcdefghij")))], out, "trained on other classes")
+    fails([_told(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]], out, "not runs of one network")
+    weights.save(tmp_path / "bare.safetensors", load_file(runs[0]), replace(card, training={}))
+    fails([tmp_path / "bare.safetensors"], out, "is not the end of a run")
+    fails([tmp_path / "none.safetensors"], out, "no file at", WeightsError)
+    fails([runs[0].parent / "last.safetensors"], out, "is not the end of a run")
+    before = runs[0].read_bytes()
+    fails(runs, runs[0].parent, "is there already; choose another --output")
+    assert runs[0].read_bytes() == before
+    assert not out.exists()
