@@ -1,1 +1,1 @@
-"""Training from the clone: `cifar.py` for small-image data sets, `embed.py` for the sets that are shipped."""
+"""Training from the clone: `cifar.py` and `imagefolder.py`, `average.py` of runs, `embed.py` for the shipped sets."""
