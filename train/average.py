@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,17 +31,17 @@ if not __package__:
 import torch
 from torch.optim.swa_utils import update_bn
 
-from simplenet import checkpoints, cli, strict_json, weights
+from simplenet import checkpoints, cli, strict_json, variants, weights
 from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import data, failures, options, report, results, run_lock
+from train import checkpoint, data, failures, loop, options, report, results, run_lock
 from train.distributed import Group
 from train.recipe import Recipe
 from train.small_images import SmallImages
 
 STATISTICS_IMAGES = 10_000
-"""Training images that batch norm's means and variances are measured on, or all where there are fewer."""
+"""Training images that batch norm's means and variances are measured on; of fewer, as many as make whole batches."""
 _BATCH = 125
 
 
@@ -53,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True)
 class AverageResult:
-    """`top1` in percent of all test images and their mean cross-entropy, in float32 with the weights as stored."""
+    """`top1` in percent of all readable test images, and their mean cross-entropy, in float32 by the stored weights."""
 
     checkpoint: Path
     dataset: str
@@ -61,6 +63,7 @@ class AverageResult:
     top1: float
     test_loss: float
     test_images: int
+    unreadable_images: int
     averaged: list[Member]
     machine: str
 
@@ -70,7 +73,7 @@ class AverageResult:
     def summary(self) -> str:
         each = ", ".join(f"{member.top1:.2f}" for member in self.averaged)
         runs = f"the average of {len(self.averaged)} runs" if len(self.averaged) > 1 else "one run"
-        is_worse = self.top1 < min(member.top1 for member in self.averaged)
+        is_worse = len(self.averaged) > 1 and self.top1 < min(member.top1 for member in self.averaged)
         doubt = "; less than each had: did they start from the same weights?" if is_worse else ""
         return one_line(
             f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1, {runs} ({each} %){doubt}: {self.checkpoint}",
@@ -83,7 +86,7 @@ def average(
     output: Path,
     data_folder: Path | None = None,
     *,
-    group: Group | None = None,
+    device: torch.device | None = None,
     half: bool = False,
     command: str = "",
 ) -> AverageResult:
@@ -94,23 +97,26 @@ def average(
         half: write kernels and matrices as float16.
 
     Raises:
-        UsageError: not runs of train/cifar.py, of different networks or data, or `output` holds such weights already.
-        WeightsError: a file is damaged. DataError: the data set cannot be read, or is not that of the runs.
+        UsageError: no runs of train/cifar.py, of different networks or data, or one twice; or `output` holds a run.
+        WeightsError: a file is damaged, or the average is not finite. DataError: the data set cannot be read.
         SimpleNetError: `output` cannot be written.
     """
-    group = group or Group()
+    group = Group(device or torch.device("cpu"))
+    torch.backends.cudnn.allow_tf32 = False  # as in train/loop.py
     cards = [_card(path) for path in paths]
     card, dataset = cards[-1], cards[-1].training["dataset"]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("a file is named twice; name each once")
     for path, other in zip(paths, cards, strict=True):
         if (replace(other, training={}), other.training["dataset"]) != (replace(card, training={}), dataset):
             raise UsageError(
                 f"{path} ({other.variant}, {other.training['dataset']}) and {paths[-1]} ({card.variant}, {dataset}) "
-                "are not runs of one network on the same classes; leave one of them out"
+                "are of different networks, classes or preprocessing; leave one of them out"
             )
     final = output / f"{card.variant}.safetensors"
     with run_lock.held(output, group):
-        if final.exists():
-            raise UsageError(f"{final} is there already; choose another --output")
+        if any((output / name).exists() for name in (checkpoint.STATE_NAME, loop.LAST, final.name)):
+            raise UsageError(f"{output} holds a run already; choose another --output")
         spec, splits = data.read(dataset, data_folder)
         if (spec.labels, spec.preprocessing) != (card.labels, card.preprocessing):
             raise UsageError(f"{paths[-1]} was trained on other classes or images; name its data set: --data DIR")
@@ -119,9 +125,11 @@ def average(
         network = _mean([weights.load(card.variant, path).model for path in paths])
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // how.batch_size), network)
-        if half:
-            network.load_state_dict(results.halved(network.state_dict()))  # as it will be read back
+        state = results.halved(network.state_dict()) if half else network.state_dict()
+        network.load_state_dict(state)  # as it will be read back
         top1, test_loss = images.evaluate(network, False, group)
+        if not all(map(math.isfinite, (test_loss, *(float(tensor.abs().max()) for tensor in state.values())))):
+            raise WeightsError(f"the average of {', '.join(map(str, paths))} is not finite; name other runs")
         members = [Member(str(path), of.training["top1"]) for path, of in zip(paths, cards, strict=True)]
         result = AverageResult(
             checkpoint=final,
@@ -130,11 +138,11 @@ def average(
             top1=round(top1, 2),
             test_loss=round(test_loss, 5),
             test_images=images.test_images,
+            unreadable_images=images.unreadable_images,
             averaged=members,
             machine=report.machine(group.device),
         )
         augmentation = {"translate": how.translate, "cutout": how.cutout, "flip": how.flip}
-        state = results.halved(network.state_dict()) if half else network.state_dict()
         results.record(final, state, card, {**asdict(result), "recipe": augmentation, "command": command})
     return result
 
@@ -148,7 +156,10 @@ def _card(path: Path) -> ModelCard:
         raise UsageError(
             f"{path} is not the end of a run of train/cifar.py; name the <variant>.safetensors that a run has written"
         )
-    return card
+    try:
+        return replace(card, variant=variants.get(card.variant).name)
+    except UsageError as error:
+        raise WeightsError(f"{path} holds weights of an {error}") from error
 
 
 def _augmentation(card: ModelCard, path: Path, mirrored: bool, images: int) -> Recipe:
@@ -195,13 +206,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    group = Group(options.device(arguments.device))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("averaging is the work of one process; start it with python, not with torchrun")
     with failures.explained():
         result = average(
             arguments.weights,
             arguments.output,
             arguments.data,
-            group=group,
+            device=options.device(arguments.device),
             half=arguments.half,
             command=options.typed("train/average.py", argv),
         )

@@ -191,7 +191,7 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
             for name in (checkpoint.STATE_NAME, LAST, BEST):
                 files.remove_leftovers(run.output / name)
         return position
-    if run.state_file.exists() or (run.output / LAST).exists():
+    if any((run.output / name).exists() for name in (checkpoint.STATE_NAME, LAST, f"{run.card.variant}.safetensors")):
         raise UsageError(
             f"{run.output} holds a run already; continue it with --resume, or choose another --output for a new one"
         )

@@ -104,12 +104,12 @@ def halved(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def record(
     final: Path, state: Mapping[str, torch.Tensor], card: ModelCard, facts: Mapping[str, Any], **beside: Any
 ) -> None:
-    """Writes weights whose card tells all `facts`, and .training.json, which has what is `beside` them as well.
+    """Writes .training.json with `facts` and what is `beside` them, and then the weights, whose card tells all `facts`.
 
     Raises:
         SimpleNetError: they cannot be written.
     """
     versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
     known = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
-    weights.save(final, state, replace(card, training=known))
     report.write_json(final.with_suffix(".training.json"), {**known, **beside})
+    weights.save(final, state, replace(card, training=known))

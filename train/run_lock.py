@@ -30,7 +30,7 @@ def held(output: Path, group: Group) -> Iterator[None]:
         if group.is_first:
             with contextlib.suppress(OSError):  # a folder that cannot be written to is the loop's to tell of
                 if not output.exists():
-                    output.mkdir(parents=True)
+                    output.mkdir(parents=True, exist_ok=True)  # another run may be making it
                     stack.callback(_remove_if_empty, output)
                 lock = stack.enter_context(open(output / LOCK_NAME, "ab"))
                 try:

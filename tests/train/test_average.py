@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ QUICK = Recipe(epochs=1, batch_size=16, peak_learning_rate=0.02, average_decay=0
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
-    return write_idx_set(tmp_path_factory.mktemp("data"), train=384, test=200)
+    return write_idx_set(tmp_path_factory.mktemp("data"), train=160, test=80)
 
 
 @pytest.fixture(scope="module")
@@ -111,24 +110,82 @@ def test_batch_norm_knows_the_images_that_are_not_mixed(runs: list[Path], tiny: 
     assert all(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert not torch.allclose(before["features.1.running_var"], after["features.1.running_var"])
     assert "one run" in single.summary()
+    assert "did they start" not in replace(single, top1=0.0).summary()  # there are no others
 
 
-def test_an_average_can_be_averaged_again_and_stored_as_float16(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+def test_an_average_can_be_averaged_again_and_stored_as_float16(
+    runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[torch.Tensor] = []
+    evaluate = evaluation.evaluate
+
+    def watched(network: torch.nn.Module, *rest: Any, **named: Any) -> tuple[float, float, int]:
+        measured.append(network.state_dict()["features.0.weight"].clone())
+        return evaluate(network, *rest, **named)
+
     first = average.average(runs, tmp_path / "first", tiny)
+    monkeypatch.setattr(evaluation, "evaluate", watched)
     second = average.average([first.checkpoint, runs[0]], tmp_path / "second", tiny, half=True)
     tensors = load_file(second.checkpoint)
     assert tensors["features.0.weight"].dtype == tensors["classifier.weight"].dtype == torch.float16
     assert tensors["features.1.running_var"].dtype == torch.float32
+    assert torch.equal(measured[0], tensors["features.0.weight"].float())
     assert second.top1 == round(_accuracy(second.checkpoint, tiny)[0], 2)
 
 
-def test_the_average_of_strangers_is_called_in_question(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
-    other = cifar.train("fashion-mnist", "cifar-310k", tmp_path / "other", replace(QUICK, seed=7), tiny)
-    assert other is not None
-    good = [_told(path, tmp_path, top1=100.0) for path in (runs[0], other.checkpoint)]
-    result = average.average(good, tmp_path / "average", tiny)
-    assert "less than each had: did they start from the same weights?" in result.summary()
-    assert "did they start" not in dataclasses.replace(result, top1=100.0).summary()
+def test_an_average_that_is_worse_than_all_of_its_runs_is_called_in_question(
+    runs: list[Path], tiny: Path, tmp_path: Path
+) -> None:
+    told = [_told(path, tmp_path, top1=top1) for path, top1 in zip(runs, (5.0, 99.0), strict=True)]
+    result = average.average(told, tmp_path / "average", tiny)
+    assert "less than each had: did they start from the same weights?" in replace(result, top1=4.9).summary()
+    assert "did they start" not in replace(result, top1=5.0).summary()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_are_augmented_as_in_the_last_run(
+    runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    """And there are not more of them than it takes."""
+    seen: list[Recipe] = []
+    batches: list[int] = []
+    epoch = small_images.SmallImages.epoch
+
+    def watched(self: small_images.SmallImages, *place: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        seen.append(self.how)
+        for batch in epoch(self, *place):
+            batches.append(len(batch[1]))
+            yield batch
+
+    monkeypatch.setattr(small_images.SmallImages, "epoch", watched)
+    monkeypatch.setattr(average, "STATISTICS_IMAGES", 100)
+    monkeypatch.setattr(average, "_BATCH", 50)
+    recipe = {"translate": 1, "cutout": 3, "flip": flip}
+    result = average.average([runs[0], _told(runs[1], tmp_path, recipe=recipe)], tmp_path / "average", tiny)
+    assert (seen[0].translate, seen[0].cutout, seen[0].flip) == (1, 3, flip)
+    assert (seen[0].mixup, seen[0].cutmix) == (0, 0)
+    assert batches == [50, 50]
+    assert _card(result.checkpoint).training["recipe"] == recipe
+
+
+def _edited(path: Path, folder: Path, name: str, value: float) -> Path:
+    """A copy of a run's end in which a tensor is all `value`."""
+    tensors = load_file(path)
+    tensors[name] = torch.full_like(tensors[name], value)
+    weights.save(folder / "edited.safetensors", tensors, _card(path))
+    return folder / "edited.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "half"),
+    [("features.1.weight", 1e30, False), ("classifier.weight", 3e38, False), ("classifier.weight", 1e5, True)],
+)
+def test_weights_that_nothing_could_read_are_not_written(
+    runs: list[Path], tiny: Path, tmp_path: Path, name: str, value: float, half: bool
+) -> None:
+    with pytest.raises(WeightsError, match=r"edited\.safetensors is not finite; name other runs"):
+        average.average([_edited(runs[0], tmp_path, name, value)], tmp_path / "out", tiny, half=half)
+    assert not (tmp_path / "out").exists()
 
 
 def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: Any) -> Path:
@@ -145,7 +202,7 @@ def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: A
         ({"dataset": "flowers"}, r"is not the end of a run of train/cifar\.py; name the <variant>\.safetensors"),
         ({"dataset": ["mnist"]}, "is not the end of a run"),
         ({"top1": "99"}, "is not the end of a run"),
-        ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* are not runs of one network on the same classes"),
+        ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* are of different networks, classes or preprocessing"),
     ],
 )
 def test_files_that_are_not_such_runs(
@@ -176,12 +233,37 @@ def test_other_impossible_calls(
     other_views = Preprocessing(32, 32, (0.5,) * 3, (0.25,) * 3)
     out = tmp_path / "out"
     fails([_told(runs[0], tmp_path, replace(card, labels=tuple("abcdefghij")))], out, "trained on other classes")
-    fails([_told(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]], out, "not runs of one network")
+    fails(
+        [_told(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]],
+        out,
+        "of different networks, classes or preprocessing",
+    )
     weights.save(tmp_path / "bare.safetensors", load_file(runs[0]), replace(card, training={}))
     fails([tmp_path / "bare.safetensors"], out, "is not the end of a run")
     fails([tmp_path / "none.safetensors"], out, "no file at", WeightsError)
     fails([runs[0].parent / "last.safetensors"], out, "is not the end of a run")
-    before = runs[0].read_bytes()
-    fails(runs, runs[0].parent, "is there already; choose another --output")
-    assert runs[0].read_bytes() == before
+    fails(
+        [_told(runs[0], tmp_path, replace(card, variant="cifar-1t"))], out, "holds weights of an unknown", WeightsError
+    )
+    fails([*runs, runs[0]], out, "named twice")
     assert not out.exists()
+
+
+def test_no_run_replaces_an_average_nor_an_average_a_run(
+    runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = runs[0].read_bytes()
+    with pytest.raises(UsageError, match="holds a run already; choose another --output"):
+        average.average(runs, runs[0].parent, tiny)
+    assert runs[0].read_bytes() == before
+    path = average.average(runs, tmp_path, tiny).checkpoint
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="holds a run already"):
+        average.average(runs, tmp_path, tiny)
+    with pytest.raises(UsageError, match="holds a run already"):
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, QUICK, tiny)
+    assert path.read_bytes() == before
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="start it with python, not with torchrun"):
+        average.main([str(runs[0]), "--data", str(tiny), "--output", str(tmp_path / "other")])

@@ -31,6 +31,7 @@ def test_the_checkpoint_its_card_and_its_training_summary_agree(checkpoint: Path
     log = summary.pop("log", [])
     assert summary == card.training
     if "averaged" in summary:
+        assert len(summary["averaged"]) > 1
         assert {(run["weights"], run["top1"]) for run in summary["averaged"]} <= _recorded_ends(checkpoint)
         return
     assert [line["epoch"] for line in log] == list(range(1, summary["epochs"] + 1))
@@ -47,6 +48,23 @@ def _recorded_ends(checkpoint: Path) -> set[tuple[str, float]]:
         for output, record in zip(outputs, records, strict=True)
         if output
     }
+
+
+def test_the_table_of_the_runs_says_what_their_records_say() -> None:
+    folder = datasets.SHIPPED / "cifar10"
+    rows = re.findall(
+        r"^\| \*{0,2}`(\S+)` \| (\w+) \| [^|]* \| (\d*) \| [^|]* \| ([\d.]+) \| ([\d.]+) \|$",
+        (folder / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    told = {(variant, run): (epochs, top1, loss) for variant, run, epochs, top1, loss in rows}
+    recorded = {}
+    for path in sorted(folder.glob("*.json")):
+        variant, run, _ = path.name.split(".")
+        record = json.loads(path.read_text())
+        name = "average" if run == "training" else run.removesuffix("-run")
+        recorded[variant, name] = (str(record.get("epochs", "")), f"{record['top1']:.2f}", f"{record['test_loss']:.3f}")
+    assert told == recorded
 
 
 def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:
