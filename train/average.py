@@ -35,7 +35,7 @@ from simplenet import checkpoints, cli, strict_json, variants, weights
 from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import checkpoint, data, failures, loop, options, report, results, run_lock
+from train import data, failures, loop, options, report, results, run_lock
 from train.distributed import Group
 from train.recipe import Recipe
 from train.small_images import SmallImages
@@ -115,7 +115,7 @@ def average(
             )
     final = output / f"{card.variant}.safetensors"
     with run_lock.held(output, group):
-        if any((output / name).exists() for name in (checkpoint.STATE_NAME, loop.LAST, final.name)):
+        if loop.holds_run(output, card.variant):
             raise UsageError(f"{output} holds a run already; choose another --output")
         spec, splits = data.read(dataset, data_folder)
         if (spec.labels, spec.preprocessing) != (card.labels, card.preprocessing):

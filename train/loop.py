@@ -167,6 +167,11 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
     return position
 
 
+def holds_run(output: Path, variant: str) -> bool:
+    """Whether a new run, or an average of runs, would replace what a training has left there."""
+    return any((output / name).exists() for name in (checkpoint.STATE_NAME, LAST, f"{variant}.safetensors"))
+
+
 class _Clock:
     """Seconds since the last lap, and since the last save."""
 
@@ -191,10 +196,9 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
             for name in (checkpoint.STATE_NAME, LAST, BEST):
                 files.remove_leftovers(run.output / name)
         return position
-    if any((run.output / name).exists() for name in (checkpoint.STATE_NAME, LAST, f"{run.card.variant}.safetensors")):
-        raise UsageError(
-            f"{run.output} holds a run already; continue it with --resume, or choose another --output for a new one"
-        )
+    if holds_run(run.output, run.card.variant):
+        resume = "continue it with --resume, or " if run.state_file.exists() else ""
+        raise UsageError(f"{run.output} holds a run already; {resume}choose another --output for a new one")
     return Position()
 
 

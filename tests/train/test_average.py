@@ -222,9 +222,7 @@ def test_recipes_that_no_run_had(runs: list[Path], tiny: Path, tmp_path: Path, r
     assert not (tmp_path / "out").exists()
 
 
-def test_other_impossible_calls(
-    runs: list[Path], tiny: Path, tmp_path: Path, write_idx_set: Callable[..., Path]
-) -> None:
+def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
     def fails(paths: Sequence[Path], output: Path, message: str, error: type[SimpleNetError] = UsageError) -> None:
         with pytest.raises(error, match=message):
             average.average(paths, output, tiny)
@@ -260,7 +258,7 @@ def test_no_run_replaces_an_average_nor_an_average_a_run(
     before = path.read_bytes()
     with pytest.raises(UsageError, match="holds a run already"):
         average.average(runs, tmp_path, tiny)
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="holds a run already; choose another --output for a new one"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path, QUICK, tiny)
     assert path.read_bytes() == before
 
