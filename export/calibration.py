@@ -97,6 +97,11 @@ def model_inputs(samples: Samples, dtype: str, config: preprocessing.Preprocessi
     return samples.inputs if dtype == "uint8" else preprocessing.normalise(samples.inputs, config)
 
 
+def in_batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
+    """The rows in batches of `size`; the last one is filled up from the beginning."""
+    return [values[np.arange(start, start + size) % len(values)] for start in range(0, len(values), size)]
+
+
 def _source(loaded: LoadedWeights, asked: str | Path) -> str | None:
     if str(asked) != "auto":
         return str(asked)

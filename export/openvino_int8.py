@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import calibration
 from export.publish import Source
 from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
@@ -48,7 +49,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
         disable_bias_correction=True,
     )
     size = source.input.batch or 1
-    batches = _batches(inputs, size)
+    batches = calibration.in_batches(inputs, size)
     settings = {"calibration_dataset": nncf.Dataset(batches), "subset_size": len(batches)}
     labels = source.checking.labels
     with _quiet():
@@ -56,7 +57,11 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
             if labels is None:
                 return nncf.quantize(model, **settings, advanced_parameters=parameters)
             validation = list(
-                zip(_batches(source.model_inputs(source.checking), size), _batches(labels, size), strict=True)
+                zip(
+                    calibration.in_batches(source.model_inputs(source.checking), size),
+                    calibration.in_batches(labels, size),
+                    strict=True,
+                )
             )
             return nncf.quantize_with_accuracy_control(
                 model,
@@ -66,17 +71,14 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
                 max_drop=source.request.max_drop / 100,
                 advanced_quantization_parameters=parameters,
             )
-        except (RuntimeError, ValueError, TypeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # NNCF's own errors have no class in common
             raise ExportError(f"NNCF cannot quantize this model: {one_line(error)}") from error
 
 
 def _top1(compiled: Any, items: Any) -> float:
     return float(np.mean([compiled([inputs])[0].argmax(axis=1) == labels for inputs, labels in items]))
-
-
-def _batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
-    """In batches of `size`; the last one is filled up from the beginning."""
-    return [values[np.arange(start, start + size) % len(values)] for start in range(0, len(values), size)]
 
 
 def _nncf() -> ModuleType:

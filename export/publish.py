@@ -86,8 +86,9 @@ def publish(
         WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
         or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
     """
-    for package in ("torch", "safetensors"):  # it takes seconds: only once the flags are known to be right
-        vendor_import(package, "export")
+    for package in ("safetensors", *packages):  # it takes seconds: only once the flags are known to be right
+        if package not in ("openvino", "nncf"):  # of another extra: to_openvino imports them
+            vendor_import(package, "export")
     from simplenet import weights
 
     source = Source(request, weights.load(request.variant, request.weights))

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from export import calibration
 from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
 
@@ -60,7 +60,7 @@ def _quantize(fp32_onnx: Path, int8_onnx: Path, inputs: npt.NDArray[Any], **reci
     onnx = vendor_import("onnx", "export")
     quantization = vendor_import("onnxruntime.quantization", "export")
     shape_inference = vendor_import("onnxruntime.quantization.shape_inference", "export")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=int8_onnx.parent) as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         try:
             shape_inference.quant_pre_process(str(fp32_onnx), str(prepared), skip_symbolic_shape=True)
@@ -77,7 +77,9 @@ def _quantize(fp32_onnx: Path, int8_onnx: Path, inputs: npt.NDArray[Any], **reci
                 nodes_to_exclude=[node.name for node in graph.node if node.op_type in _NORMALISATION],
                 **recipe,
             )
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # ONNX Runtime's own errors have no class in common
             raise ExportError(f"ONNX Runtime cannot quantize this graph: {one_line(error)}") from error
     model = onnx.load(int8_onnx)
     del model.metadata_props[:]
@@ -85,11 +87,9 @@ def _quantize(fp32_onnx: Path, int8_onnx: Path, inputs: npt.NDArray[Any], **reci
 
 
 def _reader(quantization: Any, graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """The pictures in batches of the size the graph takes; the last one is filled up from the beginning."""
+    """The pictures in batches of the size the graph takes."""
     size = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    rounded_up = -(-len(inputs) // size) * size
-    name = graph.input[0].name
-    batches = ({name: inputs[np.arange(start, start + size) % len(inputs)]} for start in range(0, rounded_up, size))
+    batches = ({graph.input[0].name: batch} for batch in calibration.in_batches(inputs, size))
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
@@ -100,14 +100,18 @@ def _reader(quantization: Any, graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice that ONNX Runtime logs on the root logger."""
+    """Without the advice that ONNX Runtime logs on the root logger, and without tracebacks of what is raised anyhow."""
+    tracebacks = logging.getLogger("onnxruntime.quantization.shape_inference")
+    level = tracebacks.level
 
     def is_not_advice(record: logging.LogRecord) -> bool:
         return "Please consider" not in record.getMessage()
 
     root = logging.getLogger()
     root.addFilter(is_not_advice)
+    tracebacks.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        tracebacks.setLevel(level)
         root.removeFilter(is_not_advice)

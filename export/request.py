@@ -14,9 +14,9 @@ from export.calibration import SYNTHETIC_NOTE
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact, InputSpec
 from simplenet.errors import UsageError, one_line
+from simplenet.manifest import LARGEST_BATCH
 
 INPUTS = ("uint8", "float32")
-LARGEST_BATCH = 1024
 
 Progress = Callable[[str], None]
 """Told the name of each step as it begins."""
@@ -73,6 +73,8 @@ class Request:
                 )
         if self.batch is not None and not 1 <= self.batch <= LARGEST_BATCH:
             raise UsageError(f"batch must be 1 to {LARGEST_BATCH}, or None for a dynamic one, not {self.batch}")
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"max_drop must be 0 to 100 points of top-1, not {self.max_drop}")
 
     def input_spec(self, size: int) -> InputSpec:
         """The model's input for pictures of `size` x `size` pixels."""

@@ -42,6 +42,7 @@ def export_openvino(**options: Unpack[Options]) -> Artifact:
     """
     what = Request(**options)
     what.check("openvino", PRECISIONS)
+    vendor_import("openvino", "openvino-export")
     return publish.publish(what, "openvino", _build, (*PACKAGES, "nncf") if what.precision == "int8" else PACKAGES)
 
 

@@ -31,14 +31,14 @@ if not __package__:
 import numpy as np
 import numpy.typing as npt
 
-from export import agreement, publish, quantize, request, tensorrt_engine
+from export import agreement, calibration, publish, quantize, request, tensorrt_engine
 from export.publish import Built, Source
 from export.request import Options, Request
 from runtimes import gpu
 from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import Artifact
-from simplenet.errors import BackendUnavailable
+from simplenet.errors import BackendUnavailable, one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -129,8 +129,8 @@ def _why_it_cannot_run(artifact: Artifact) -> str | None:
     """None where the GPU here is one that the engine was built for."""
     try:
         here = gpu.first_gpu("this engine")
-    except BackendUnavailable:
-        return "no NVIDIA GPU here"
+    except BackendUnavailable as error:
+        return one_line(error)
     built_for = (artifact.manifest.target or {})["compute_capabilities"]
     if here.compute_capability in built_for:
         return None
@@ -148,10 +148,7 @@ def _run_on_processor(graph: Any, inputs: npt.NDArray[Any], batch: int | None) -
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(graph.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     size, name = batch or _CHECKED_AT_ONCE, session.get_inputs()[0].name
-    parts = [
-        session.run(None, {name: inputs[np.arange(start, start + size) % len(inputs)]})[0]
-        for start in range(0, len(inputs), size)
-    ]
+    parts = [session.run(None, {name: batch})[0] for batch in calibration.in_batches(inputs, size)]
     logits: npt.NDArray[np.float32] = np.concatenate(parts)[: len(inputs)]  # the last part was filled up
     return logits
 

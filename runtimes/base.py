@@ -132,13 +132,16 @@ class Runtime(abc.ABC):
         except SimpleNetError:
             raise
         except Exception as error:
+            if self._closed:  # by another thread, meanwhile
+                raise self._closed_error() from error
             raise BackendError(
                 f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; export it again"
             ) from error
-        if logits.shape != (len(batch), self.manifest.num_classes):
+        shape = (len(batch), self.manifest.num_classes)
+        if not isinstance(logits, np.ndarray) or logits.shape != shape or logits.dtype != np.float32:
             raise ArtifactError(
-                f"{self.artifact.model_file} gives {list(logits.shape)} logits for {len(batch)} pictures, its manifest "
-                f"promises {self.manifest.num_classes} classes; export it again"
+                f"{self.artifact.model_file} gives {_kind(logits)} for {len(batch)} pictures, its manifest promises "
+                f"logits of {self.manifest.num_classes} classes, float32 {list(shape)}; export it again"
             )
         return logits
 
@@ -216,8 +219,11 @@ class Runtime(abc.ABC):
 
     def _run_open(self, batch: npt.NDArray[Any]) -> Float32Array:
         if self._closed:
-            raise BackendError(f"this {self.name} runtime is closed; load the artifact again")
+            raise self._closed_error()
         return self._run(batch)
+
+    def _closed_error(self) -> BackendError:
+        return BackendError(f"this {self.name} runtime is closed; load the artifact again")
 
     # What a backend writes. Vendor packages are imported in here, never at the top of its file.
 
@@ -266,29 +272,34 @@ class Runtime(abc.ABC):
         ):
             # Vendors wrap the memory as it is, and some refuse what they could not write to.
             return batch if batch.flags.carray else batch.copy()
-        given = f"{batch.dtype} {list(batch.shape)}" if isinstance(batch, np.ndarray) else type(batch).__name__
         wanted = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
         raise InputError(
-            f"the model takes {self._dtype} [{wanted}] ({self.manifest.input.layout}), not {given}; "
+            f"the model takes {self._dtype} [{wanted}] ({self.manifest.input.layout}), not {_kind(batch)}; "
             "classify() takes pictures of any size"
         )
+
+
+def _kind(value: Any) -> str:
+    """'uint8 [1, 32, 32, 3]', or another type's name."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
     """Imports a vendor's package, or raises BackendUnavailable with the command that installs it."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a shared library of the package's is missing
         raise BackendUnavailable(
             f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
         ) from error
 
 
-_CPUS = Path("/sys/devices/system/cpu")
+_CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use: hyperthreads of one core count once (Linux tells; elsewhere all count)."""
+    """Physical cores this process may use: hyperthreads of one core count once, and a container's limit on time counts
+    (Linux tells both; elsewhere all count)."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()
@@ -298,7 +309,11 @@ def physical_cores() -> int:
             cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
         except OSError:
             cores.add(str(cpu))
-    return len(cores)
+    try:
+        quota_us, period_us = map(int, _QUOTA.read_text().split())  # docker run --cpus=2: 200000 100000
+        return max(1, min(len(cores), -(-quota_us // period_us)))
+    except (OSError, ValueError):  # no container, or 'max': no limit
+        return len(cores)
 
 
 def softmax(logits: Float32Array) -> Float32Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import importlib
 import platform
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from runtimes.base import vendor_import
 from simplenet.errors import BackendError, BackendUnavailable, one_line
 
 # TensorRT-RTX installs its bindings alone, or under its metapackage's name.
@@ -16,6 +16,7 @@ _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorr
 TENSORRTS = tuple(_MODULES)
 
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_MOST_ERRORS = 8
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,7 @@ def cuda_runtime() -> ModuleType:
     Raises:
         BackendUnavailable: not installed.
     """
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except (ImportError, OSError) as error:
-        raise BackendUnavailable(
-            f"cuda-python cannot be imported ({one_line(error, 120)}); install it with: pip install '.[tensorrt]'"
-        ) from error
+    return vendor_import("cuda.bindings.runtime", "tensorrt")
 
 
 def checked(answer: tuple[Any, ...]) -> Any:
@@ -91,16 +87,16 @@ def checked(answer: tuple[Any, ...]) -> Any:
 
 
 def error_log(trt: ModuleType) -> Any:
-    """A TensorRT logger that keeps its latest errors in `.errors` and prints nothing."""
+    """A TensorRT logger that keeps the first errors since the last question in `.errors` and prints nothing."""
     serious = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: collections.deque[str] = collections.deque(maxlen=8)
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in serious:
+            if severity in serious and len(self.errors) < _MOST_ERRORS:
                 self.errors.append(message)
 
         def reason(self) -> str:

@@ -45,10 +45,12 @@ __all__ = [
     "folder_for",
     "publishing",
     "read",
+    "read_manifest",
     "write_manifest",
 ]
 
 _STALE_SECONDS = 86_400
+_ATTEMPTS, _PAUSE_S = 5, 0.01  # at reading what an export may be replacing just then
 
 
 @dataclass(frozen=True)
@@ -105,33 +107,46 @@ def read_manifest(folder: str | Path) -> Manifest:
         if file.stat().st_size > strict_json.LARGEST_CHARACTERS:
             raise ArtifactError(f"{file} is too large to be a manifest; export the artifact again")
         return Manifest.from_json(file.read_text("utf-8"), where=str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"cannot read {file}: {files.reason(error)}; export the artifact again") from error
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"cannot read {file}: {error}; export the artifact again") from error
+    except OSError as error:
+        raise _Torn(f"cannot read {file}: {files.reason(error)}; export the artifact again") from error
 
 
 def read(path: str | Path) -> Artifact:
     """The artifact in a folder (or that a manifest.json or a model file beside one stands for), every file verified.
 
+    An export that replaces it meanwhile does no harm: what does not fit together is looked at once more.
+
     Raises:
         ArtifactError: missing, truncated or tampered with, or written by another schema version.
     """
-    path = Path(path)
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(_Torn):
+            return _read(Path(path))
+        time.sleep(_PAUSE_S)
+    return _read(Path(path))
+
+
+class _Torn(ArtifactError):
+    """Files that do not fit together, or are gone: of a damaged artifact, or of one that is just being replaced."""
+
+
+def _read(path: Path) -> Artifact:
     try:
         folder = path if path.is_dir() else path.parent
         manifest_file = folder / MANIFEST_NAME
         if not path.exists():
-            raise ArtifactError(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
+            raise _Torn(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
         if not manifest_file.is_file():
-            raise ArtifactError(
-                f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32"
-            )
+            raise _Torn(f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32")
         manifest = read_manifest(folder)
         model_file = folder / MODEL_FILES[manifest.format]
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {files.reason(error)}; export the artifact again") from error
+        raise _Torn(f"cannot read {path}: {files.reason(error)}; export the artifact again") from error
     return Artifact(model_file, manifest)
 
 
@@ -144,11 +159,9 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{folder / MANIFEST_NAME} does not list {name}; export the artifact again")
     for name, expected in manifest.files.items():
         if not (folder / name).is_file():
-            raise ArtifactError(f"{folder / name} is missing; export the artifact again")
+            raise _Torn(f"{folder / name} is missing; export the artifact again")
         if files.sha256(folder / name) != expected:
-            raise ArtifactError(
-                f"{folder / name} is not the file its manifest describes (SHA-256 differs); export it again"
-            )
+            raise _Torn(f"{folder / name} is not the file its manifest describes (SHA-256 differs); export it again")
 
 
 @contextlib.contextmanager
@@ -162,9 +175,11 @@ def publishing(folder: str | Path) -> Iterator[Path]:
     try:
         if folder.is_file():
             raise ArtifactError(f"cannot write {folder}: a file is in its place; move it, or name another --artifacts")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
-        workplace = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        new_parents = [parent for parent in folder.parents if not parent.exists()]
+        try:
+            workplace = _workplace(folder)
+        except FileNotFoundError:  # another export has failed, and has taken its empty folder away
+            workplace = _workplace(folder)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"cannot write {folder}: {files.reason(error)}; choose another place with --artifacts"
@@ -179,10 +194,22 @@ def publishing(folder: str | Path) -> Iterator[Path]:
             _take_place(fresh, folder, workplace)
         except BrokenPipeError:
             raise
-        except OSError as error:
-            raise ArtifactError(f"cannot write {folder}: {files.reason(error)}; what was there is untouched") from error
+        except OSError as error:  # perhaps of a vendor's temporary file elsewhere
+            named = str(error.filename or workplace)
+            what = folder if named.startswith(str(workplace)) else named
+            raise ArtifactError(f"cannot write {what}: {files.reason(error)}; what was there is untouched") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+        for parent in new_parents:
+            with contextlib.suppress(OSError):  # something is in it: this artifact, or another's
+                parent.rmdir()
+
+
+def _workplace(folder: Path) -> Path:
+    """A new folder beside `folder`; what exports that were killed left there goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
 
 def _take_place(fresh: Path, folder: Path, workplace: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError
 
+_KEPT = 40  # characters of a name, of four bytes each perhaps, in a temporary one: 255 bytes are the most
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -27,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():  # replacing /dev/null by a file would break the machine
             raise SimpleNetError(f"cannot write {path}: it is not a regular file; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}{path.suffix[:20]}"
+        temporary = path.parent / f".{path.name[:_KEPT]}.{secrets.token_hex(4)}{path.suffix[:20]}"
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: a link loop
         raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
@@ -48,7 +50,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(path: Path) -> None:
     """What a program that was killed within `replacing(path)` left beside it; call it where nobody else may write."""
     path = path.resolve()
-    for leftover in path.parent.glob(f".{glob.escape(path.name[:100])}.*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:_KEPT])}.*"):
         leftover.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ MANIFEST_NAME = "manifest.json"
 MODEL_FILES = {"torch": "model.pt2", "onnx": "model.onnx", "openvino": "model.xml", "tensorrt": "model.engine"}
 FORMATS = tuple(MODEL_FILES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+LARGEST_BATCH = 1024
 METADATA_KEY = "simplenet_manifest"
 """Key of the manifest's JSON inside ONNX `metadata_props`, OpenVINO `rt_info` and torch.export extra files."""
 
@@ -143,7 +144,7 @@ class Manifest:
         size = self.preprocessing.input_size
         if not all(map(strict_json.is_integer, (spec.height, spec.width))) or (spec.height, spec.width) != (size, size):
             raise ValueError(f"input {spec.height!r}x{spec.width!r}, preprocessing {size}")
-        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= 65_536):
+        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= LARGEST_BATCH):
             raise ValueError(f"batch {spec.batch!r}")
 
 

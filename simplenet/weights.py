@@ -109,8 +109,8 @@ def _shipped(spec: Variant, name: str) -> LoadedWeights:
     if not path.is_file():
         have = ", ".join(other for other in variants.VARIANTS if name in shipped_names(other))
         raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {have}")
-    network, card = _read(spec, path)
-    return LoadedWeights(network, card, WeightsOrigin("shipped", name, files.sha256(path)))
+    network, card, sha256 = _read(spec, path)
+    return LoadedWeights(network, card, WeightsOrigin("shipped", name, sha256))
 
 
 def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
@@ -125,13 +125,20 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
     for other in variants.VARIANTS.values():  # strides leave no trace in a checkpoint, m1 and m2 have the same shapes
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
-    network, card = _read(spec, path)
-    sha256 = files.sha256(path)
+    network, card, sha256 = _read(spec, path)
     return LoadedWeights(network, card, WeightsOrigin("checkpoint", _slug(spec, path.stem, sha256), sha256))
 
 
-def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard]:
+def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard, str]:
+    """The network and the card of a checkpoint, and the SHA-256 of just that file."""
+    before = _version(path)
     tensors, card = checkpoints.read(path)
+    try:
+        sha256 = files.sha256(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {files.reason(error)}") from error
+    if _version(path) != before:
+        raise WeightsError(f"{path} was replaced while it was read, by a training perhaps; try again")
     if card is not None:
         try:
             of = variants.get(card.variant)
@@ -150,7 +157,16 @@ def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard]:
         spec.check_side(card.preprocessing.input_size, "train it on larger ones")
     except UsageError as error:
         raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
-    return network, card
+    return network, card, sha256
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from the one that takes its place; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _default_card(spec: Variant, num_classes: int) -> ModelCard:

@@ -114,6 +114,7 @@ def test_an_unusual_input_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     ({"precision": "int7"}, "did you mean 'int8'"),
     ({"input": "uint9"}, "did you mean 'uint8'"),
     ({"batch": 0}, "batch must be 1 to"),
+    ({"max_drop": float("nan")}, "max_drop must be 0 to 100 points"),
     ({"variant": "1.6m"}, "unknown variant '1.6m'"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_for(tmp_path: Path, options: dict[str, object], message: str) -> None:

@@ -232,6 +232,15 @@ def test_a_missing_and_an_old_driver_and_a_missing_gpu_are_told_apart(
         runtimes.load(engine(tmp_path))
 
 
+@pytest.mark.usefixtures("nvidia")
+def test_the_first_error_is_the_reason_however_many_follow() -> None:
+    trt = gpu.tensorrt("tensorrt")
+    log = gpu.error_log(trt)
+    for number in range(12):
+        log.log(trt.ILogger.Severity.ERROR, f"error {number}")
+    assert [log.reason(), log.reason()] == ["error 0", "TensorRT gave no reason"]
+
+
 # On a GPU
 
 

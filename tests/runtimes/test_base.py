@@ -1,10 +1,11 @@
-"""Softmax and top-k against their definitions."""
+"""What all backends share: softmax and top-k against their definitions, and what a vendor may do wrong."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from runtimes import base, softmax, top_k
-from simplenet.errors import UsageError
+from runtimes import Description, base, softmax, top_k
+from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, UsageError
+from tests.conftest import MakeArtifact
 
 # Whole numbers tie often.
 LOGITS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(-5, 5).map(float))
@@ -55,8 +57,77 @@ def test_physical_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sibling
         (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
         (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
     monkeypatch.setattr(base, "_CPUS", tmp_path)
+    monkeypatch.setattr(base, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     assert base.physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
+)
+def test_a_containers_limit_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(base, "_CPUS", tmp_path)
+    monkeypatch.setattr(base, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert base.physical_cores() == cores
+
+
+def test_a_package_whose_shared_library_is_missing_is_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vendor_of_nothing.py").write_text("import ctypes; ctypes.CDLL('libnothing.so.9')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"libnothing.so.9.*pip install '.\[nothing\]'"):
+        base.vendor_import("vendor_of_nothing", "nothing")
+
+
+class Stub(base.Runtime):
+    """Answers `answer`, whatever it is, or closes itself while it is asked."""
+
+    FORMATS = ("onnx",)
+    THREAD_SAFE = True
+    answer: Any = None
+
+    def _open(self) -> None:
+        pass
+
+    def _run(self, batch: np.ndarray) -> Any:
+        if self.answer is None:
+            self.close()
+            raise AttributeError("no session")
+        return self.answer
+
+    def _close(self) -> None:
+        pass
+
+    def _describe(self) -> Description:
+        return Description("stub", "cpu", "fp32", 1, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ([np.zeros((1, 10), np.float32)], "gives list for 1 pictures"),
+        (np.zeros((1, 10), bool), r"gives bool \[1, 10\] for"),
+        (np.zeros((1, 10), np.int64), r"gives int64 \[1, 10\] for"),
+        (np.array([["cat"] * 10]), r"gives <U3 \[1, 10\] for"),
+        (np.zeros((1, 11), np.float32), r"gives float32 \[1, 11\] for"),
+        (np.zeros(10, np.float32), r"gives float32 \[10\] for"),
+    ],
+)
+def test_a_model_that_gives_no_logits_is_an_artifact_error(make_artifact: MakeArtifact, answer: Any, told: str) -> None:
+    runtime = Stub(make_artifact("onnx", "fp32"), base.Options())
+    runtime.answer = answer
+    with pytest.raises(ArtifactError, match=f"{told}.*promises logits of 10 classes, float32"):
+        runtime.classify([np.zeros((28, 28, 3), np.uint8)])
+
+
+def test_one_that_is_closed_by_another_thread_meanwhile_says_so(make_artifact: MakeArtifact) -> None:
+    runtime = Stub(make_artifact("onnx", "fp32"), base.Options())
+    with pytest.raises(BackendError, match="runtime is closed; load the artifact again"):
+        runtime.classify([np.zeros((28, 28, 3), np.uint8)])
 
 
 def test_k_below_one_is_refused() -> None:

@@ -186,6 +186,6 @@ def test_a_manifest_that_promises_other_classes_than_the_model_gives_is_found_ou
     artifacts.write_manifest(folder, dataclasses.replace(artifact.manifest, num_classes=3, labels=("a", "b", "c")))
     with (
         runtimes.load(folder) as model,
-        pytest.raises(ArtifactError, match=r"gives \[1, 10\] logits .* promises 3 classes"),
+        pytest.raises(ArtifactError, match=r"gives float32 \[1, 10\] for .* promises logits of 3 classes"),
     ):
         model.classify([np.zeros((28, 28, 3), np.uint8)])

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -173,6 +174,7 @@ HOSTILE = [
     (inner("input", height=32.0), "input 32.0x32"),
     (inner("input", batch=0), "batch 0"),
     (inner("input", batch=True), "batch True"),
+    (inner("input", batch=65_536), "batch 65536"),
     (inner("input", dtype="float64"), "float64"),
     (inner("input", layout="NCHW"), "NCHW"),
     (inner("input", name=7), "input 7"),
@@ -250,6 +252,54 @@ def test_a_failed_export_changes_nothing(folder: Path, error: type[BaseException
         raise error
     assert artifacts.read(folder) == before
     assert left_in(folder.parent) == ["onnx-int8"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_failed_first_export_leaves_no_folders(tmp_path: Path, error: type[BaseException]) -> None:
+    folder = tmp_path / "artifacts" / "cifar-310k" / "onnx-int8"
+    with pytest.raises(error if error is not OSError else ArtifactError), artifacts.publishing(folder):
+        raise error
+    assert left_in(tmp_path) == []
+    publish(folder)
+    with pytest.raises(ArtifactError), artifacts.publishing(folder.with_name("onnx-fp16")):
+        raise OSError
+    assert left_in(folder.parent) == ["onnx-int8"]
+
+
+def test_a_folder_that_another_failed_export_took_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mkdtemp, calls = tmp_path / "cifar-310k" / "onnx-int8", tempfile.mkdtemp, []
+
+    def after_it_is_gone(**options: Any) -> str:
+        calls.append(options)
+        if len(calls) == 1:
+            folder.parent.rmdir()
+        return mkdtemp(**options)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", after_it_is_gone)
+    publish(folder)
+    assert artifacts.read(folder).model_file.read_bytes() == b"model"
+
+
+@pytest.mark.parametrize("moment", ["hashing", "between the renames"])
+def test_an_artifact_that_is_replaced_while_it_is_read_is_read_once_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    sha256 = files.sha256
+    if moment == "hashing":
+
+        def replaced_first(path: Path) -> str:
+            monkeypatch.undo()
+            publish(folder, b"newer")
+            return sha256(path)
+
+        monkeypatch.setattr(files, "sha256", replaced_first)
+    else:
+        aside = folder.with_name("aside")
+        folder.rename(aside)
+        threading.Timer(0.005, aside.rename, [folder]).start()
+    assert artifacts.read(folder).model_file.read_bytes() == (b"newer" if moment == "hashing" else b"model")
 
 
 @pytest.mark.parametrize("stays", [True, False])

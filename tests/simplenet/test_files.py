@@ -138,6 +138,13 @@ def test_a_broken_pipe_is_nobody_elses_error(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 80 + ".png", "x" * 251 + ".png"])
+def test_a_name_as_long_as_names_can_be(tmp_path: Path, name: str) -> None:
+    with files.replacing(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert left_in(tmp_path) == [name]
+
+
 def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)

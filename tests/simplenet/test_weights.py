@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simplenet import artifacts, checkpoints, datasets, download, images, labels, pictures, variants, weights
+from simplenet import artifacts, checkpoints, datasets, download, files, images, labels, pictures, variants, weights
 from simplenet.errors import DataError, UntrainedWarning, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
@@ -147,6 +147,23 @@ def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     for look in (pictures.check_source, lambda name: images.held_out(Path(name), ("test", "val"))):
         with pytest.raises(DataError, match=r"cannot read x+: File name too long"):
             look("x" * 300)
+
+
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_by_the_new_ones_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha256_of = tmp_path / "last.safetensors", files.sha256
+    weights.save(path, state(VARIANT, 3), card(VARIANT, 3))
+
+    def replaced_before(file: Path) -> str:
+        weights.save(path, state(VARIANT, 3, seed=5), card(VARIANT, 3))
+        return sha256_of(file)
+
+    monkeypatch.setattr(files, "sha256", replaced_before)
+    with pytest.raises(WeightsError, match="was replaced while it was read"):
+        weights.load(VARIANT, path)
+    monkeypatch.undo()
+    assert weights.load(VARIANT, path).origin.sha256 == sha256_of(path)
 
 
 def test_the_names_other_rooms_use() -> None:
