@@ -8,7 +8,7 @@
     python demos/compare.py --json > comparison.json          with every raw sample
 
 Missing artifacts are made first. Answers are compared before speed. Every backend runs in a fresh process of its own;
-the processes take turns, in rotated order, after a warm-up until steady.
+the processes take turns, in an order that rotates and turns round, after a warm-up until steady.
 """
 
 from __future__ import annotations
@@ -202,7 +202,9 @@ def run(
             samples=samples,
             rounds=rounds,
             on_progress=lambda what, done: progress.update(task, description=what, advance=done),
+            say=(lambda line: None) if console.is_terminal else cli.say,
         )
+        busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
         message = f"{variant} has RANDOM weights, it is UNTRAINED: its latency is true, its answers mean nothing"
         warnings.warn(message, UntrainedWarning, stacklevel=2)

@@ -52,13 +52,20 @@ class Row:
     def end_to_end(self) -> LatencySummary | None:
         return summarise(self.timings.end_to_end_ms) if self.timings and self.timings.end_to_end_ms else None
 
+    def rounds_faster_than(self, other: Row) -> int:
+        """In how many rounds this row's p50 was the lower one."""
+        return sum(ratio > 1 for ratio in self._ratios(other))
+
     def speed_up_over(self, other: Row) -> tuple[float, float, float] | None:
         """(median, lowest, highest) over the rounds of the ratio of p50s, `other`'s over this row's."""
-        if not (self.timings and other.timings and self.timings.rounds_ms):
-            return None
-        pairs = zip(other.timings.rounds_ms, self.timings.rounds_ms, strict=False)
-        ratios = [float(np.median(theirs) / np.median(ours)) for theirs, ours in pairs]
+        ratios = self._ratios(other)
         return (float(np.median(ratios)), min(ratios), max(ratios)) if ratios else None
+
+    def _ratios(self, other: Row) -> list[float]:
+        if not (self.timings and other.timings):
+            return []
+        pairs = zip(other.timings.rounds_ms, self.timings.rounds_ms, strict=False)
+        return [float(np.median(theirs) / np.median(ours)) for theirs, ours in pairs]
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def compare(
     samples: int,
     rounds: int,
     on_progress: Callable[[str, int], None] = lambda what, steps: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Measures every row that has an artifact, in place, and says which row the others are relative to.
 
@@ -108,6 +116,7 @@ def compare(
         frame: RGB uint8 [H, W, 3], for the time from a camera's frame to its top-5.
         samples: timed inferences a row, spread over `rounds` turns.
         on_progress: called with what is being done and how many of `steps(rows, rounds)` steps are finished.
+        say: told in one line of every row that has answered, and of the timing's start.
     """
     with ExitStack() as stack:
         workers: list[Worker] = []
@@ -126,8 +135,11 @@ def compare(
                 except SimpleNetError as error:
                     row.reason = f"failed: {error}"
                     worker.close()
+                say(f"{row.name}: {row.reason or f'answered {len(pictures):,} pictures'}")
             on_progress(f"opened {row.name}", 1)
         timings = {row.name: row.timings for row in rows if row.timings is not None}
+        if workers:
+            say(f"timing {len(workers)} rows, {samples:,} samples each, in {rounds} rounds")
         failures = race(
             workers,
             timings,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from demos.comparison import Comparison, Row
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from simplenet.errors import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 NO_NUMBER = "-"
 _NEGLIGIBLE_LOSS_POINTS = 0.5
@@ -25,6 +27,9 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def _table(comparison: Comparison) -> Table:
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, justify in (
         ("backend", "left"), ("precision", "left"), ("top-1 %", "right"), ("agrees %", "right"), ("size MB", "right"),
@@ -69,9 +74,10 @@ def _notes(comparison: Comparison) -> list[str]:
         _machine(comparison),
         f"top-1, agrees: {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
         f"agrees = same top-1 as {reference}.",
-        "load: package import and model load in a fresh process. first: the first inference after it.",
+        "load: package import and model load in a fresh process, once, in the rows' order. first: the first inference "
+        "after it.",
         f"p50, p90, p99: the model alone, batch as exported, each backend alone in its own process, in "
-        f"{comparison.rounds} rotated rounds.",
+        f"{comparison.rounds} rounds, their order rotated and reversed.",
         f"frame to top-5: p50 from a {comparison.frame} frame, preprocessing and softmax included.",
         f"speed-up: p50 of {reference} over p50 of the row, median (lowest-highest) of the rounds.",
     ]
@@ -93,8 +99,10 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _remarks(row: Row) -> list[str]:
-    """Why it was not run, how it was calibrated, and what its backend says of itself."""
+    """Why it was not run, on which device if not the processor, how it was calibrated, what its backend says."""
     remarks = [row.reason] if row.reason else []
+    if row.description and row.description.threads is None:
+        remarks.append(f"ran on {row.description.device}.")
     if row.artifact and (calibration := row.artifact.manifest.calibration):
         remarks.append(f"calibrated with {calibration.get('images')} pictures ({calibration.get('source')}).")
     return [*remarks, *(row.description.notes if row.description else ())]
@@ -131,4 +139,7 @@ def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
     if not timed:
         return "No backend could be timed."
     p50_ms, fastest = min(timed, key=lambda pair: pair[0])
-    return f"Fastest {condition}: {fastest.name}, p50 {p50_ms:.3f} ms."
+    rivals = {row.name: row.rounds_faster_than(fastest) for _, row in timed if row is not fastest}
+    doubts = [f"{name} in {rounds}" for name, rounds in rivals.items() if rounds]
+    doubt = f", but faster than it was {', '.join(doubts)} of {comparison.rounds} rounds" if doubts else ""
+    return f"Fastest {condition}: {fastest.name}, p50 {p50_ms:.3f} ms{doubt}."

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ from simplenet.preprocessing import normalise
 FEWEST_CLASSES_FOR_TOP5 = 6
 _Z_95_PERCENT = 1.959964
 _SHOWN_REASONS = 10
+_TELL_EVERY_S = 30.0
+"""Where nobody sees a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = cli.console()
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("evaluating", total=len(found))
-            result = evaluate(
-                model, found, batch=arguments.batch, on_progress=lambda done: progress.update(task, completed=done)
-            )
+            told_s = time.monotonic()
+
+            def tell(done: int) -> None:
+                nonlocal told_s
+                progress.update(task, completed=done)
+                if not console.is_terminal and time.monotonic() - told_s >= _TELL_EVERY_S:
+                    told_s = time.monotonic()
+                    cli.say(f"{done:,} of {len(found):,} pictures")
+
+            result = evaluate(model, found, batch=arguments.batch, on_progress=tell)
         for reason in result.unreadable[:_SHOWN_REASONS]:
             cli.say(f"left out: {reason}")
         if len(result.unreadable) > _SHOWN_REASONS:

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -188,13 +189,15 @@ def _film(text: str) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     selection = Selection.from_arguments(arguments)
-    events = EventLines() if arguments.json else None
+    events, stdout = EventLines() if arguments.json else None, sys.stdout  # which an export redirects while it works
     expects_visitors = VISITOR in (arguments.source or ())
     if expects_visitors and arguments.display in ("window", "none"):
         raise UsageError("visitors show their cameras on the page; leave out --display, or --source visitor")
     if expects_visitors and arguments.record and set(arguments.source) == {VISITOR}:
         raise UsageError("visitors show their cameras to themselves alone; leave out --record")
     kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.say)
+    if kind == "browser":
+        _check_port(arguments.host, arguments.port)
     with contextlib.ExitStack() as opened:
         feeds = opened.enter_context(contextlib.closing(Feeds()))
         for source in _sources(arguments, pace=kind != "none"):
@@ -224,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             session.watch.stop()
             screen.stop_recording()
             status.clear()
-            _report(session, session.summary(ended), events)
+            _report(session, session.summary(ended), events, stdout)
     if screen.lost is not None:
         raise SimpleNetError(f"the recording is not whole: {screen.lost}")
     return 0
@@ -281,6 +284,13 @@ def why_no_page() -> str | None:
     return f"{', '.join(missing)} not installed; type: pip install '.[web]'" if missing else None
 
 
+def _check_port(host: str, port: int) -> None:
+    """Raises SimpleNetError now, and not once all models are loaded, where the page could not be served."""
+    from demos.live.page.listener import bind
+
+    bind(host, port).close()
+
+
 def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextManager[object]:
     from demos.live.page.server import Page
 
@@ -288,7 +298,10 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
     page.start()
     cli.say(f"open {page.url}")
     if page.is_public:
-        cli.say("everybody who can reach this machine can watch and switch models: there is no password")
+        cli.say(
+            "everybody who can reach this machine can watch, switch models, pause, and write snapshots and recordings: "
+            "there is no password"
+        )
     return contextlib.closing(page)
 
 
@@ -309,7 +322,7 @@ def _start(session: Session, events: EventLines | None) -> None:
     )
 
 
-def _report(session: Session, summary: Summary, events: EventLines | None) -> None:
+def _report(session: Session, summary: Summary, events: EventLines | None, stdout: TextIO) -> None:
     if events is not None:
         events.summary(summary)
         return
@@ -317,7 +330,7 @@ def _report(session: Session, summary: Summary, events: EventLines | None) -> No
 
     state = session.state()
     title = state["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
-    stopwatch.show(summary, title, Console(width=None if cli.is_terminal(sys.stdout) else 120))
+    stopwatch.show(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
 
 
 def _nothing(event: str, **facts: object) -> None:

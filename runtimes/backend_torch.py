@@ -47,6 +47,9 @@ class Backend(Runtime):
         self._autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.precision == "bf16":
             self._autocast = torch.autocast(self.device, torch.bfloat16)
+            for parameter in self._module.parameters():
+                if parameter.ndim > 1:  # what autocast would do to kernels and matrices, at every inference anew
+                    parameter.data = parameter.data.bfloat16()
 
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
         with self._torch.inference_mode(), self._autocast:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import io
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ARTIFACTS = Path("artifacts")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_SCRIPTS = ("rich", "psutil", "cv2", "matplotlib", "tensorboard", "scipy")
 _NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -48,8 +50,8 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a script's main: the project's own errors become one line on stderr, everything else keeps its traceback.
 
-    Exit codes: 0 well, 1 a SimpleNetError, a full disk or a path that may not be used, 2 usage, 130 Ctrl-C, 141 the
-    reader of our output went away.
+    Exit codes: 0 well, 1 a SimpleNetError, a full disk, a path that may not be used or a package that is missing,
+    2 usage, 130 Ctrl-C, 141 the reader of our output went away.
     """
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     _prepare_stdout()
@@ -63,6 +65,11 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = 130
     except BrokenPipeError:
         code = 141
+    except ModuleNotFoundError as error:
+        if error.name is None or not (extra := _extra_of(error.name)):
+            raise
+        say(f"error: {error.name} is not installed; type: pip install '.[{extra}]'")
+        code = 1
     except SystemExit:  # argparse: --help or a usage error
         if _flush_stdout() == 141:
             sys.exit(141)
@@ -76,6 +83,12 @@ def run(main: Callable[[], int]) -> NoReturn:
             raise
         code = 1
     sys.exit(_flush_stdout() or code)
+
+
+def _extra_of(module: str) -> str:
+    """Which extra of pyproject.toml brings a package that scripts import as they need it; '' where none does."""
+    folder = Path(sys.argv[0]).resolve().parent.name  # scripts and extras go by the same names
+    return folder if module.partition(".")[0] in _OF_SCRIPTS and folder in ("demos", "export", "train") else ""
 
 
 def _prepare_stdout() -> None:
@@ -101,9 +114,11 @@ def _flush_stdout() -> int:
 
 
 def say(message: str) -> None:
-    """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed."""
+    """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed, or
+    its terminal is gone."""
     if sys.stderr is not None:  # print would take stdout instead
-        print(one_line(message, limit=2000), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(one_line(message, limit=2000), file=sys.stderr)
 
 
 def _show_warning(

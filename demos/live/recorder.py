@@ -203,6 +203,8 @@ def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
     path = Path(folder) / time.strftime("simplenet-%Y%m%d-%H%M%S.png")
     unfinished = new_file.temporary_beside(path)
     try:
+        if shutil.disk_usage(unfinished.parent).free < LEAST_FREE_BYTES:  # the page's visitors must not fill it
+            raise SimpleNetError(f"cannot write {path}: the disk is nearly full")
         unfinished.write_bytes(png)
         return new_file.publish(unfinished, path)
     except OSError as error:

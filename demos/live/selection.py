@@ -115,8 +115,10 @@ class Selection:
         names = [name for name in self.choices()["backend"] if name not in unavailable or name in self.backends]
         return self.with_backends(_after(names, self.backends[0]))
 
-    def next_precision(self) -> Selection:
-        return self.with_precision(_after(self.choices()["precision"], self.precision))
+    def next_precision(self, unavailable: Sequence[str] = ()) -> Selection:
+        """The one after today's; those known not to run here are passed over."""
+        names = [name for name in self.choices()["precision"] if name not in unavailable or name == self.precision]
+        return self.with_precision(_after(names, self.precision))
 
 
 class Switch:

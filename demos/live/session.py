@@ -57,6 +57,9 @@ class Session:
         self._wish: Selection | None = None
         """What is wanted in the end, while something else may still be loading: one load at a time."""
         self._unavailable: list[str] = []
+        """Backends that the key b passes over."""
+        self._refused: list[dict[str, Any]] = []
+        """What else could not be loaded, as `Selection.selected`: the key p passes it over."""
         self._notice, self._notice_until_s = "", 0.0
         self._seen: dict[int, SourceRecord] = {}
         self._records: dict[tuple[str, str], Record] = {}
@@ -229,7 +232,9 @@ class Session:
         if name == "next-backend":
             return current.next_backend(self._unavailable)
         if name == "next-precision":
-            return current.next_precision()
+            now = current.selected()
+            alike = [other for other in self._refused if {**other, "precision": now["precision"]} == now]
+            return current.next_precision([other["precision"] for other in alike])
         change = {
             "backend": current.with_backends,
             "precision": current.with_precision,
@@ -260,7 +265,9 @@ class Session:
         except SimpleNetError as error:
             backends = switch.wanted.backends
             if isinstance(error, BackendUnavailable) and len(backends) == 1 and backends != self.selection.backends:
-                self._unavailable.append(str(backends[0]))  # the key b passes it over from now on
+                self._unavailable.append(str(backends[0]))
+            else:
+                self._refused.append(switch.wanted.selected())
             self.notify(str(error))
             return
         old, self.lineup = self.lineup, lineup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -36,8 +37,9 @@ class StatusLine:
             self._write("")
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the terminal is gone, and the summary may go elsewhere
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
 
     def __enter__(self) -> StatusLine:
         return self

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from demos.live.samples import Samples
 from runtimes.timing import SAMPLES_FOR_P90, LatencySummary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 STAGES = {
     "capture": "waiting for a frame",
@@ -202,6 +202,9 @@ def _counted(number: int, what: str) -> str:
 
 def _table(*headings: str) -> Table:
     """The first two columns are words, the others numbers."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, heading in enumerate(headings):
         table.add_column(heading, justify="left" if position < 2 else "right")

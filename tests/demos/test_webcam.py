@@ -221,6 +221,32 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
     assert summary["frame_age"]["n"] == summary["frames"]
 
 
+def test_a_terminal_that_goes_away_leaves_the_events_and_the_summary_whole(
+    onnx_artifact: Artifact, environment: dict[str, str]
+) -> None:
+    terminal, theirs = os.openpty()
+    command = [
+        sys.executable,
+        str(ROOT / "demos" / "webcam.py"),
+        "--source",
+        "synthetic:160x120@60",
+        "--display",
+        "none",
+    ]
+    command += ["--artifact", str(onnx_artifact.folder), "--duration", "2", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as process:
+        os.close(theirs)
+        text = b""
+        while b": frame" not in text:
+            text += os.read(terminal, 4096)
+        os.close(terminal)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    summary = events_of(stdout)[-1]
+    assert summary["ended"] == "--duration"
+    assert summary["frames"] > 10
+
+
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
 def test_kill_finishes_the_recording_and_tells_the_summary(
     onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, kind: signal.Signals

@@ -113,6 +113,26 @@ def test_output_that_cannot_be_written(body: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("folder", "module", "told"), [
+    ("demos", "rich.table", "error: rich.table is not installed; type: pip install '.[demos]'\n"),
+    ("train", "matplotlib", "error: matplotlib is not installed; type: pip install '.[train]'\n"),
+    ("demos", "simplenet.nothing", None),
+    ("elsewhere", "rich", None),
+])  # fmt: skip
+def test_a_missing_package_of_a_script_is_one_line(tmp_path: Path, folder: str, module: str, told: str | None) -> None:
+    (tmp_path / folder).mkdir()
+    script = tmp_path / folder / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from simplenet import cli\n"
+        f"sys.modules[{module!r}] = None\n"
+        f"def main(): import {module}\n"
+        "cli.run(main)"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == told or (told is None and "Traceback" in done.stderr)
+
+
 def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
     body = "warnings.warn('odd', errors.UntrainedWarning); print('result')"
     script = shlex.join([sys.executable, "-c", SCRIPT.format(body=body)])

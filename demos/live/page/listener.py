@@ -27,8 +27,9 @@ def bind(host: str, port: int) -> socket.socket:
         return _bound(family, address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            instead = f"--port {_next_free(family, address)}"
-            raise SimpleNetError(f"port {port} on {host} is taken by another program; type: {instead}") from None
+            free = _next_free(family, address)
+            advice = f"type: --port {free}" if free else "choose another --port"
+            raise SimpleNetError(f"port {port} on {host} is taken by another program; {advice}") from None
         if error.errno == errno.EACCES:
             raise SimpleNetError(f"only root may open port {port}; type: --port 8000") from None
         raise SimpleNetError(
@@ -49,11 +50,11 @@ def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     return listener
 
 
-def _next_free(family: int, address: tuple[object, ...]) -> int:
+def _next_free(family: int, address: tuple[object, ...]) -> int | None:
     host, taken, *rest = address
     assert isinstance(taken, int)
     for port in range(taken + 1, min(taken + _PORTS_TO_TRY, 65_535) + 1):
         with contextlib.suppress(OSError):
             _bound(family, (host, port, *rest)).close()
             return port
-    return 0
+    return None

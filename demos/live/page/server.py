@@ -6,7 +6,8 @@ the visitor's camera. A tunnel can, and it keeps strangers out as well:
 
     ssh -L 8000:127.0.0.1:8000 device        then open http://127.0.0.1:8000/
 
-With --host 0.0.0.0, everybody in the network can watch and switch models: there is no password.
+With --host 0.0.0.0, everybody in the network can watch, switch models, pause, and write snapshots and recordings to the
+disk: there is no password.
 """
 
 from __future__ import annotations

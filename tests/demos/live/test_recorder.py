@@ -344,6 +344,13 @@ def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_snapshot_does_not_take_the_last_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 60, 40))
+    with pytest.raises(SimpleNetError, match="the disk is nearly full"):
+        save_snapshot(tmp_path, grey())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_too_large_for_the_machine_gets_a_lower_rate_and_never_stops_the_demo(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
     with Recorder(tmp_path / "film.avi", 120) as film:

@@ -42,6 +42,7 @@ def test_keys_go_round_and_pass_over_what_cannot_run_here(parse_flags: ParseFlag
         assert sorted(seen) == sorted(set(names) - set(unavailable))
     precisions = [selection.next_precision(), selection.next_precision().next_precision().next_precision()]
     assert [other.precision for other in precisions] == ["fp16", "fp32"]
+    assert selection.with_precision("fp16").next_precision(["int8"]).precision == "fp32"
 
 
 def test_a_backend_without_the_precision_at_hand_starts_with_its_first(parse_flags: ParseFlags) -> None:

@@ -84,6 +84,18 @@ def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSe
     assert session.updates[-1].answers[0].backend != "tensorrt"
 
 
+def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_session: MakeSession) -> None:
+    session = make_session(
+        "synthetic:160x120@60", "--backend", "onnxruntime", "--precision", "fp16", "--calibration", "/nowhere"
+    )
+    session.command("next-precision")
+    session.run_until(lambda: any(name == "notice" for name, _ in session.told))
+    assert "/nowhere" in session.said[-1]
+    assert session.state()["selected"]["precision"] == "fp16"
+    session.command("next-precision")
+    session.run_until(lambda: session.state()["selected"]["precision"] == "fp32")
+
+
 def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60")
     session.run(max_frames=10)

@@ -118,6 +118,14 @@ def test_a_foreign_page_cannot_post(page: Page, demo: Demo) -> None:
     assert not demo.commands
 
 
+@pytest.mark.parametrize(("site", "mode", "status"), [
+    ("cross-site", "no-cors", 403), ("same-site", "cors", 403), ("cross-site", "navigate", 200),
+    ("same-origin", "cors", 200), ("none", "navigate", 200),
+])  # fmt: skip
+def test_a_foreign_page_may_lead_here_but_not_use_our_parts(page: Page, site: str, mode: str, status: int) -> None:
+    assert get(page, **{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}).status == status
+
+
 def test_a_public_page_answers_addresses_and_this_machines_names_but_no_strange_one(demo: Demo) -> None:
     with Page(demo, "0.0.0.0", 0) as page:
         assert page.is_public
@@ -138,6 +146,11 @@ def test_a_taken_port_is_one_line_that_names_a_free_one(page: Page, demo: Demo) 
     assert "\n" not in str(caught.value)
     with Page(demo, port=int(str(caught.value).split()[-1])) as other:
         assert get(other).status == 200
+
+
+def test_where_no_port_above_is_free_the_line_names_none(demo: Demo) -> None:
+    with socket.create_server(("127.0.0.1", 65_535)), pytest.raises(SimpleNetError, match=r"; choose another --port$"):
+        Page(demo, port=65_535).start()
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "x" * 300, "a\x00b", "999.1.1.1"])
