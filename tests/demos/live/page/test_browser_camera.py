@@ -89,7 +89,7 @@ def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene
         tab.best("red")
         tab.view.get_by_label("My camera").check()
         tab.shows("#camera-trouble", "may not use a camera")
-        tab.shows("#camera-trouble", f"ssh -L 8000:127.0.0.1:{port} {address}")
+        tab.shows("#camera-trouble", f"ssh -L 8000:{address}:{port} {address}")
         assert [source.kind for source in demo.feeds.sources] == ["camera"]
 
 
