@@ -8,7 +8,7 @@
     python demos/compare.py --json > comparison.json          with every raw sample
 
 Missing artifacts are made first. Answers are compared before speed. Every backend runs in a fresh process of its own;
-the processes take turns, in an order that rotates and turns round, after a warm-up until steady.
+the processes take turns, in an order that rotates and is reversed every second round, after a warm-up until steady.
 """
 
 from __future__ import annotations

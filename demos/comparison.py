@@ -52,9 +52,10 @@ class Row:
     def end_to_end(self) -> LatencySummary | None:
         return summarise(self.timings.end_to_end_ms) if self.timings and self.timings.end_to_end_ms else None
 
-    def rounds_faster_than(self, other: Row) -> int:
-        """In how many rounds this row's p50 was the lower one."""
-        return sum(ratio > 1 for ratio in self._ratios(other))
+    def rounds_faster_than(self, other: Row) -> tuple[int, int]:
+        """In how many rounds this row's p50 was the lower one, and of how many that both had."""
+        ratios = self._ratios(other)
+        return sum(ratio > 1 for ratio in ratios), len(ratios)
 
     def speed_up_over(self, other: Row) -> tuple[float, float, float] | None:
         """(median, lowest, highest) over the rounds of the ratio of p50s, `other`'s over this row's."""

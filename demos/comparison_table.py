@@ -139,7 +139,7 @@ def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
     if not timed:
         return "No backend could be timed."
     p50_ms, fastest = min(timed, key=lambda pair: pair[0])
-    rivals = {row.name: row.rounds_faster_than(fastest) for _, row in timed if row is not fastest}
-    doubts = [f"{name} in {rounds}" for name, rounds in rivals.items() if rounds]
-    doubt = f", but faster than it was {', '.join(doubts)} of {comparison.rounds} rounds" if doubts else ""
+    rivals = [(row.name, *row.rounds_faster_than(fastest)) for _, row in timed if row is not fastest]
+    doubts = [f"{name} ({won} of {rounds})" for name, won, rounds in rivals if won]
+    doubt = f"; faster than it in some rounds: {', '.join(doubts)}" if doubts else ""
     return f"Fastest {condition}: {fastest.name}, p50 {p50_ms:.3f} ms{doubt}."

@@ -40,7 +40,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
     Raises:
         BackendUnavailable: nncf is missing. ExportError: it refused the model.
     """
-    nncf = _nncf()
+    nncf = import_nncf()
     advanced = importlib.import_module("nncf.quantization.advanced_parameters")
     ranges = importlib.import_module("nncf.quantization.range_estimator")
     parameters = advanced.AdvancedQuantizationParameters(
@@ -81,13 +81,13 @@ def _top1(compiled: Any, items: Any) -> float:
     return float(np.mean([compiled([inputs])[0].argmax(axis=1) == labels for inputs, labels in items]))
 
 
-def _nncf() -> ModuleType:
+def import_nncf() -> ModuleType:
     """NNCF without its telemetry, which reports to Google Analytics and leaves a client id in the home folder.
 
     Its own fallback for a missing `openvino_telemetry` is to report nothing.
     """
-    if "nncf" in sys.modules:
-        return sys.modules["nncf"]
+    if (imported := sys.modules.get("nncf")) is not None:
+        return imported
     hidden = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
 
 
+_OF_EXPORT = ("torch", "safetensors", "onnx", "onnxscript", "onnxslim", "onnxruntime")
+
+
 @dataclass(frozen=True)
 class Source:
     """What a format's builder works from."""
@@ -80,14 +83,14 @@ def publish(
     """Loads the weights, builds, checks and publishes an artifact; whatever fails, the old one stays as it was.
 
     Args:
-        packages: modules whose versions the manifest names.
+        packages: modules whose versions the manifest names; those of the extra 'export' are imported before the work.
 
     Raises:
         WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
         or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
     """
     for package in ("safetensors", *packages):  # it takes seconds: only once the flags are known to be right
-        if package not in ("openvino", "nncf"):  # of another extra: to_openvino imports them
+        if package in _OF_EXPORT:  # a format's own are its script's to import
             vendor_import(package, "export")
     from simplenet import weights
 

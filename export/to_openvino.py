@@ -43,7 +43,10 @@ def export_openvino(**options: Unpack[Options]) -> Artifact:
     what = Request(**options)
     what.check("openvino", PRECISIONS)
     vendor_import("openvino", "openvino-export")
-    return publish.publish(what, "openvino", _build, (*PACKAGES, "nncf") if what.precision == "int8" else PACKAGES)
+    if what.precision != "int8":
+        return publish.publish(what, "openvino", _build, PACKAGES)
+    openvino_int8.import_nncf()
+    return publish.publish(what, "openvino", _build, (*PACKAGES, "nncf"))
 
 
 def _build(source: Source, model_file: Path) -> Built:

@@ -298,8 +298,8 @@ _CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use: hyperthreads of one core count once, and a container's limit on time counts
-    (Linux tells both; elsewhere all count)."""
+    """Physical cores this process may use: hyperthreads of one core count once, and no more than a container's limit on
+    time (Linux tells both, the limit with cgroup v2; elsewhere all count)."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()

@@ -13,9 +13,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from simplenet import files, strict_json
 from simplenet.errors import ArtifactError
@@ -96,13 +97,43 @@ def folder_for(
     return Path(root) / f"{variant}{suffix}" / name
 
 
+class _Torn(ArtifactError):
+    """Files that do not fit together, or are gone: of a damaged artifact, or of one that is just being replaced."""
+
+
+_Read = TypeVar("_Read")
+
+
+def _settled(read: Callable[[], _Read]) -> _Read:
+    """What `read` reads once an export that may be replacing it is done: tried again a few times where it is torn."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(_Torn):
+            return read()
+        time.sleep(_PAUSE_S)
+    return read()
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """What an artifact says that it is; its other files are not looked at.
 
     Raises:
         ArtifactError: it cannot be read, or was written by another schema version.
     """
-    file = Path(folder) / MANIFEST_NAME
+    return _settled(lambda: _read_manifest(Path(folder) / MANIFEST_NAME))
+
+
+def read(path: str | Path) -> Artifact:
+    """The artifact in a folder (or that a manifest.json or a model file beside one stands for), every file verified.
+
+    An export that replaces it meanwhile does no harm.
+
+    Raises:
+        ArtifactError: missing, truncated or tampered with, or written by another schema version.
+    """
+    return _settled(lambda: _read(Path(path)))
+
+
+def _read_manifest(file: Path) -> Manifest:
     try:
         if file.stat().st_size > strict_json.LARGEST_CHARACTERS:
             raise ArtifactError(f"{file} is too large to be a manifest; export the artifact again")
@@ -113,25 +144,6 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise _Torn(f"cannot read {file}: {files.reason(error)}; export the artifact again") from error
 
 
-def read(path: str | Path) -> Artifact:
-    """The artifact in a folder (or that a manifest.json or a model file beside one stands for), every file verified.
-
-    An export that replaces it meanwhile does no harm: what does not fit together is looked at once more.
-
-    Raises:
-        ArtifactError: missing, truncated or tampered with, or written by another schema version.
-    """
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(_Torn):
-            return _read(Path(path))
-        time.sleep(_PAUSE_S)
-    return _read(Path(path))
-
-
-class _Torn(ArtifactError):
-    """Files that do not fit together, or are gone: of a damaged artifact, or of one that is just being replaced."""
-
-
 def _read(path: Path) -> Artifact:
     try:
         folder = path if path.is_dir() else path.parent
@@ -140,7 +152,7 @@ def _read(path: Path) -> Artifact:
             raise _Torn(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
         if not manifest_file.is_file():
             raise _Torn(f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32")
-        manifest = read_manifest(folder)
+        manifest = _read_manifest(manifest_file)
         model_file = folder / MODEL_FILES[manifest.format]
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
@@ -172,22 +184,11 @@ def publishing(folder: str | Path) -> Iterator[Path]:
         ArtifactError: the place cannot be written, or the disk is full.
     """
     folder = Path(folder)
-    try:
-        if folder.is_file():
-            raise ArtifactError(f"cannot write {folder}: a file is in its place; move it, or name another --artifacts")
-        new_parents = [parent for parent in folder.parents if not parent.exists()]
+    with _new_parents_gone_on_failure(folder):
+        workplace = _workplace(folder)
         try:
-            workplace = _workplace(folder)
-        except FileNotFoundError:  # another export has failed, and has taken its empty folder away
-            workplace = _workplace(folder)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"cannot write {folder}: {files.reason(error)}; choose another place with --artifacts"
-        ) from error
-    try:
-        fresh = workplace / "fresh"
-        fresh.mkdir()
-        try:
+            fresh = workplace / "fresh"
+            fresh.mkdir()
             yield fresh
             for path in (*fresh.rglob("*"), fresh):
                 files.sync(path)
@@ -198,15 +199,38 @@ def publishing(folder: str | Path) -> Iterator[Path]:
             named = str(error.filename or workplace)
             what = folder if named.startswith(str(workplace)) else named
             raise ArtifactError(f"cannot write {what}: {files.reason(error)}; what was there is untouched") from error
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
-        for parent in new_parents:
-            with contextlib.suppress(OSError):  # something is in it: this artifact, or another's
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _new_parents_gone_on_failure(folder: Path) -> Iterator[None]:
+    new = [parent for parent in folder.parents if not files.is_folder(parent)]
+    try:
+        yield
+    except BaseException:  # Ctrl-C too
+        for parent in new:
+            with contextlib.suppress(OSError, ValueError):  # it was not made, or something is in it
                 parent.rmdir()
+        raise
 
 
 def _workplace(folder: Path) -> Path:
-    """A new folder beside `folder`; what exports that were killed left there goes."""
+    """A new folder beside `folder`."""
+    try:
+        if folder.is_file():
+            raise ArtifactError(f"cannot write {folder}: a file is in its place; move it, or name another --artifacts")
+        try:
+            return _made_beside(folder)
+        except FileNotFoundError:  # another export has failed just now, and has taken its empty folder away
+            return _made_beside(folder)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"cannot write {folder}: {files.reason(error)}; choose another place with --artifacts"
+        ) from error
+
+
+def _made_beside(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
     return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ARTIFACTS = Path("artifacts")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OF_SCRIPTS = ("rich", "psutil", "cv2", "matplotlib", "tensorboard", "scipy")
+_OF_SCRIPTS = ("rich", "psutil")
 _NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -88,7 +88,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 def _extra_of(module: str) -> str:
     """Which extra of pyproject.toml brings a package that scripts import as they need it; '' where none does."""
     folder = Path(sys.argv[0]).resolve().parent.name  # scripts and extras go by the same names
-    return folder if module.partition(".")[0] in _OF_SCRIPTS and folder in ("demos", "export", "train") else ""
+    return folder if module.partition(".")[0] in _OF_SCRIPTS and folder in ("demos", "export") else ""
 
 
 def _prepare_stdout() -> None:

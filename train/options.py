@@ -81,7 +81,9 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
 
 def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
     add_device(to)
-    to.add_argument("--compile", action="store_true", help="torch.compile the network, for a GPU: on a CPU it is slower")
+    to.add_argument(
+        "--compile", action="store_true", help="torch.compile the network, for a GPU: on a CPU it is slower"
+    )
     add_half(to)
     to.add_argument(
         "--resume", action="store_true", help="continue the run in --output exactly where it was last saved"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,15 +110,25 @@ class Selection:
         flags = argparse.Namespace(**{**vars(self.arguments), "variant": name, "weights": "auto"})
         return self if self.arguments.artifact is not None else replace(self, arguments=flags, manifest=None)
 
-    def next_backend(self, unavailable: Sequence[str] = ()) -> Selection:
-        """The one after the first of today's; those known not to run here are passed over."""
-        names = [name for name in self.choices()["backend"] if name not in unavailable or name in self.backends]
-        return self.with_backends(_after(names, self.backends[0]))
+    def next_backend(self, is_refused: IsRefused = lambda other: False) -> Selection:
+        """The one after the first of today's, or the next that is not refused; raises SimpleNetError: there is none."""
+        return self._next("backend", self.backends[0], self.with_backends, is_refused)
 
-    def next_precision(self, unavailable: Sequence[str] = ()) -> Selection:
-        """The one after today's; those known not to run here are passed over."""
-        names = [name for name in self.choices()["precision"] if name not in unavailable or name == self.precision]
-        return self.with_precision(_after(names, self.precision))
+    def next_precision(self, is_refused: IsRefused = lambda other: False) -> Selection:
+        """The same of precisions."""
+        return self._next("precision", self.precision, self.with_precision, is_refused)
+
+    def _next(self, kind: str, now: str | None, change: Callable[[str], Selection], is_refused: IsRefused) -> Selection:
+        names = self.choices()[kind]
+        after = names.index(now) + 1 if now in names else 0
+        for name in [*names[after:], *names[:after]]:
+            if name != now and not is_refused(other := change(name)):
+                return other
+        raise SimpleNetError(f"no other {kind} can be had here")
+
+
+IsRefused = Callable[[Selection], bool]
+"""Whether a selection is known not to load."""
 
 
 class Switch:
@@ -166,9 +176,3 @@ class Switch:
             self._result = result
             if self._abandoned:
                 result[1].close()
-
-
-def _after(names: Sequence[str], name: str | None) -> str:
-    if not names:
-        raise SimpleNetError("there is nothing to switch to")
-    return names[(names.index(name) + 1) % len(names)] if name in names else names[0]

@@ -56,10 +56,8 @@ class Session:
         self._switch: Switch | None = None
         self._wish: Selection | None = None
         """What is wanted in the end, while something else may still be loading: one load at a time."""
-        self._unavailable: list[str] = []
-        """Backends that the key b passes over."""
         self._refused: list[dict[str, Any]] = []
-        """What else could not be loaded, as `Selection.selected`: the key p passes it over."""
+        """What could not be loaded, as `Selection.selected` or a part of it: the keys b and p pass it over."""
         self._notice, self._notice_until_s = "", 0.0
         self._seen: dict[int, SourceRecord] = {}
         self._records: dict[tuple[str, str], Record] = {}
@@ -225,22 +223,26 @@ class Session:
             try:
                 self._start_switch(self._selected(name, value))
             except SimpleNetError as error:
+                if name.startswith("next-"):
+                    self._refused.clear()  # all have been tried: the next press tries them again
                 self.notify(str(error))
 
     def _selected(self, name: str, value: str | None) -> Selection:
         current = self._wish or self.selection
         if name == "next-backend":
-            return current.next_backend(self._unavailable)
+            return current.next_backend(self._is_refused)
         if name == "next-precision":
-            now = current.selected()
-            alike = [other for other in self._refused if {**other, "precision": now["precision"]} == now]
-            return current.next_precision([other["precision"] for other in alike])
+            return current.next_precision(self._is_refused)
         change = {
             "backend": current.with_backends,
             "precision": current.with_precision,
             "variant": current.with_variant,
         }
         return change[name](value or "")
+
+    def _is_refused(self, other: Selection) -> bool:
+        wanted = other.selected()
+        return any(all(wanted[kind] == value for kind, value in part.items()) for part in self._refused)
 
     def _start_switch(self, wanted: Selection) -> None:
         """Where something is loading already, the newest wish waits for its turn, and those before it are forgotten."""
@@ -263,11 +265,11 @@ class Session:
         try:
             self.selection, lineup = switch.result()
         except SimpleNetError as error:
-            backends = switch.wanted.backends
-            if isinstance(error, BackendUnavailable) and len(backends) == 1 and backends != self.selection.backends:
-                self._unavailable.append(str(backends[0]))
-            else:
-                self._refused.append(switch.wanted.selected())
+            wanted = switch.wanted.selected()
+            is_backends_fault = (
+                isinstance(error, BackendUnavailable) and switch.wanted.backends != self.selection.backends
+            )
+            self._refused.append({"backend": wanted["backend"]} if is_backends_fault else wanted)
             self.notify(str(error))
             return
         old, self.lineup = self.lineup, lineup

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -15,9 +17,11 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from demos import comparison, measurement
-from demos.comparison import Row, compare
+import runtimes
+from demos import comparison, comparison_table, measurement
+from demos.comparison import Comparison, Row, compare
 from demos.measurement import Contestant, Timings, Worker, race
 from simplenet import pictures
 from simplenet.artifacts import Artifact
@@ -334,5 +338,19 @@ def test_speed_up_is_the_ratio_of_medians_round_by_round() -> None:
     slow.timings = Timings(0, 0, 0, rounds_ms=[[4, 4, 9], [6, 6, 6]])
     fast.timings = Timings(0, 0, 0, rounds_ms=[[2, 2, 2], [1, 2, 9]])
     assert fast.speed_up_over(slow) == (2.5, 2.0, 3.0)
-    assert (fast.rounds_faster_than(slow), slow.rounds_faster_than(fast)) == (2, 0)
+    assert (fast.rounds_faster_than(slow), slow.rounds_faster_than(fast)) == ((2, 2), (0, 2))
     assert comparison.steps([slow, fast], 5) == 2
+
+
+def test_the_conclusion_names_who_was_faster_than_the_fastest_and_how_often(make_artifact: MakeArtifact) -> None:
+    rows = [Row(name, "fp32", artifact=make_artifact("onnx", "fp32"), top1_percent=90.0) for name in ("a", "b", "c")]
+    for row, rounds_ms in zip(rows, ([[2.0], [2.0], [2.0]], [[3.0], [1.0]], [[4.0], [4.0], [4.0]]), strict=True):
+        row.timings = Timings(0, 0, 0, rounds_ms=[samples * 3 for samples in rounds_ms])
+        row.description = runtimes.Description(row.backend, "a GPU" if row.backend == "c" else "CPU", "fp32", 1, {})
+    rows[2].description = dataclasses.replace(rows[2].description, threads=None)
+    found = Comparison(rows, rows[0], "some", 10, True, threads=1, rounds=3, frame="1x1 RGB")
+    console = Console(width=160, file=io.StringIO())
+    comparison_table.show(found, console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "top-1: b fp32, p50 1.000 ms; faster than it in some rounds: a fp32 (1 of 2)." in told
+    assert "c fp32: ran on a GPU." in told

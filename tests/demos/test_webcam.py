@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -158,6 +159,15 @@ def test_the_wrong_source_display_or_model_is_one_line(
         assert result.stderr.startswith("error: ")
         assert complaint in result.stderr
         assert "p4ss" not in result.stderr
+
+
+def test_a_taken_port_is_told_before_any_model_is_loaded(run_demo: RunDemo, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_demo("webcam", "--display", "browser", "--port", port, "--artifact", tmp_path / "nothing")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: port {port} on 127.0.0.1 is taken by another program; type: --port ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_recording_has_every_frame_of_a_file_with_its_answers(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,10 @@ import runtimes
 from export import agreement
 from export.calibration import Samples
 from export.to_onnx import PRECISIONS, export_onnx
+from export.to_openvino import export_openvino
 from simplenet import artifacts, datasets, weights
-from simplenet.artifacts import METADATA_KEY, Manifest
-from simplenet.errors import UsageError
+from simplenet.artifacts import METADATA_KEY, Artifact, Manifest
+from simplenet.errors import BackendUnavailable, UsageError
 from simplenet.preprocessing import to_model_input
 from tests.conftest import MakeArtifact
 
@@ -107,6 +111,21 @@ def test_an_unusual_input_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers[0], answers[2], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(answers[0], answers[1], atol=0.1 * np.abs(answers[0]).max())
     assert plain.manifest.weights.source == "random"
+
+
+@pytest.mark.parametrize(("export", "missing", "extra"), [
+    (export_onnx, "onnxslim", "export"), (export_openvino, "onnxscript", "export"),
+    (export_openvino, "nncf", "openvino-export"),
+])  # fmt: skip
+def test_a_missing_package_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Callable[..., Artifact], missing: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    steps: list[str] = []
+    told = re.escape(f"pip install '.[{extra}]'")
+    with pytest.raises(BackendUnavailable, match=f"{missing} cannot be imported .*{told}"):
+        export(variant="cifar-310k", precision="int8", artifacts=tmp_path, progress=steps.append)
+    assert steps == list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -67,7 +67,7 @@ def test_nobody_is_told_that_nncf_was_used(tmp_path: Path) -> None:
     script = """
 import sys
 from export import openvino_int8
-openvino_int8._nncf()
+openvino_int8.import_nncf()
 from nncf.telemetry import wrapper
 assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub), wrapper.telemetry
 assert "openvino_telemetry" not in sys.modules

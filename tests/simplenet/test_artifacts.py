@@ -260,6 +260,9 @@ def test_a_failed_first_export_leaves_no_folders(tmp_path: Path, error: type[Bas
     with pytest.raises(error if error is not OSError else ArtifactError), artifacts.publishing(folder):
         raise error
     assert left_in(tmp_path) == []
+    with pytest.raises(ArtifactError, match="File name too long"):
+        publish(tmp_path / "artifacts" / "cifar-310k" / ("x" * 300))
+    assert left_in(tmp_path) == []
     publish(folder)
     with pytest.raises(ArtifactError), artifacts.publishing(folder.with_name("onnx-fp16")):
         raise OSError
@@ -296,9 +299,8 @@ def test_an_artifact_that_is_replaced_while_it_is_read_is_read_once_more(
 
         monkeypatch.setattr(files, "sha256", replaced_first)
     else:
-        aside = folder.with_name("aside")
-        folder.rename(aside)
-        threading.Timer(0.005, aside.rename, [folder]).start()
+        aside = folder.rename(folder.with_name("aside"))
+        monkeypatch.setattr(time, "sleep", lambda seconds: aside.rename(folder))
     assert artifacts.read(folder).model_file.read_bytes() == (b"newer" if moment == "hashing" else b"model")
 
 

@@ -115,7 +115,7 @@ def test_output_that_cannot_be_written(body: str) -> None:
 
 @pytest.mark.parametrize(("folder", "module", "told"), [
     ("demos", "rich.table", "error: rich.table is not installed; type: pip install '.[demos]'\n"),
-    ("train", "matplotlib", "error: matplotlib is not installed; type: pip install '.[train]'\n"),
+    ("export", "rich", "error: rich is not installed; type: pip install '.[export]'\n"),
     ("demos", "simplenet.nothing", None),
     ("elsewhere", "rich", None),
 ])  # fmt: skip

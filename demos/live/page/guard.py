@@ -34,9 +34,10 @@ class Guard:
     """Around the whole application. Refuses what a foreign page could send, and puts `HEADERS` on every answer.
 
     A foreign page can reach 127.0.0.1 by giving its own name that address (DNS rebinding): the Host header tells. It
-    can also open a WebSocket to here: the Origin header tells. Or name our model as the source of a picture, so that
-    it is exported: Sec-Fetch-Site tells. The port is not compared with ours, since `ssh -L 9000:127.0.0.1:8000 device`
-    is how a headless device is used; Origin and Host must name the same one.
+    can also open a WebSocket to here: the Origin header tells. Or name our model as the source of a picture or a frame,
+    so that it is exported: Sec-Fetch-Site tells, which browsers send to the loopback and to https. The port is not
+    compared with ours, since `ssh -L 9000:127.0.0.1:8000 device` is how a headless device is used; Origin and Host must
+    name the same one.
     """
 
     def __init__(self, app: ASGIApp, bound_host: str) -> None:
@@ -72,12 +73,12 @@ class Guard:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.allows_host(hosts[0]):
             return "this page does not go by that name; open the address that the demo printed, or its IP address"
-        is_safe = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
-        if not is_safe and (len(origins) != 1 or not _same_place(origins[0], hosts[0])):
+        if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
+            is_ours = headers.get("sec-fetch-site") not in ("cross-site", "same-site")
+            is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+            return None if is_ours or is_link else "only this page itself may ask for its parts"
+        if len(origins) != 1 or not _same_place(origins[0], hosts[0]):
             return "only this page itself may do that"
-        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if is_foreign and headers.get("sec-fetch-mode") != "navigate":  # a link leads here, an <img> makes us work
-            return "only this page itself may ask for its parts"
         return None
 
     def allows_host(self, header: str) -> bool:

@@ -11,7 +11,7 @@ import runtimes
 from demos.live.selection import Selection, Switch
 from runtimes.loader import backend_class
 from simplenet import variants
-from simplenet.errors import BackendUnavailable, UsageError
+from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
 from tests.demos.live.conftest import ParseFlags
 
@@ -34,15 +34,22 @@ def test_keys_go_round_and_pass_over_what_cannot_run_here(parse_flags: ParseFlag
     assert sorted(names) == list(runtimes.names())
     cannot = names[(names.index("onnxruntime") + 1) % len(names)]
     for unavailable in ([], [cannot]):
+
+        def is_refused(other: Selection, unavailable: list[str] = unavailable) -> bool:
+            return other.backends[0] in unavailable
+
         seen, at = [], selection
         for _ in range(len(names) - len(unavailable)):
-            at = at.next_backend(unavailable)
+            at = at.next_backend(is_refused)
             seen += at.selected()["backend"]
         assert seen[-1] == "onnxruntime"
         assert sorted(seen) == sorted(set(names) - set(unavailable))
     precisions = [selection.next_precision(), selection.next_precision().next_precision().next_precision()]
     assert [other.precision for other in precisions] == ["fp16", "fp32"]
-    assert selection.with_precision("fp16").next_precision(["int8"]).precision == "fp32"
+    in_fp16 = selection.with_precision("fp16")
+    assert in_fp16.next_precision(lambda other: other.precision == "int8").precision == "fp32"
+    with pytest.raises(SimpleNetError, match="no other precision can be had here"):
+        in_fp16.next_precision(lambda other: True)
 
 
 def test_a_backend_without_the_precision_at_hand_starts_with_its_first(parse_flags: ParseFlags) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simplenet.errors import UsageError
+from demos.artifact_choice import Say
+from demos.live.selection import Selection
+from simplenet.errors import ArtifactError, UsageError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
 
@@ -94,6 +96,25 @@ def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_sessio
     assert session.state()["selected"]["precision"] == "fp16"
     session.command("next-precision")
     session.run_until(lambda: session.state()["selected"]["precision"] == "fp32")
+
+
+def test_a_backend_that_fails_for_any_reason_is_passed_over_until_all_have_been_tried(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session("synthetic:160x120@60", "--backend", "onnxruntime")
+
+    def damaged(selection: Selection, say: Say) -> None:
+        raise ArtifactError(f"{selection.backends[0]} is damaged")
+
+    monkeypatch.setattr(Selection, "load", damaged)
+    others = [name for name in session.state()["choices"]["backend"] if name != "onnxruntime"]
+    for press in range(len(others) + 2):
+        session.command("next-backend")
+        session.run_until(lambda said=press + 1: len(session.said) >= said)
+    told = [line.partition(" ")[0] for line in session.said]
+    assert sorted(told[: len(others)]) == sorted(others)
+    assert session.said[len(others)] == "no other backend can be had here"
+    assert told[-1] == told[0]
 
 
 def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_session: MakeSession) -> None:

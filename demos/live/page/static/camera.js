@@ -27,8 +27,8 @@ export const UNPLUGGED = {
 
 export function tunnel() {
   const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const [bound, device] = isHere ? ["127.0.0.1", "device"] : [location.hostname, location.hostname];
-  return `ssh -L 8000:${bound}:${location.port || 80} ${device}`; // --host may be that one address alone
+  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // --host may be that one alone
+  return `ssh -L 8000:${bound}:${location.port || 80} ${isHere ? "device" : location.hostname}`;
 }
 
 function insecure() {

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from demos.live.page import sockets
+from demos.live.page import listener, sockets
 from demos.live.page.server import Page
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.live.page.conftest import Demo, Scene
@@ -118,12 +118,16 @@ def test_a_foreign_page_cannot_post(page: Page, demo: Demo) -> None:
     assert not demo.commands
 
 
-@pytest.mark.parametrize(("site", "mode", "status"), [
-    ("cross-site", "no-cors", 403), ("same-site", "cors", 403), ("cross-site", "navigate", 200),
-    ("same-origin", "cors", 200), ("none", "navigate", 200),
+@pytest.mark.parametrize(("site", "mode", "dest", "status"), [
+    ("cross-site", "no-cors", "image", 403), ("same-site", "cors", "empty", 403),
+    ("cross-site", "navigate", "iframe", 403), ("cross-site", "navigate", "document", 200),
+    ("same-origin", "cors", "worker", 200), ("none", "navigate", "document", 200),
 ])  # fmt: skip
-def test_a_foreign_page_may_lead_here_but_not_use_our_parts(page: Page, site: str, mode: str, status: int) -> None:
-    assert get(page, **{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}).status == status
+def test_a_foreign_page_may_lead_here_but_not_use_our_parts(
+    page: Page, site: str, mode: str, dest: str, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+    assert get(page, **headers).status == status
 
 
 def test_a_public_page_answers_addresses_and_this_machines_names_but_no_strange_one(demo: Demo) -> None:
@@ -148,9 +152,12 @@ def test_a_taken_port_is_one_line_that_names_a_free_one(page: Page, demo: Demo) 
         assert get(other).status == 200
 
 
-def test_where_no_port_above_is_free_the_line_names_none(demo: Demo) -> None:
-    with socket.create_server(("127.0.0.1", 65_535)), pytest.raises(SimpleNetError, match=r"; choose another --port$"):
-        Page(demo, port=65_535).start()
+def test_where_no_port_above_is_free_the_line_names_none(
+    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_PORTS_TO_TRY", 0)
+    with pytest.raises(SimpleNetError, match=r"; choose another --port$"):
+        Page(demo, port=urllib.parse.urlsplit(page.url).port or 0).start()
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "x" * 300, "a\x00b", "999.1.1.1"])
