@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
@@ -20,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from demos import evaluate
-from simplenet import checkpoints
+from simplenet import checkpoints, model
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from tests.waiting import wait_while_running
@@ -31,6 +33,7 @@ from train.photographs import Photographs
 HOW = dataclasses.replace(
     imagefolder.DEFAULT, epochs=2, batch_size=8, peak_learning_rate=0.02, average_decay=0.8, bf16=False, flip=False
 )
+PYTHON_H = Path(sysconfig.get_paths()["include"]) / "Python.h"
 CLASSES = ("ash tree", "elm", "oak")
 
 
@@ -292,3 +295,26 @@ def test_the_script_prints_one_result(pictures: Path, tmp_path: Path, capsys: py
     assert json.loads(Path(result["checkpoint"]).with_suffix(".training.json").read_text())["command"].startswith(
         "python train/imagefolder.py"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None or not PYTHON_H.is_file(), reason="needs g++ and Python's headers")
+def test_compiled_it_trains_the_same_network(pictures: Path, tmp_path: Path) -> None:
+    """Most of it frozen, since code for the way back takes g++ half a minute."""
+    flags = [pictures, "--variant", "cifar-310k", "--freeze", "12", "--epochs", "1", "--batch", "8", "--workers", "0"]
+    flags += ["--learning-rate", "0.02", "--fp32"]
+    done = subprocess.run(
+        [sys.executable, imagefolder.__file__, *flags, "--compile", "--output", tmp_path / "compiled"],
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache").rglob("*.so"))  # of generated code: it was compiled
+    imagefolder.main([*map(str, flags), "--output", str(tmp_path / "eager")])
+    compiled, eager = (load_file(tmp_path / name / "cifar-310k.safetensors") for name in ("compiled", "eager"))
+    assert compiled.keys() == eager.keys()
+    before = model.create("cifar-310k", len(CLASSES), seed=0).state_dict()
+    trained = [name for name, tensor in eager.items() if tensor.ndim > 1 and not torch.equal(tensor, before[name])]
+    assert len(trained) == 2
+    for name in trained:
+        assert (compiled[name] - eager[name]).norm() < 1e-3 * (eager[name] - before[name]).norm(), name
