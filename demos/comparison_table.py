@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NO_NUMBER = "-"
+_HEADINGS = (
+    "backend", "precision", "top-1 %", "agrees %", "size MB", "memory MB", "load ms", "first ms", "p50 ms", "p90 ms",
+    "p99 ms", "frame to top-5 ms", "speed-up",
+)  # fmt: skip
 _NEGLIGIBLE_LOSS_POINTS = 0.5
 
 
@@ -31,16 +35,12 @@ def _table(comparison: Comparison) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, justify in (
-        ("backend", "left"), ("precision", "left"), ("top-1 %", "right"), ("agrees %", "right"), ("size MB", "right"),
-        ("load ms", "right"), ("first ms", "right"), ("p50 ms", "right"), ("p90 ms", "right"), ("p99 ms", "right"),
-        ("frame to top-5 ms", "right"), ("speed-up", "right"),
-    ):  # fmt: skip
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for position, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="left" if position < 2 else "right", no_wrap=True)
     for row in comparison.rows:
         size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
         if row.timings is None or row.latency is None:
-            cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 6)
+            cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7)
             table.add_row(*cells, "not run, see below", style="dim")
             continue
         latency, end_to_end = row.latency, row.end_to_end
@@ -51,6 +51,7 @@ def _table(comparison: Comparison) -> Table:
             _number(row.top1_percent, 2),
             _number(row.agreement_percent, 2),
             size,
+            _number(row.timings.peak_memory_mb, 0),
             _number(row.timings.load_ms, 0),
             _number(row.timings.first_inference_ms, 1),
             _number(latency.p50_ms, 3),
@@ -74,6 +75,7 @@ def _notes(comparison: Comparison) -> list[str]:
         _machine(comparison),
         f"top-1, agrees: {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
         f"agrees = same top-1 as {reference}.",
+        "memory: the most that the backend's process held, Python and its packages included, a GPU's memory not.",
         "load: package import and model load in a fresh process, once, in the rows' order. first: the first inference "
         "after it.",
         f"p50, p90, p99: the model alone, batch as exported, each backend alone in its own process, in "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 import runtimes
 from runtimes import timing
+from simplenet import hardware
 from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
 from simplenet.preprocessing import normalise
 
@@ -117,14 +117,9 @@ class Session:
         """Model-sized uint8 [N, S, S, 3] pictures -> float32 [N, classes], in batches the model takes."""
         return self._runtime.infer_any(self._model_inputs(pictures))
 
-    def peak_memory_mb(self) -> float | None:
-        """Peak resident set of this process, everything imported included."""
-        try:
-            import resource
-        except ImportError:  # Windows
-            return None
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return kilobytes / (1024 if os.uname().sysname != "Darwin" else 1024 * 1024)
+    def peak_memory_mb(self) -> float:
+        """Peak resident memory of this process, everything imported included, in 1e6 bytes."""
+        return hardware.peak_resident_bytes() / 1e6
 
     def _model_inputs(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Model-sized uint8 pictures as this artifact takes them."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,19 +114,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most that this process has held so far: of the GPU's memory where it trains there, else resident memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux: what getrusage says may be the launcher's
-        peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(errors="replace"), re.MULTILINE)
-        if peak_kib:
-            return int(peak_kib[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return hardware.peak_resident_bytes()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

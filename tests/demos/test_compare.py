@@ -81,6 +81,8 @@ def test_the_script_measures_what_it_is_asked_for_and_writes_raw_samples(shared_
         assert row["agreement_percent"] > 97
         assert row["description"]["threads"] == 1
         assert row["size_bytes"] > 100_000
+    torch, onnxruntime, _ = [row["timings"]["peak_memory_mb"] for row in report["rows"]]
+    assert 20 < onnxruntime < torch - 50  # of what either imports; not of the process that started them
 
 
 def test_a_device_without_pytorch_can_ask_for_help() -> None:
@@ -107,7 +109,9 @@ def test_the_table_is_for_people_and_says_what_is_missing(shared_root: Path) -> 
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     header, _, row = [line for line in result.stdout.splitlines() if line.strip()][:3]
-    assert [name in header for name in ("top-1 %", "agrees %", "p50 ms", "p99 ms", "speed-up")] == [True] * 5
+    assert [name in header for name in ("top-1 %", "agrees %", "memory MB", "p50 ms", "p99 ms", "speed-up")] == [
+        True
+    ] * 6
     assert row.split()[:2] == ["onnxruntime", "fp32"]
     assert "a p90 needs 64 and a p99 662" in result.stdout
     assert "fashion-mnist evaluation" in result.stdout

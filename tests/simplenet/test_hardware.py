@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ flags\t\t: fpu avx2 avx512f avx512_vnni
 processor\t: 1
 model name\t: Slow
 """
+ROOT = Path(__file__).parents[2]
 PI = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
 
 
@@ -51,3 +54,11 @@ def test_cores_that_are_taken_away_do_not_count() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert hardware.usable_cores() == len(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has only one answer")
+def test_the_peak_of_memory_is_this_process_own_and_stays_when_it_is_freed() -> None:
+    ours = "from simplenet import hardware; held = b'x' * 100_000_000; del held; print(hardware.peak_resident_bytes())"
+    launcher = f"import subprocess, sys; held = b'x' * 400_000_000; subprocess.run([sys.executable, '-c', {ours!r}])"
+    done = subprocess.run([sys.executable, "-c", launcher], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 100_000_000 < int(done.stdout) < 300_000_000
