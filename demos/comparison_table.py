@@ -80,7 +80,8 @@ def _notes(comparison: Comparison) -> list[str]:
         "after it.",
         f"p50, p90, p99: the model alone, batch as exported, each backend alone in its own process, in "
         f"{comparison.rounds} rounds, their order rotated and reversed.",
-        f"frame to top-5: p50 from a {comparison.frame} frame, preprocessing and softmax included.",
+        f"frame to top-5: p50 from a {comparison.frame} frame, preprocessing (resized by "
+        f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax included.",
         f"speed-up: p50 of {reference} over p50 of the row, median (lowest-highest) of the rounds.",
     ]
     counts = {row.latency.n for row in comparison.rows if row.latency}

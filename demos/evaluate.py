@@ -35,7 +35,7 @@ from runtimes import Runtime
 from simplenet import cli, datasets, pictures
 from simplenet.errors import DataError, one_line
 from simplenet.pictures import Pictures
-from simplenet.preprocessing import normalise
+from simplenet.preprocessing import model_batch
 
 FEWEST_CLASSES_FOR_TOP5 = 6
 _Z_95_PERCENT = 1.959964
@@ -81,7 +81,7 @@ def evaluate(
     images = top1 = top5 = 0
     for inputs, labels in found.batches(batch):
         assert labels is not None  # found.labels is not None
-        logits = model.infer_any(_as_model_input(inputs, model))
+        logits = model.infer_any(model_batch(inputs, model.manifest.input.dtype, model.manifest.preprocessing))
         best = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # ties by class index, as classify() does
         top1 += int((best[:, 0] == labels).sum())
         top5 += int((best == labels[:, None]).any(axis=1).sum())
@@ -111,11 +111,6 @@ def wilson_percent(successes: int, trials: int, z: float = _Z_95_PERCENT) -> tup
     centre = (share + z * z / (2 * trials)) / scale
     spread = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return 100 * max(0.0, centre - spread), 100 * min(1.0, centre + spread)
-
-
-def _as_model_input(inputs: np.typing.NDArray[np.uint8], model: Runtime) -> np.typing.NDArray[Any]:
-    """`inputs` are cropped already; what is left is the normalisation, where the graph does not do it itself."""
-    return inputs if model.manifest.input.dtype == "uint8" else normalise(inputs, model.manifest.preprocessing)
 
 
 def _name_folders(model: Runtime) -> str:

@@ -7,6 +7,7 @@ import platform
 
 from runtimes.base import physical_cores
 from simplenet import hardware
+from simplenet.preprocessing import resizer_name
 
 
 def describe() -> dict[str, str | int | float]:
@@ -20,6 +21,7 @@ def describe() -> dict[str, str | int | float]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "resizer": resizer_name(),
     }
 
 

@@ -26,7 +26,7 @@ import runtimes
 from runtimes import timing
 from simplenet import hardware
 from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
-from simplenet.preprocessing import normalise
+from simplenet.preprocessing import model_batch
 
 ANSWER_TIMEOUT_S = 600
 _SETTLE_S = 0.1
@@ -124,7 +124,7 @@ class Session:
     def _model_inputs(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Model-sized uint8 pictures as this artifact takes them."""
         manifest = self._runtime.manifest
-        return pictures if manifest.input.dtype == "uint8" else normalise(pictures, manifest.preprocessing)
+        return model_batch(pictures, manifest.input.dtype, manifest.preprocessing)
 
     def _next(self) -> None:
         self._turn += 1

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from export import calibration
 from export.calibration import Samples
 from simplenet import preprocessing
 from simplenet.artifacts import Artifact
@@ -45,7 +44,7 @@ def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop:
     import torch
 
     expected = reference_logits(loaded, samples)
-    inputs = calibration.model_inputs(samples, artifact.manifest.input.dtype, loaded.card.preprocessing)
+    inputs = preprocessing.model_batch(samples.inputs, artifact.manifest.input.dtype, loaded.card.preprocessing)
     torch_threads = torch.get_num_threads()
     try:
         with warnings.catch_warnings():

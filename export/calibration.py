@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, files, images, pictures, preprocessing
+from simplenet import datasets, files, images, pictures
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.pictures import SYNTHETIC, Pictures
 from simplenet.preprocessing import UInt8Array
@@ -90,11 +90,6 @@ def note(samples: Samples) -> dict[str, Any]:
     source = SYNTHETIC_NOTE if samples.is_synthetic else samples.source
     fingerprint = {"fingerprint": samples.fingerprint} if samples.fingerprint else {}
     return {"source": source, "images": len(samples), **fingerprint}
-
-
-def model_inputs(samples: Samples, dtype: str, config: preprocessing.Preprocessing) -> npt.NDArray[Any]:
-    """The pictures as the model takes them: uint8 [N, S, S, 3], or normalised float32 [N, 3, S, S]."""
-    return samples.inputs if dtype == "uint8" else preprocessing.normalise(samples.inputs, config)
 
 
 def in_batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:

@@ -16,7 +16,7 @@ from export import agreement, calibration
 from export.calibration import Samples
 from export.request import Request
 from runtimes.base import vendor_import
-from simplenet import artifacts
+from simplenet import artifacts, preprocessing
 from simplenet.artifacts import MODEL_FILES, Artifact, InputSpec, Manifest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Source:
 
     def model_inputs(self, samples: Samples) -> npt.NDArray[Any]:
         """`samples` as the exported model takes them."""
-        return calibration.model_inputs(samples, self.input.dtype, self.loaded.card.preprocessing)
+        return preprocessing.model_batch(samples.inputs, self.input.dtype, self.loaded.card.preprocessing)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Runtime(abc.ABC):
             batch = preprocessing.to_model_input(images[0], config)[None]
         else:
             batch = np.stack([preprocessing.to_model_input(image, config) for image in images])
-        return batch if self.manifest.input.dtype == "uint8" else preprocessing.normalise(batch, config)
+        return preprocessing.model_batch(batch, self.manifest.input.dtype, config)
 
     def classify(self, images: Sequence[UInt8Array], k: int = 5) -> list[list[Prediction]]:
         """RGB uint8 [H, W, 3] images of any sizes -> for each its `k` most probable classes, best first.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +139,11 @@ def normalise(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
     std = np.asarray(preprocessing.std, np.float32)
     scaled = (batch.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def model_batch(cropped: UInt8Array, dtype: str, preprocessing: Preprocessing) -> npt.NDArray[Any]:
+    """Cropped uint8 [N, S, S, 3] pictures as a model of that input dtype takes them: as they are, or normalised."""
+    return cropped if dtype == "uint8" else normalise(cropped, preprocessing)
 
 
 def resizer_name() -> str:
