@@ -37,8 +37,7 @@ from demos.artifact_choice import (
     several,
 )
 from demos.comparison import Comparison, Row, compare, steps
-from runtimes.base import physical_cores
-from simplenet import cli, pictures
+from simplenet import cli, hardware, pictures
 from simplenet.artifacts import PRECISIONS, Artifact
 from simplenet.errors import (
     BackendUnavailable,
@@ -167,7 +166,7 @@ def run(
         pictures.check_source(image)
     wanted = [(format_of(row.backend), artifact_precision(row.backend, row.precision)) for row in rows]
     weights = choose_weights(variant, weights, wanted, artifacts)
-    threads = threads or physical_cores()
+    threads = threads or hardware.physical_cores()
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

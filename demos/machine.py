@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 
-from runtimes.base import physical_cores
 from simplenet import hardware
 from simplenet.preprocessing import resizer_name
 
@@ -16,9 +15,9 @@ def describe() -> dict[str, str | int | float]:
 
     return {
         "processor": hardware.processor(),
-        "physical_cores": physical_cores(),
+        "physical_cores": hardware.physical_cores(),
         "logical_cores": os.cpu_count() or 1,
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "resizer": resizer_name(),

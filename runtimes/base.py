@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import abc
 import importlib
-import os
 import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import preprocessing
+from simplenet import hardware, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
     ArtifactError,
@@ -83,7 +81,7 @@ class Runtime(abc.ABC):
         self.options = options
         self.precision = options.precision or manifest.precision
         self.device = options.device or self.DEVICES[0]
-        self.threads = physical_cores() if options.threads is None else options.threads
+        self.threads = hardware.physical_cores() if options.threads is None else options.threads
         self._check_options()
         self._shape_tail = manifest.input.shape[1:]
         self._dtype = np.dtype(manifest.input.dtype)
@@ -292,28 +290,6 @@ def vendor_import(module: str, extra: str) -> ModuleType:
         raise BackendUnavailable(
             f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
         ) from error
-
-
-_CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
-
-
-def physical_cores() -> int:
-    """Physical cores this process may use: hyperthreads of one core count once, and no more than a container's limit on
-    time (Linux tells both, the limit with cgroup v2; elsewhere all count)."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            # Not core_id, which Arm's kernels count anew in every cluster of one package.
-            cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
-        except OSError:
-            cores.add(str(cpu))
-    try:
-        quota_us, period_us = map(int, _QUOTA.read_text().split())  # docker run --cpus=2: 200000 100000
-        return max(1, min(len(cores), -(-quota_us // period_us)))
-    except (OSError, ValueError):  # no container, or 'max': no limit
-        return len(cores)
 
 
 def softmax(logits: Float32Array) -> Float32Array:

@@ -1,4 +1,4 @@
-"""What a published number must name: the processor, the cores used, the most memory held."""
+"""What a published number must name: the processor, the cores that may be used, the most memory held."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 _CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
+_CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_int8": "AMX"}
 
 
@@ -27,6 +28,25 @@ def processor() -> str:
 def usable_cores() -> int:
     """How many logical processors this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use: hyperthreads of one core count once, and no more than a container's limit on
+    time (Linux tells both, the limit with cgroup v2; elsewhere all count)."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            # Not core_id, which Arm's kernels count anew in every cluster of one package.
+            cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
+        except OSError:
+            cores.add(str(cpu))
+    try:
+        quota_us, period_us = map(int, _QUOTA.read_text().split())  # docker run --cpus=2: 200000 100000
+        return max(1, min(len(cores), -(-quota_us // period_us)))
+    except (OSError, ValueError):  # no container, or 'max': no limit
+        return len(cores)
 
 
 def peak_resident_bytes() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,37 +40,6 @@ def test_labels_name_the_classes() -> None:
     (top,) = top_k(np.array([[0.0, 2.0, 1.0]], np.float32), 2, ("cat", "dog", "owl"))
     assert [prediction.label for prediction in top] == ["dog", "owl"]
     assert top_k(np.zeros((1, 1), np.float32), 1)[0][0].label == "class 0"
-
-
-@pytest.mark.parametrize(
-    ("siblings", "cores"),
-    [
-        (["0", "1", "2", "3"], 4),  # one thread a core, however the kernel numbers cores within clusters
-        (["0,2", "1,3", "0,2", "1,3"], 2),
-        (["0-1", "0-1", "2-3", "2-3"], 2),
-        ([], 4),  # nothing known
-    ],
-)
-def test_physical_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: list[str], cores: int) -> None:
-    for cpu, text in enumerate(siblings):
-        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
-        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
-    monkeypatch.setattr(base, "_CPUS", tmp_path)
-    monkeypatch.setattr(base, "_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert base.physical_cores() == cores
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
-)
-def test_a_containers_limit_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(base, "_CPUS", tmp_path)
-    monkeypatch.setattr(base, "_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert base.physical_cores() == cores
 
 
 def test_a_package_whose_shared_library_is_missing_is_one_that_is_missing(

@@ -56,6 +56,37 @@ def test_cores_that_are_taken_away_do_not_count() -> None:
     assert hardware.usable_cores() == len(before)
 
 
+@pytest.mark.parametrize(
+    ("siblings", "cores"),
+    [
+        (["0", "1", "2", "3"], 4),  # one thread a core, however the kernel numbers cores within clusters
+        (["0,2", "1,3", "0,2", "1,3"], 2),
+        (["0-1", "0-1", "2-3", "2-3"], 2),
+        ([], 4),  # nothing known
+    ],
+)
+def test_physical_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: list[str], cores: int) -> None:
+    for cpu, text in enumerate(siblings):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
+    monkeypatch.setattr(hardware, "_CPUS", tmp_path)
+    monkeypatch.setattr(hardware, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert hardware.physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
+)
+def test_a_containers_limit_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(hardware, "_CPUS", tmp_path)
+    monkeypatch.setattr(hardware, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert hardware.physical_cores() == cores
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has only one answer")
 def test_the_peak_of_memory_is_this_process_own_and_stays_when_it_is_freed() -> None:
     ours = "from simplenet import hardware; held = b'x' * 100_000_000; del held; print(hardware.peak_resident_bytes())"
