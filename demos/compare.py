@@ -37,6 +37,7 @@ from demos.artifact_choice import (
     several,
 )
 from demos.comparison import Comparison, Row, compare, steps
+from runtimes.loader import backend_class
 from simplenet import cli, hardware, pictures
 from simplenet.artifacts import PRECISIONS, Artifact
 from simplenet.errors import (
@@ -86,6 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="turns a row (default: 10)"
     )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, gpu or npu, for all; backends without it are left out (default: each backend's first)",
+    )
     cli.add_calibration(parser)
     cli.add_threads(parser)
     cli.add_artifacts(parser)
@@ -109,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples=arguments.samples,
         rounds=arguments.rounds,
         threads=arguments.threads,
+        device=arguments.device,
         artifacts=arguments.artifacts,
     )
     if result.reference is None:
@@ -148,6 +155,7 @@ def run(
     samples: int = 700,
     rounds: int = 10,
     threads: int | None = None,
+    device: str | None = None,
     artifacts: Path = cli.DEFAULT_ARTIFACTS,
 ) -> Comparison:
     """Makes what is missing, then compares; progress goes to stderr.
@@ -157,6 +165,10 @@ def run(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    if device is not None:
+        backends = [backend for backend in backends if device in backend_class(backend).DEVICES]
+        if not backends:
+            raise UsageError(f"none of these backends runs on {device!r}; choose among cpu, cuda, gpu and npu")
     rows = [Row(backend, precision) for backend in backends for precision in precisions_of(backend)
             if precision in precisions]  # fmt: skip
     if not rows:
@@ -200,6 +212,7 @@ def run(
             threads=threads,
             samples=samples,
             rounds=rounds,
+            device=device,
             on_progress=lambda what, done: progress.update(task, description=what, advance=done),
             say=(lambda line: None) if console.is_terminal else cli.say,
         )

@@ -105,6 +105,7 @@ def compare(
     threads: int,
     samples: int,
     rounds: int,
+    device: str | None = None,
     on_progress: Callable[[str, int], None] = lambda what, steps: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
@@ -116,6 +117,7 @@ def compare(
         labels: int64 [N], or None where nobody knows them.
         frame: RGB uint8 [H, W, 3], for the time from a camera's frame to its top-5.
         samples: timed inferences a row, spread over `rounds` turns.
+        device: that of all rows; one whose backend does not have it says so. None is each backend's first.
         on_progress: called with what is being done and how many of `steps(rows, rounds)` steps are finished.
         say: told in one line of every row that has answered, and of the timing's start.
     """
@@ -125,7 +127,7 @@ def compare(
         for row in rows:
             on_progress(f"opening {row.name}", 0)
             if row.artifact is not None:
-                contestant = Contestant(row.backend, row.precision, str(row.artifact.folder), threads)
+                contestant = Contestant(row.backend, row.precision, str(row.artifact.folder), threads, device)
                 worker = stack.enter_context(Worker(contestant))
                 try:
                     logits[row.name] = _open(worker, row, pictures)

@@ -38,12 +38,13 @@ the pause takes some ten milliseconds to rise."""
 
 @dataclass(frozen=True)
 class Contestant:
-    """What a worker loads: an artifact's folder, and how to run it."""
+    """What a worker loads: an artifact's folder, and how to run it. `device` None is the backend's first."""
 
     backend: str
     precision: str
     folder: str
     threads: int | None
+    device: str | None = None
 
     @property
     def name(self) -> str:
@@ -76,7 +77,11 @@ class Session:
     def __init__(self, contestant: Contestant) -> None:
         start = time.perf_counter()
         self._runtime = runtimes.load(
-            contestant.folder, contestant.backend, threads=contestant.threads, precision=contestant.precision
+            contestant.folder,
+            contestant.backend,
+            device=contestant.device,
+            threads=contestant.threads,
+            precision=contestant.precision,
         )
         self.load_ms = (time.perf_counter() - start) * 1e3
         self._batches: list[npt.NDArray[Any]] = []

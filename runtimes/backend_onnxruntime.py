@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import numpy.typing as npt
@@ -25,14 +27,21 @@ class Backend(Runtime):
         provider = _PROVIDERS[self.device]
         if provider not in ort.get_available_providers():
             raise BackendUnavailable(
-                f"this onnxruntime has no {provider}; replace it with: pip install onnxruntime-gpu"
+                f"this onnxruntime has no {provider}; type: pip uninstall onnxruntime && pip install onnxruntime-gpu"
             )
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.threads
         settings.inter_op_num_threads = 1
         settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.options.spinning else "0")
         settings.log_severity_level = 3  # errors; everything else is raised or described
-        self._session = ort.InferenceSession(self.artifact.model_file, settings, providers=[provider])
+        providers: list[Any] = [provider]
+        if self.device == "cuda":
+            if hasattr(ort, "preload_dlls"):  # since 1.21: CUDA's libraries, where they come from pip's packages
+                with contextlib.redirect_stdout(sys.stderr):
+                    ort.preload_dlls()
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # of no node
+            providers = [(provider, {"use_tf32": "0"})]  # by default it computes "fp32" with 10 bits of mantissa
+        self._session = ort.InferenceSession(self.artifact.model_file, settings, providers=providers, enable_fallback=0)
         if self._session.get_providers()[0] != provider:  # a missing CUDA library makes it fall back without a word
             raise BackendUnavailable(f"onnxruntime could not start {provider}; check its CUDA and cuDNN libraries")
         self._input = self.manifest.input.name
@@ -48,14 +57,19 @@ class Backend(Runtime):
     def _describe(self) -> Description:
         import onnxruntime
 
-        notes = ("fp16 is computed as fp32 where a CPU kernel is missing",) if self.precision == "fp16" else ()
+        on_cpu = self.device == "cpu"
+        notes = {
+            ("cpu", "fp16"): "fp16 is computed as fp32 where a CPU kernel is missing",
+            ("cuda", "int8"): "int8 weights and activations, computed in floating point where a CUDA kernel is missing",
+        }
+        note = notes.get((self.device, self.precision))
         return Description(
             backend=self.name,
             device=_PROVIDERS[self.device],
             precision=self.precision,
-            threads=self.threads,
+            threads=self.threads if on_cpu else None,
             versions={"onnxruntime": onnxruntime.__version__},
-            notes=notes if self.device == "cpu" else (),
+            notes=(note,) if note else (),
         )
 
     @classmethod

@@ -32,7 +32,9 @@ class Backend(Runtime):
         # On its own, OpenVINO computes fp32 models in bf16 wherever the processor can: the hint pins what is asked.
         # "fp16" on a processor means compressed weights and float32 arithmetic.
         hint = "f32" if device == "CPU" and self.precision == "fp16" else _HINTS[self.precision]
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if device != "NPU":  # which computes floats in fp16, whatever is asked
+            settings["INFERENCE_PRECISION_HINT"] = hint
         if device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
         self._compiled = core.compile_model(core.read_model(self.artifact.model_file), device, settings)
@@ -52,14 +54,15 @@ class Backend(Runtime):
         import openvino
 
         on_cpu = self.device == "cpu"
-        half_on_cpu = on_cpu and self.precision == "fp16"
+        notes = {("cpu", "fp16"): "fp16 weights, computed in fp32", ("npu", "fp32"): "computed in fp16"}
+        note = notes.get((self.device, self.precision))
         return Description(
             backend=self.name,
             device=str(self._compiled.get_property("EXECUTION_DEVICES")[0]),
             precision=self.precision,
             threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if on_cpu else None,
             versions={"openvino": openvino.__version__},
-            notes=("fp16 weights, computed in fp32",) if half_on_cpu else (),
+            notes=(note,) if note else (),
         )
 
     @classmethod

@@ -42,7 +42,10 @@ class Backend(Runtime):
             torch.set_num_threads(self.threads)
         program = torch.export.load(pt2_archive.checked(self.artifact.model_file))
         if self.device == "cuda":
-            program = torch.export.passes.move_to_device_pass(program, "cuda")
+            from torch.export.passes import move_to_device_pass
+
+            torch.backends.cudnn.allow_tf32 = False  # by default "fp32" convolutions have 10 bits of mantissa
+            program = move_to_device_pass(program, f"cuda:{torch.cuda.current_device()}")
         self._torch, self._module = torch, program.module()
         self._autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.precision == "bf16":

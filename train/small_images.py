@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from simplenet.datasets import LabelledImages
+from simplenet.errors import DataError
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import Dice
@@ -55,8 +56,12 @@ class SmallImages:
         how: Recipe,
         group: Group,
     ) -> SmallImages:
-        """Raises DataError where there is not one whole batch, UsageError where it cannot be shared out."""
-        train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
+        """Raises DataError where there is not one whole batch, or all do not fit into a GPU's memory, UsageError where
+        a batch cannot be shared out."""
+        try:
+            train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
+        except torch.OutOfMemoryError as error:
+            raise DataError("the images do not fit into the GPU's memory; type --device cpu, or free some") from error
         recipe.check_batch(how, len(train[1]), group)
         classes = len(splits[0].classes)
         left_out = sum(split.left_out for split in splits)

@@ -148,6 +148,7 @@ def test_a_folders_name_is_printed_as_it_is(shared_root: Path, tmp_path: Path) -
         (["--variant", "2m"], "unknown variant '2m'"),
         (["--samples", "0"], "'0' is not a whole number from 1"),
         (["--backend", "torch", "--precision", "int8"], "none of these backends has one of these precisions"),
+        (["--backend", "openvino", "--device", "cuda"], "none of these backends runs on 'cuda'"),
     ],
 )
 def test_wrong_flags_are_one_line_and_exit_2(flags: list[str], message: str) -> None:
@@ -184,6 +185,16 @@ def test_when_nothing_can_run_it_is_an_error_with_the_reason(shared_root: Path) 
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("error: nothing could be measured: ")
     assert result.stdout == ""
+
+
+def test_the_device_is_handed_on_to_every_backend(shared_root: Path) -> None:
+    flags = ["--backend", "openvino,onnxruntime", "--precision", "fp32", "--device", "cuda", "--artifacts", shared_root]
+    result = run_compare(*flags)
+    if result.returncode == 0:
+        pytest.skip("there is an NVIDIA GPU here, and onnxruntime-gpu")
+    assert result.returncode == 1
+    assert "onnxruntime has no CUDAExecutionProvider; type: pip uninstall" in result.stderr.splitlines()[-1]
+    assert "openvino" not in result.stderr
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])

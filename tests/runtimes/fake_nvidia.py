@@ -56,6 +56,7 @@ class FakeNvidia:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", self.cuda())
         monkeypatch.setitem(sys.modules, "tensorrt", self.tensorrt())
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", self.tensorrt(takes_memory=False))
 
     # What the test asks
 
@@ -155,9 +156,14 @@ class FakeNvidia:
 
     # TensorRT
 
-    def tensorrt(self) -> ModuleType:
+    def tensorrt(self, takes_memory: bool = True) -> ModuleType:
+        """`takes_memory`: whether contexts have their own; those of our TensorRT-RTX engines must be given some."""
         module: Any = ModuleType("tensorrt")
         fake = self
+
+        class Strategy(enum.Enum):
+            STATIC = 0
+            USER_MANAGED = 2
 
         class ILogger:
             Severity = enum.IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING")
@@ -193,17 +199,26 @@ class FakeNvidia:
                 assert (name, profile) == ("image", 0)
                 return [(size, SIDE, SIDE, 3) for size in fake.profile]
 
-            def create_execution_context(self) -> Context | None:
-                return None if "create_execution_context" in fake.refuse else Context()
+            device_memory_size_v2 = 512
+
+            def create_execution_context(self, strategy: Strategy = Strategy.STATIC) -> Context | None:
+                if "create_execution_context" in fake.refuse or takes_memory != (strategy == Strategy.STATIC):
+                    return None
+                return Context()
 
         class Context:
             def __init__(self) -> None:
                 self.addresses: dict[str, int] = {}
+                self.memory: int | None = None
                 self.shape: tuple[int, ...] | None = None
 
             def set_tensor_address(self, name: str, address: int) -> bool:
                 self.addresses[name] = address
                 return "set_tensor_address" not in fake.refuse
+
+            def set_device_memory(self, memory: int, size: int) -> None:
+                assert size == Engine.device_memory_size_v2 <= ctypes.sizeof(fake.alive[memory])
+                self.memory = memory
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
                 fake.calls.append("set_input_shape")
@@ -217,6 +232,7 @@ class FakeNvidia:
                 assert isinstance(stream, int)
                 assert self.shape is not None, "ran without a shape"
                 assert set(self.addresses) == {"image", "logits"}
+                assert takes_memory or self.memory in fake.alive
                 fake.calls.append("execute_async_v3")
                 if "execute_async_v3" in fake.refuse or (fake.refuse_while_recording and fake.recording is not None):
                     return False
@@ -230,7 +246,7 @@ class FakeNvidia:
                 buffer = (ctypes.c_float * (shape[0] * CLASSES)).from_address(self.addresses["logits"])
                 np.ctypeslib.as_array(buffer)[:] = expected_logits(pixels.reshape(shape)).ravel()
 
-        module.__version__ = "10.99"
+        module.__version__, module.ExecutionContextAllocationStrategy = "10.99", Strategy
         module.ILogger, module.Runtime, module.nptype = ILogger, Runtime, np.dtype
         return module  # type: ignore[no-any-return]
 

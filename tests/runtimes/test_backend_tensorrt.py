@@ -20,6 +20,7 @@ from simplenet.preprocessing import Preprocessing
 from tests.conftest import MakeArtifact
 from tests.runtimes.fake_nvidia import CLASSES, SIDE, FakeNvidia, expected_logits
 
+BUILDERS = pytest.mark.parametrize("builder", gpu.TENSORRTS)
 TARGET: dict[str, Any] = {"builder": "tensorrt", "version": "10.98", "os": "Linux", "compute_capabilities": ["sm87"]}
 
 
@@ -62,7 +63,7 @@ def pictures(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU here")
-@pytest.mark.parametrize("builder", gpu.TENSORRTS)
+@BUILDERS
 def test_without_a_gpu_it_says_in_one_line_what_is_missing(tmp_path: Path, builder: str) -> None:
     with pytest.raises(BackendUnavailable, match=r"needs an NVIDIA GPU and driver to run") as caught:
         runtimes.load(engine(tmp_path, target=TARGET | {"builder": builder}))
@@ -83,8 +84,9 @@ def test_an_engine_of_nobody_knows_which_builder_is_refused(tmp_path: Path, targ
 # On a pretend GPU
 
 
-def test_a_fixed_batch_is_replayed_as_one_cuda_graph(tmp_path: Path, nvidia: FakeNvidia) -> None:
-    with runtimes.load(engine(tmp_path)) as model:
+@BUILDERS
+def test_a_fixed_batch_is_replayed_as_one_cuda_graph(tmp_path: Path, nvidia: FakeNvidia, builder: str) -> None:
+    with runtimes.load(engine(tmp_path, target=TARGET | {"builder": builder})) as model:
         assert model.describe().notes == ("CUDA graph",)
         assert model.describe().device == "Pretend GPU (sm86)"
         before = nvidia.count("execute_async_v3")
@@ -130,9 +132,11 @@ def test_threads_get_their_own_results(tmp_path: Path, nvidia: FakeNvidia) -> No
             np.testing.assert_allclose(logits, expected_logits(pictures(1, seed)), rtol=1e-6)
 
 
-def test_close_frees_everything_once(tmp_path: Path, nvidia: FakeNvidia) -> None:
-    model = runtimes.load(engine(tmp_path))
-    assert len(nvidia.alive) == 6  # a stream, two arrays on each side, a graph
+@BUILDERS
+def test_close_frees_everything_once(tmp_path: Path, nvidia: FakeNvidia, builder: str) -> None:
+    model = runtimes.load(engine(tmp_path, target=TARGET | {"builder": builder}))
+    # A stream, two arrays on each side, a graph; and what TensorRT-RTX computes in.
+    assert len(nvidia.alive) == {"tensorrt": 6, "tensorrt-rtx": 7}[builder]
     model.close()
     freed = len(nvidia.calls)
     model.close()
@@ -142,8 +146,11 @@ def test_close_frees_everything_once(tmp_path: Path, nvidia: FakeNvidia) -> None
         model.infer(pictures(1))
 
 
-def test_whichever_cuda_call_fails_while_opening_everything_is_freed(tmp_path: Path, nvidia: FakeNvidia) -> None:
-    artifact = engine(tmp_path)
+@BUILDERS
+def test_whichever_cuda_call_fails_while_opening_everything_is_freed(
+    tmp_path: Path, nvidia: FakeNvidia, builder: str
+) -> None:
+    artifact = engine(tmp_path, target=TARGET | {"builder": builder})
     runtimes.load(artifact).close()
     calls, outcomes = nvidia.calls.index("cudaGraphExecDestroy"), []
     for nvidia.fail_at in range(calls):

@@ -22,7 +22,7 @@ from train.distributed import Group
 SCRIPT = Path(cifar.__file__)
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 FLAGS = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.005", "--average-decay", "0.9", "--dropout", "0.1",
-         "--cutmix", "1", "--fp32", "--json"]  # fmt: skip
+         "--cutmix", "1", "--fp32", "--device", "cpu", "--json"]  # fmt: skip
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

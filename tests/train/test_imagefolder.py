@@ -302,7 +302,7 @@ def test_the_script_prints_one_result(pictures: Path, tmp_path: Path, capsys: py
 def test_compiled_it_trains_the_same_network(pictures: Path, tmp_path: Path) -> None:
     """Most of it frozen, since code for the way back takes g++ half a minute."""
     flags = [pictures, "--variant", "cifar-310k", "--freeze", "12", "--epochs", "1", "--batch", "8", "--workers", "0"]
-    flags += ["--learning-rate", "0.02", "--fp32"]
+    flags += ["--learning-rate", "0.02", "--fp32", "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, imagefolder.__file__, *flags, "--compile", "--output", tmp_path / "compiled"],
         env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},

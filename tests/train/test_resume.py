@@ -28,7 +28,7 @@ SCRIPT = Path(cifar.__file__)
 HOW = Recipe(epochs=3, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, mixup=0.3, cutmix=0.5)
 ONE_EPOCH = dataclasses.replace(HOW, epochs=1)
 FLAGS = ["--epochs", "3", "--batch", "16", "--learning-rate", "0.02", "--average-decay", "0.9", "--dropout", "0.1",
-         "--mixup", "0.3", "--cutmix", "0.5", "--save-minutes", "0"]  # fmt: skip
+         "--mixup", "0.3", "--cutmix", "0.5", "--device", "cpu", "--save-minutes", "0"]  # fmt: skip
 
 
 def _command(data: Path, output: Path, *more: str) -> list[str]:
