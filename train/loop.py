@@ -128,7 +128,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                average.update(network, step + 1)
+                average.update(step + 1)
 
                 loss_sum += loss.detach()
                 position.step += 1

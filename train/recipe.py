@@ -105,15 +105,18 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        self._of = model
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @torch.no_grad()
-    def update(self, model: nn.Module, steps: int) -> None:
+    def update(self, steps: int) -> None:
         """`steps` counts all that the model has taken, this one included."""
+        if not self._pairs:  # looked up once: that takes ten times as long as averaging
+            self._pairs = list(zip(self.model.state_dict().values(), self._of.state_dict().values(), strict=True))
         weight = 1 - min(self.decay, steps / (steps + WARM_UP_STEPS))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floating = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        floating = [pair for pair in self._pairs if pair[0].dtype.is_floating_point]
         torch._foreach_lerp_([average for average, _ in floating], [current for _, current in floating], weight)
-        for average, current in pairs:
+        for average, current in self._pairs:
             if not average.dtype.is_floating_point:
                 average.copy_(current)
 

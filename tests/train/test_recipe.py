@@ -35,7 +35,7 @@ def test_the_average_follows_weights_and_statistics() -> None:
         with torch.no_grad():
             for value in (*network.parameters(), network[1].running_mean):
                 value.add_(torch.randn(value.shape, generator=_generator(step)))  # type: ignore[union-attr]
-        average.update(network, step)
+        average.update(step)
         decay = min(0.5, step / (step + 10))
         for name, value in network.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
