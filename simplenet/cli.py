@@ -82,7 +82,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         else:
             raise
         code = 1
-    sys.exit(_flush_stdout() or code)
+    code = _flush_stdout() or code
+    _flush_stderr()
+    sys.exit(code)
 
 
 def _extra_of(module: str) -> str:
@@ -111,6 +113,15 @@ def _flush_stdout() -> int:
         code = 1
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _flush_stderr() -> None:
+    """What a terminal that is gone could not take is dropped here; the interpreter would end with 120 over it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def say(message: str) -> None:

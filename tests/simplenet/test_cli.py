@@ -30,14 +30,18 @@ cli.run(main)
 
 
 def run(
-    body: str, *arguments: str, stdout: int | TextIO = subprocess.PIPE, encoding: str = "utf-8"
+    body: str,
+    *arguments: str,
+    stdout: int | TextIO = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    encoding: str = "utf-8",
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.format(body=body), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUNBUFFERED": ""},
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         encoding=encoding,
         check=False,
     )
@@ -137,6 +141,14 @@ def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
     body = "warnings.warn('odd', errors.UntrainedWarning); print('result')"
     script = shlex.join([sys.executable, "-c", SCRIPT.format(body=body)])
     done = subprocess.run(f"{script} 2>&-", shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "result\n")
+
+
+def test_a_stderr_that_nobody_reads_any_more_changes_no_exit_code() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run("cli.say('lost'); sys.stderr.write('no newline'); print('result')", stderr=writing)
+    os.close(writing)
     assert (done.returncode, done.stdout) == (0, "result\n")
 
 
