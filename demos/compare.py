@@ -165,32 +165,18 @@ def run(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    if device is not None:
-        backends = [backend for backend in backends if device in backend_class(backend).DEVICES]
-        if not backends:
-            raise UsageError(f"none of these backends runs on {device!r}; choose among cpu, cuda, gpu and npu")
-    rows = [Row(backend, precision) for backend in backends for precision in precisions_of(backend)
-            if precision in precisions]  # fmt: skip
-    if not rows:
-        possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
-        raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
+    rows = _rows(backends, precisions, device)
     if image is not None:
         pictures.check_source(image)
-    wanted = [(format_of(row.backend), artifact_precision(row.backend, row.precision)) for row in rows]
-    weights = choose_weights(variant, weights, wanted, artifacts)
+    weights = choose_weights(variant, weights, [_form(row) for row in rows], artifacts)
     threads = threads or hardware.physical_cores()
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=len(rows))
-        for row, (format, precision) in zip(rows, wanted, strict=True):
+        for row in rows:
             progress.update(task, description=f"preparing {row.name}")
-            try:
-                row.artifact = ensure_artifact(variant, weights, format, precision, artifacts, calibration=calibration)
-            except BackendUnavailable as error:
-                row.reason = str(error)
-            except SimpleNetError as error:
-                row.reason = f"cannot be made: {error}"
+            _give_artifact(row, variant, weights, artifacts, calibration)
             progress.advance(task)
         made = [row.artifact for row in rows if row.artifact]
         if not made:
@@ -221,6 +207,35 @@ def run(
         message = f"{variant} has RANDOM weights, it is UNTRAINED: its latency is true, its answers mean nothing"
         warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
+
+
+def _rows(backends: Sequence[str], precisions: Sequence[str], device: str | None) -> list[Row]:
+    """What to compare; raises UsageError where nothing is left."""
+    if device is not None:
+        backends = [backend for backend in backends if device in backend_class(backend).DEVICES]
+        if not backends:
+            raise UsageError(f"none of these backends runs on {device!r}; choose among cpu, cuda, gpu and npu")
+    rows = [Row(backend, precision) for backend in backends for precision in precisions_of(backend)
+            if precision in precisions]  # fmt: skip
+    if not rows:
+        possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
+        raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
+    return rows
+
+
+def _form(row: Row) -> tuple[str, str]:
+    """The format and the precision of the artifact that a row runs."""
+    return format_of(row.backend), artifact_precision(row.backend, row.precision)
+
+
+def _give_artifact(row: Row, variant: str, weights: str, artifacts: Path, calibration: str) -> None:
+    """Makes it now where it is missing, or gives the row the reason why it has none."""
+    try:
+        row.artifact = ensure_artifact(variant, weights, *_form(row), artifacts, calibration=calibration)
+    except BackendUnavailable as error:
+        row.reason = str(error)
+    except SimpleNetError as error:
+        row.reason = f"cannot be made: {error}"
 
 
 def _pictures(
