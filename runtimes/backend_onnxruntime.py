@@ -39,7 +39,7 @@ class Backend(Runtime):
             if hasattr(ort, "preload_dlls"):  # since 1.21: CUDA's libraries, where they come from pip's packages
                 with contextlib.redirect_stdout(sys.stderr):
                     ort.preload_dlls()
-            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # of no node
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # not even of single nodes
             providers = [(provider, {"use_tf32": "0"})]  # by default it computes "fp32" with 10 bits of mantissa
         self._session = ort.InferenceSession(self.artifact.model_file, settings, providers=providers, enable_fallback=0)
         if self._session.get_providers()[0] != provider:  # a missing CUDA library makes it fall back without a word

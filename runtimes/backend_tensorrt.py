@@ -56,14 +56,15 @@ class Backend(Runtime):
             raise (BackendError if its_gpu_is_here else BackendUnavailable)(
                 f"{self._mismatch()}; export it again for this machine ({self._log.reason()})"
             )
-        self._context = self._engine.create_execution_context(*self._whose_memory())
+        strategy = [self._trt.ExecutionContextAllocationStrategy.USER_MANAGED] if self._needs_memory else []
+        self._context = self._engine.create_execution_context(*strategy)
         if self._context is None:
             raise BackendError(f"{self._builder} cannot start {self.artifact.model_file}: {self._log.reason()}")
 
-    def _whose_memory(self) -> list[Any]:
+    @property
+    def _needs_memory(self) -> bool:
         """TensorRT-RTX's engines are built so that CUDA graphs can record them; those take no memory by themselves."""
-        is_ours = self._builder == "tensorrt-rtx"
-        return [self._trt.ExecutionContextAllocationStrategy.USER_MANAGED] if is_ours else []
+        return self._builder == "tensorrt-rtx"
 
     def _allocate(self, resources: contextlib.ExitStack) -> None:
         """The stream, and for the largest batch the input and logits, on the host (pinned) and on the GPU."""
@@ -73,7 +74,7 @@ class Backend(Runtime):
         # A dynamic engine's profile is (smallest, preferred, largest) shape.
         self._largest_batch = spec.batch or int(self._engine.get_tensor_profile_shape(spec.name, 0)[2][0])
         self._shaped_for = 0
-        if self._whose_memory():
+        if self._needs_memory:
             size_bytes = max(1, int(self._engine.device_memory_size_v2))
             memory = gpu.checked(cuda.cudaMalloc(size_bytes))
             resources.callback(self._free, cuda.cudaFree, memory)
