@@ -41,7 +41,7 @@ bench: setup-dev ## time the parts: pytest-benchmark over tests/benchmarks
 	$(RUN) -m pytest tests/benchmarks --benchmark-only $(ARGS)
 
 web: setup ## fetch onnxruntime-web from npm: the live page then also runs the model in the browser
-	$(RUN) demos/live/page/onnxruntime_web.py $(ARGS)
+	$(RUN) demos/live/browser/onnxruntime_web.py $(ARGS)
 
 format: setup-dev ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix .

@@ -1,1 +1,1 @@
-"""Scripts that show a model at work: on pictures, on a camera, on labelled sets, and backend against backend."""
+"""Scripts that show a model at work: on pictures, on a camera, on labeled sets, and backend against backend."""

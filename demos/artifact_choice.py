@@ -10,7 +10,7 @@ from pathlib import Path
 
 import runtimes
 from runtimes.loader import backend_class
-from simplenet import artifacts, cli, datasets, download, files, images, pictures, variants
+from simplenet import artifacts, cli, datasets, download, files, image_sets, images, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import DataError, DownloadError, SimpleNetError, UsageError
 
@@ -37,7 +37,7 @@ _PRECISIONS = {
     "tensorrt": ("fp32", "fp16", "int8"),
 }
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def format_of(backend: str) -> str:
@@ -116,7 +116,7 @@ def ensure_artifact(
     format: str,
     precision: str,
     root: str | Path = cli.DEFAULT_ARTIFACTS,
-    say: Say = cli.say,
+    log: Log = cli.log,
     calibration: str | Path = "auto",
 ) -> Artifact:
     """The artifact that is there, or else the one that export makes now, which needs PyTorch and takes seconds.
@@ -127,7 +127,7 @@ def ensure_artifact(
     Args:
         weights: as --weights says; 'auto' is official ones, else shipped ones, else random ones.
         precision: the artifact's: fp32, fp16 or int8; see `artifact_precision`.
-        say: is told in one line before something is made, and why weights are not the official ones.
+        log: is told in one line before something is made, and why weights are not the official ones.
         calibration: pictures for int8, as --calibration says.
 
     Raises:
@@ -135,12 +135,12 @@ def ensure_artifact(
             unknown name.
     """
     variant = variants.get(variant).name
-    weights = choose_weights(variant, weights, [(format, precision)], root, say)
+    weights = choose_weights(variant, weights, [(format, precision)], root, log)
     found = find_artifact(variant, weights, format, precision, root)
     if found is not None and not _is_calibrated_otherwise(found, calibration):
         return found
     patience = "; calibrating takes a while" if precision == "int8" else ""
-    say(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
+    log(f"making the {format} {precision} artifact of {variant} (weights: {weights}) in {root}{patience}")
     module, function = _EXPORTS[format]
     export = getattr(importlib.import_module(module), function)
     try:
@@ -150,7 +150,7 @@ def ensure_artifact(
     except SimpleNetError as error:
         if found is None or isinstance(error, DataError):
             raise
-        say(f"using the one from other pictures: {error}")
+        log(f"using the one from other pictures: {error}")
         return found
     return made
 
@@ -164,7 +164,7 @@ def _is_calibrated_otherwise(found: Artifact, calibration: str | Path) -> bool:
     made_with = found.manifest.calibration
     if made_with is None or str(calibration) == "auto":
         return False
-    if str(calibration) in (pictures.SYNTHETIC, *datasets.shipped_names()):
+    if str(calibration) in (image_sets.SYNTHETIC, *datasets.shipped_names()):
         return "fingerprint" in made_with or not str(made_with.get("source")).startswith(str(calibration))
     return made_with.get("fingerprint") != images.fingerprint(calibration)
 
@@ -174,7 +174,7 @@ def choose_weights(
     weights: str,
     wanted: Iterable[tuple[str, str]],
     root: str | Path = cli.DEFAULT_ARTIFACTS,
-    say: Say = cli.say,
+    log: Log = cli.log,
 ) -> str:
     """What 'auto' means for all `wanted` artifacts, (format, precision), together: they shall be of one network.
 
@@ -190,21 +190,21 @@ def choose_weights(
         return "pretrained"
     shipped = datasets.shipped_weights(variant)
     if variants.get(variant).official_weights_file:
-        say(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
+        log(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
     return shipped[0] if shipped else "random"
 
 
 def default_artifact(
-    format: str, precision: str, root: str | Path, say: Say = cli.say, calibration: str | Path = "auto"
+    format: str, precision: str, root: str | Path, log: Log = cli.log, calibration: str | Path = "auto"
 ) -> Artifact:
     """Of the default variant with its official weights; where those cannot be had, of the best shipped model."""
-    wanted = (format, precision, root, say, calibration)
+    wanted = (format, precision, root, log, calibration)
     is_there = find_artifact(DEFAULT_VARIANT, "pretrained", format, precision, root) is not None
     reason = None if is_there else _why_not_official(DEFAULT_VARIANT)
     if reason is None:
         return ensure_artifact(DEFAULT_VARIANT, "pretrained", *wanted)
     variant, weights = best_shipped(precision if str(calibration) == "auto" else "fp32")
-    say(f"{reason}; using {variant} trained on {weights}, which comes with the project")
+    log(f"{reason}; using {variant} trained on {weights}, which comes with the project")
     return ensure_artifact(variant, weights, *wanted)
 
 

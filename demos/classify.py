@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\t".join(_HEADINGS))
         for result in _with_progress(classify(model, paths, arguments.top), len(paths)):
             if result.error is not None:
-                cli.say(f"error: {result.error}")
+                cli.log(f"error: {result.error}")
                 failures += 1
             elif as_lines:
                 _print_lines(result)
@@ -115,7 +115,7 @@ def _found(given: Sequence[Path]) -> tuple[list[Path], int]:
         except OSError:  # not even looked at: to read it tells why
             paths.append(path)
         except DataError as error:
-            cli.say(f"error: {error}")
+            cli.log(f"error: {error}")
             failures += 1
     return paths, failures
 

@@ -27,7 +27,7 @@ if not __package__:
 import numpy as np
 
 import runtimes
-from demos import comparison_table, data_folder, machine
+from demos import data_folder
 from demos.artifact_choice import (
     artifact_precision,
     choose_weights,
@@ -36,10 +36,11 @@ from demos.artifact_choice import (
     precisions_of,
     several,
 )
-from demos.comparison import Comparison, Row, compare, steps
+from demos.benchmark import machine, table
+from demos.benchmark.comparison import Comparison, Row, compare, steps
 from runtimes.loader import backend_class
-from simplenet import cli, hardware, pictures
-from simplenet.artifacts import PRECISIONS, Artifact
+from simplenet import cli, hardware, image_sets
+from simplenet.artifacts import Artifact
 from simplenet.errors import (
     BackendUnavailable,
     DataError,
@@ -48,6 +49,7 @@ from simplenet.errors import (
     UntrainedWarning,
     UsageError,
 )
+from simplenet.formats import PRECISIONS
 
 DEFAULT_VARIANT = "cifar-310k"
 FRAME_WIDTH, FRAME_HEIGHT = 640, 480
@@ -127,12 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         from rich.console import Console
 
-        comparison_table.show(result, Console(width=None if cli.is_terminal(sys.stdout) else 160))
+        table.show(result, Console(width=None if cli.is_terminal(sys.stdout) else 160))
     return 0
 
 
 def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str, str]:
-    """Pictures, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
+    """ImageSet, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
     if arguments.data is None:
         return arguments.image, arguments.weights, arguments.calibration
     folder = arguments.data
@@ -167,7 +169,7 @@ def run(
 
     rows = _rows(backends, precisions, device)
     if image is not None:
-        pictures.check_source(image)
+        image_sets.check_source(image)
     weights = choose_weights(variant, weights, [_form(row) for row in rows], artifacts)
     threads = threads or hardware.physical_cores()
     console = cli.console()
@@ -200,7 +202,7 @@ def run(
             rounds=rounds,
             device=device,
             on_progress=lambda what, done: progress.update(task, description=what, advance=done),
-            say=(lambda line: None) if console.is_terminal else cli.say,
+            log=(lambda line: None) if console.is_terminal else cli.log,
         )
         busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
@@ -243,9 +245,9 @@ def _pictures(
 ) -> tuple[str, np.typing.NDArray[np.uint8], np.typing.NDArray[np.int64] | None]:
     """What to compare answers on: the user's, else those shipped with the weights, else synthetic ones."""
     manifest = artifact.manifest
-    source = image or (manifest.weights.name if manifest.weights.source == "shipped" else pictures.SYNTHETIC)
-    count = 64 if source == pictures.SYNTHETIC else limit
-    found = pictures.load(
+    source = image or (manifest.weights.name if manifest.weights.source == "shipped" else image_sets.SYNTHETIC)
+    count = 64 if source == image_sets.SYNTHETIC else limit
+    found = image_sets.load(
         source, "evaluation", manifest.preprocessing, labels=manifest.labels, class_ids=manifest.class_ids, limit=count
     )
     inputs, labels = found.all()
@@ -261,7 +263,7 @@ def _pictures(
 def _frame(artifact: Artifact) -> np.typing.NDArray[np.uint8]:
     """A camera-sized frame, the same for every backend."""
     square = replace(artifact.manifest.preprocessing, resize_shorter_side=FRAME_WIDTH, crop_size=FRAME_WIDTH)
-    return np.ascontiguousarray(pictures.synthetic(1, square)[0][:FRAME_HEIGHT])
+    return np.ascontiguousarray(image_sets.synthetic(1, square)[0][:FRAME_HEIGHT])
 
 
 if __name__ == "__main__":

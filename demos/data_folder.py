@@ -31,10 +31,10 @@ def weights_for(pictures: Path, variant: str) -> str:
     for name in datasets.shipped_weights(variant):
         card = datasets.shipped_card(name, variant)
         try:
-            labelled = images.labelled_folder(pictures, card.labels, card.class_ids)
+            labeled = images.labeled_folder(pictures, card.labels, card.class_ids)
         except DataError:  # not one folder is named as one of these classes
             continue
-        if all(label is not None for _, label in labelled):
+        if all(label is not None for _, label in labeled):
             return name
     if variants.get(variant).official_weights_file:
         return "auto"

@@ -32,9 +32,9 @@ from demos import model_flags
 from demos.artifact_choice import SHIPPED_VARIANT
 from demos.model_flags import is_untrained
 from runtimes import Runtime
-from simplenet import cli, datasets, pictures
+from simplenet import cli, datasets, image_sets
 from simplenet.errors import DataError, one_line
-from simplenet.pictures import Pictures
+from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
 
 FEWEST_CLASSES_FOR_TOP5 = 6
@@ -61,9 +61,9 @@ class Evaluation:
 
 
 def evaluate(
-    model: Runtime, found: Pictures, *, batch: int = 64, on_progress: Callable[[int], None] = lambda images: None
+    model: Runtime, found: ImageSet, *, batch: int = 64, on_progress: Callable[[int], None] = lambda images: None
 ) -> Evaluation:
-    """Runs the model over labelled pictures, `batch` of them in memory at a time.
+    """Runs the model over labeled pictures, `batch` of them in memory at a time.
 
     Args:
         on_progress: is told after each batch how many pictures have been answered.
@@ -108,9 +108,9 @@ def wilson_percent(successes: int, trials: int, z: float = _Z_95_PERCENT) -> tup
     """Wilson's score interval of a proportion, in percent; unlike mean +- 2 sigma it holds near 0 and 100 too."""
     share = successes / trials
     scale = 1 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / scale
+    center = (share + z * z / (2 * trials)) / scale
     spread = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return 100 * max(0.0, centre - spread), 100 * min(1.0, centre + spread)
+    return 100 * max(0.0, center - spread), 100 * min(1.0, center + spread)
 
 
 def _name_folders(model: Runtime) -> str:
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.variant, arguments.weights = SHIPPED_VARIANT, arguments.pictures  # the model those pictures belong to
     with model_flags.load(arguments) as model:
         manifest = model.manifest
-        found = pictures.load(
+        found = image_sets.load(
             arguments.pictures,
             "evaluation",
             manifest.preprocessing,
@@ -171,13 +171,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress.update(task, completed=done)
                 if not console.is_terminal and time.monotonic() - told_s >= _TELL_EVERY_S:
                     told_s = time.monotonic()
-                    cli.say(f"{done:,} of {len(found):,} pictures")
+                    cli.log(f"{done:,} of {len(found):,} pictures")
 
             result = evaluate(model, found, batch=arguments.batch, on_progress=tell)
         for reason in result.unreadable[:_SHOWN_REASONS]:
-            cli.say(f"left out: {reason}")
+            cli.log(f"left out: {reason}")
         if len(result.unreadable) > _SHOWN_REASONS:
-            cli.say(f"left out: {len(result.unreadable) - _SHOWN_REASONS} more pictures")
+            cli.log(f"left out: {len(result.unreadable) - _SHOWN_REASONS} more pictures")
         if arguments.json:
             print(json.dumps(_to_json(result, model)))
         else:

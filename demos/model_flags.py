@@ -8,10 +8,11 @@ from pathlib import Path
 
 import runtimes
 from demos import artifact_choice
-from demos.artifact_choice import Say
-from simplenet import artifacts, cli, variants
+from demos.artifact_choice import Log
+from simplenet import cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import UntrainedWarning, UsageError
+from simplenet.formats import PRECISIONS
 
 
 def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) -> None:
@@ -41,9 +42,9 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
     )
     to.add_argument(
         "--precision",
-        type=cli.choice("precision", artifacts.PRECISIONS),
+        type=cli.choice("precision", PRECISIONS),
         metavar="NAME",
-        help=f"{', '.join(artifacts.PRECISIONS)} (default: the artifact's, else fp32)",
+        help=f"{', '.join(PRECISIONS)} (default: the artifact's, else fp32)",
     )
     to.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, as far as the backend has it")
     cli.add_calibration(to)
@@ -51,10 +52,10 @@ def add_model(to: argparse.ArgumentParser, *, several_backends: bool = False) ->
     cli.add_threads(to)
 
 
-def load(arguments: argparse.Namespace, say: Say = cli.say, *, spinning: bool = True) -> runtimes.Runtime:
+def load(arguments: argparse.Namespace, log: Log = cli.log, *, allow_spinning: bool = True) -> runtimes.Runtime:
     """The model that the flags of `add_model` ask for, loaded; says so where its weights are random.
 
-    `spinning` as in `runtimes.load`: off where several models take turns.
+    `allow_spinning` as in `runtimes.load`: off where several models take turns.
 
     Raises:
         UsageError: flags that exclude each other, or a backend that cannot run so.
@@ -68,7 +69,7 @@ def load(arguments: argparse.Namespace, say: Say = cli.say, *, spinning: bool = 
     else:
         backend = arguments.backend = arguments.backend or artifact_choice.DEFAULT_BACKEND
         precision = artifact_choice.artifact_precision(backend, arguments.precision or "fp32")
-        made_for = (artifact_choice.format_of(backend), precision, arguments.artifacts, say, arguments.calibration)
+        made_for = (artifact_choice.format_of(backend), precision, arguments.artifacts, log, arguments.calibration)
         if arguments.variant is None and arguments.weights == "auto":
             source = artifact_choice.default_artifact(*made_for)
         else:
@@ -86,10 +87,10 @@ def load(arguments: argparse.Namespace, say: Say = cli.say, *, spinning: bool = 
             device=arguments.device,
             threads=arguments.threads,
             precision=arguments.precision,
-            spinning=spinning,
+            allow_spinning=allow_spinning,
         )
     if is_untrained(model):
-        say(f"UNTRAINED: {model.artifact.folder} has random weights; times are real, answers mean nothing")
+        log(f"UNTRAINED: {model.artifact.folder} has random weights; times are real, answers mean nothing")
     return model
 
 

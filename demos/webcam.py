@@ -31,19 +31,20 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import model_flags
-from demos.live import display, stopwatch
-from demos.live.events import EventLines
-from demos.live.feeds import Feeds
-from demos.live.overlay import UNTRAINED
-from demos.live.recorder import CODECS
-from demos.live.result import Update
-from demos.live.screen import Screen
-from demos.live.selection import Selection
+from demos.live import stage_timer
+from demos.live.events import EventWriter
+from demos.live.model_config import ModelConfig
+from demos.live.result import FrameResult
 from demos.live.session import Session
-from demos.live.source_choice import open_source
-from demos.live.sources import Source
+from demos.live.sources.base import Source
+from demos.live.sources.factory import open_source
+from demos.live.sources.scheduler import SourceScheduler
+from demos.live.stage_timer import Summary
 from demos.live.status_line import StatusLine
-from demos.live.stopwatch import Summary
+from demos.live.window import display
+from demos.live.window.overlay import UNTRAINED
+from demos.live.window.recorder import CODECS
+from demos.live.window.view import Screen
 from simplenet import cli
 from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
 
@@ -64,56 +65,56 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
     Raises:
         SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: Ctrl-C.
     """
-    watch, feeds = session.watch, session.feeds
-    watch.start()
+    timer, scheduler = session.timer, session.scheduler
+    timer.start()
     while not session.quit:
         # What keys and the page have asked for since the last frame.
-        screen.asked(session.obey())
-        if max_frames is not None and watch.frames >= max_frames:
+        screen.asked(session.process_commands())
+        if max_frames is not None and timer.frames >= max_frames:
             return "--max-frames"
-        if duration_s is not None and watch.seconds >= duration_s:
+        if duration_s is not None and timer.seconds >= duration_s:
             return "--duration"
         if session.paused:
-            with watch.paused():
+            with timer.paused():
                 screen.refresh()
                 time.sleep(_REFRESH_S)
             continue
         # Source: the next frame of a file, the newest one of a camera.
-        with watch.stage("capture"):
-            received = feeds.next(_REFRESH_S)
+        with timer.stage("capture"):
+            received = scheduler.next(_REFRESH_S)
         if received is None:
-            if feeds.all_ended:
-                ended = _end(feeds)
-                session.obey()  # it tells of the source that failed last
+            if scheduler.all_ended:
+                ended = _end(scheduler)
+                session.process_commands()  # it tells of the source that failed last
                 return ended
             screen.refresh()
             continue
         source, frame = received
-        frame_age_ms = watch.frame_age(frame.captured_s) if source.is_live else None
+        frame_age_ms = timer.frame_age(frame.captured_s) if source.is_live else None
         # Infer: the crop that the models were trained on, every model in turn, its best answers.
         try:
-            answers, preprocess_ms, post_ms = session.lineup.answer(frame.image, keep=not session.is_switching)
+            answers, preprocess_ms, post_ms = session.model_group.answer(frame.image, keep=not session.is_switching)
         except ImageError as error:
             session.refuse(source, error)
             continue
-        watch.note("preprocess", preprocess_ms)
-        watch.note("infer", sum(answer.infer_ms for answer in answers))
-        watch.note("post", post_ms)
-        update = Update(source, frame, answers, frame_age_ms, preprocess_ms, watch.frames + 1)
+        timer.record("preprocess", preprocess_ms)
+        timer.record("infer", sum(answer.infer_ms for answer in answers))
+        timer.record("post", post_ms)
+        update = FrameResult(source, frame, answers, frame_age_ms, preprocess_ms, timer.frames + 1)
         # Overlay and render: the answers over the picture, to the window or into the recording.
         if screen.draws:
-            with watch.stage("draw"):
+            with timer.stage("draw"):
                 screen.show(update)
-        watch.frame_done()
+        timer.frame_done()
         session.publish(update)
     return session.quit
 
 
-def _end(feeds: Feeds) -> str:
-    failed = [source for source in feeds.sources if source.state == "failed"]
-    if len(failed) == len(feeds.sources):  # of several, a dead one was told of when it died
+def _end(scheduler: SourceScheduler) -> str:
+    failed = [source for source in scheduler.sources if source.state == "failed"]
+    if len(failed) == len(scheduler.sources):  # of several, a dead one was told of when it died
         raise SourceError("; ".join(source.note or f"{source.name} failed" for source in failed))
-    lived = any(source.is_live and source not in failed for source in feeds.sources)
+    lived = any(source.is_live and source not in failed for source in scheduler.sources)
     return "end of stream" if lived else "end of file"
 
 
@@ -188,32 +189,32 @@ def _film(text: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    selection = Selection.from_arguments(arguments)
-    events, stdout = EventLines() if arguments.json else None, sys.stdout  # which an export redirects while it works
+    selection = ModelConfig.from_arguments(arguments)
+    events, stdout = EventWriter() if arguments.json else None, sys.stdout  # which an export redirects while it works
     expects_visitors = VISITOR in (arguments.source or ())
     if expects_visitors and arguments.display in ("window", "none"):
         raise UsageError("visitors show their cameras on the page; leave out --display, or --source visitor")
     if expects_visitors and arguments.record and set(arguments.source) == {VISITOR}:
         raise UsageError("visitors show their cameras to themselves alone; leave out --record")
-    kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.say)
+    kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.log)
     if kind == "browser":
         _check_port(arguments.host, arguments.port)
     with contextlib.ExitStack() as opened:
-        feeds = opened.enter_context(contextlib.closing(Feeds()))
+        scheduler = opened.enter_context(contextlib.closing(SourceScheduler()))
         for source in _sources(arguments, pace=kind != "none"):
-            feeds.add(source)
-        if feeds.sources and all(source.kind == SYNTHETIC for source in feeds.sources):
+            scheduler.add(source)
+        if scheduler.sources and all(source.kind == SYNTHETIC for source in scheduler.sources):
             selection = selection.for_shipped_pictures()
-        selection, lineup = selection.load(cli.say)
-        session = opened.enter_context(Session(feeds, selection, lineup, event=events or _nothing))
+        selection, model_group = selection.load(cli.log)
+        session = opened.enter_context(Session(scheduler, selection, model_group, event=events or _nothing))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))
         status = opened.enter_context(StatusLine(session))
-        session.listen(status.update)
+        session.subscribe(status.update)
         if events is not None:
-            session.listen(events.frame)
+            session.subscribe(events.frame)
         _start(session, events)
         ended = "an error"
         opened.enter_context(_ending_on_signals(session))
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 130
         finally:
             # Whatever ended the loop: what was measured until then is true and is told.
-            session.watch.stop()
+            session.timer.stop()
             screen.stop_recording()
             status.clear()
             _report(session, session.summary(ended), events, stdout)
@@ -240,7 +241,7 @@ def _ending_on_signals(session: Session) -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         session.quit = signal.Signals(number).name
-        session.feeds.wake()
+        session.scheduler.wake()
 
     before = {name: signal.signal(getattr(signal, name), end) for name in names}
     try:
@@ -261,7 +262,7 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
         try:
             yield open_one("0")
         except SourceError as error:
-            cli.say(f"{error}. Showing a generated scene")
+            cli.log(f"{error}. Showing a generated scene")
             yield open_one(SYNTHETIC)
         return
     names = [name for name in arguments.source if name != VISITOR]
@@ -273,7 +274,7 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
             if len(refused) + 1 == len(names):
                 raise
             refused.append(error)
-            cli.say(f"without {error}")
+            cli.log(f"without {error}")
 
 
 def why_no_page() -> str | None:
@@ -296,33 +297,33 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
 
     page = Page(session, host, port)
     page.start()
-    cli.say(f"open {page.url}")
+    cli.log(f"open {page.url}")
     if page.is_public:
-        cli.say(
-            "everybody who can reach this machine can watch, switch models, pause, and write snapshots and recordings: "
+        cli.log(
+            "everybody who can reach this machine can timer, switch models, pause, and write snapshots and recordings: "
             "there is no password"
         )
     return contextlib.closing(page)
 
 
-def _start(session: Session, events: EventLines | None) -> None:
-    for line in (*session.lineup.skipped, *session.lineup.notes):
-        cli.say(line)
+def _start(session: Session, events: EventWriter | None) -> None:
+    for line in (*session.model_group.skipped, *session.model_group.notes):
+        cli.log(line)
     if events is None:
-        cli.say(f"running {', '.join(session.lineup.records)}; Ctrl-C ends it")
+        cli.log(f"running {', '.join(session.model_group.records)}; Ctrl-C ends it")
         return
     events(
         "start",
-        sources=[source.name for source in session.feeds.sources],
-        variant=session.lineup.models[0].manifest.variant,
-        weights=dataclasses.asdict(session.lineup.models[0].manifest.weights),
+        sources=[source.name for source in session.scheduler.sources],
+        variant=session.model_group.models[0].manifest.variant,
+        weights=dataclasses.asdict(session.model_group.models[0].manifest.weights),
         untrained=session.state()["untrained"],
-        models=[dataclasses.asdict(model.describe()) for model in session.lineup.models],
-        skipped=session.lineup.skipped,
+        models=[dataclasses.asdict(model.describe()) for model in session.model_group.models],
+        skipped=session.model_group.skipped,
     )
 
 
-def _report(session: Session, summary: Summary, events: EventLines | None, stdout: TextIO) -> None:
+def _report(session: Session, summary: Summary, events: EventWriter | None, stdout: TextIO) -> None:
     if events is not None:
         events.summary(summary)
         return
@@ -330,7 +331,7 @@ def _report(session: Session, summary: Summary, events: EventLines | None, stdou
 
     state = session.state()
     title = state["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
-    stopwatch.show(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
+    stage_timer.show(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
 
 
 def _nothing(event: str, **facts: object) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from export.calibration import Samples
-from simplenet import preprocessing
+from export.calibration import ImageBatch
+from simplenet import metrics, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import AgreementError, UntrainedWarning
 from simplenet.preprocessing import Float32Array
@@ -29,7 +29,7 @@ _TOLERANCE_MARGIN = 3.0
 _LEAST_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.0}
 
 
-def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop: float) -> dict[str, Any]:
+def check(artifact: Artifact, loaded: LoadedWeights, samples: ImageBatch, max_drop: float) -> dict[str, Any]:
     """Runs `artifact` on its own runtime and compares it with PyTorch.
 
     Args:
@@ -55,16 +55,18 @@ def check(artifact: Artifact, loaded: LoadedWeights, samples: Samples, max_drop:
             logits = in_turns(runtime, inputs)
     finally:
         torch.set_num_threads(torch_threads)  # PyTorch's own runtime sets it for the whole process
-    return judge(logits, expected, samples, artifact.manifest.precision, loaded.origin.source == "random", max_drop)
+    return compare_outputs(
+        logits, expected, samples, artifact.manifest.precision, loaded.origin.source == "random", max_drop
+    )
 
 
-def reference_logits(loaded: LoadedWeights, samples: Samples) -> Float32Array:
+def reference_logits(loaded: LoadedWeights, samples: ImageBatch) -> Float32Array:
     """What the original network, batch norms and all, says in float32: [N, num_classes]."""
     import torch
 
     with torch.inference_mode():
         parts = [
-            loaded.model(torch.from_numpy(preprocessing.normalise(part, loaded.card.preprocessing))).numpy()
+            loaded.model(torch.from_numpy(preprocessing.normalize(part, loaded.card.preprocessing))).numpy()
             for part in np.split(samples.inputs, range(_REFERENCE_BATCH, len(samples), _REFERENCE_BATCH))
         ]
     return np.concatenate(parts)
@@ -77,8 +79,8 @@ def in_turns(runtime: runtimes.Runtime, inputs: npt.NDArray[Any]) -> Float32Arra
     )
 
 
-def judge(
-    logits: Float32Array, expected: Float32Array, samples: Samples, precision: str, untrained: bool, max_drop: float
+def compare_outputs(
+    logits: Float32Array, expected: Float32Array, samples: ImageBatch, precision: str, untrained: bool, max_drop: float
 ) -> dict[str, Any]:
     """The comparison itself; see `check`."""
     if logits.shape != expected.shape:
@@ -87,9 +89,9 @@ def judge(
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         advice = "; these weights are too large for it, use fp32" if precision == "fp16" else ""
         raise AgreementError(f"the exported model gives NaN or infinite logits for {broken} pictures{advice}")
-    cosines, differences = _cosines(logits, expected), np.abs(logits - expected).max(axis=1)
+    cosines, differences = metrics.cosine_similarities(logits, expected), np.abs(logits - expected).max(axis=1)
     cosine, difference = float(cosines.min()), float(differences.max())
-    same = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    same = metrics.top1_agreement(logits, expected)
     measured: dict[str, Any] = {
         "agreement": {
             "pictures": len(samples),
@@ -126,15 +128,7 @@ def judge(
     return measured
 
 
-def _cosines(logits: Float32Array, expected: Float32Array) -> npt.NDArray[np.float64]:
-    """Per picture, in float64: near 1, float32 has too few digits."""
-    a, b = logits.astype(np.float64), expected.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines: npt.NDArray[np.float64] = (a * b).sum(axis=1) / np.maximum(lengths, 1e-30)
-    return np.minimum(cosines, 1.0)
-
-
-def _accuracy(logits: Float32Array, expected: Float32Array, samples: Samples) -> dict[str, Any]:
+def _accuracy(logits: Float32Array, expected: Float32Array, samples: ImageBatch) -> dict[str, Any]:
     top1, top1_pytorch = (
         100 * float((scores.argmax(axis=1) == samples.labels).mean()) for scores in (logits, expected)
     )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, files, images, pictures
+from simplenet import datasets, files, image_sets, images
 from simplenet.errors import DataError, SimpleNetWarning
-from simplenet.pictures import SYNTHETIC, Pictures
+from simplenet.image_sets import SYNTHETIC, ImageSet
 from simplenet.preprocessing import UInt8Array
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ FEWEST_GOOD = 30
 SYNTHETIC_PICTURES = 64
 SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
 FLOAT_CHECKED = 16
-"""Pictures that a float export is checked with: it is right to the last digits, or wrong on every one."""
+"""ImageSet that a float export is checked with: it is right to the last digits, or wrong on every one."""
 
-INT8_CHECKED_LABELLED, INT8_CHECKED_UNLABELLED = 2000, 200
+INT8_CHECKED_LABELED, INT8_CHECKED_UNLABELED = 2000, 200
 
 
 @dataclass(frozen=True)
-class Samples:
-    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalised; `labels` int64 [N] or None.
+class ImageBatch:
+    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalized; `labels` int64 [N] or None.
 
     `fingerprint` tells a folder of pictures to calibrate with from another of the same name.
     """
@@ -49,7 +49,7 @@ class Samples:
         return len(self.inputs)
 
 
-def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
+def for_calibration(loaded: LoadedWeights, asked: str | Path) -> ImageBatch:
     """Up to CALIBRATION_PICTURES pictures to calibrate int8 with.
 
     Raises:
@@ -71,8 +71,8 @@ def for_calibration(loaded: LoadedWeights, asked: str | Path) -> Samples:
     return samples
 
 
-def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Samples:
-    """Pictures on which an export must agree with PyTorch: labelled ones where there are any, else synthetic ones.
+def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> ImageBatch:
+    """ImageSet on which an export must agree with PyTorch: labeled ones where there are any, else synthetic ones.
 
     Raises:
         DataError: no such folder or set, or nothing readable in it.
@@ -82,10 +82,10 @@ def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> Sa
     found = _part(_load(loaded, source, "evaluation"), 1)
     if precision != "int8":
         return _read(dataclasses.replace(found, labels=None), FLOAT_CHECKED)
-    return _read(found, INT8_CHECKED_UNLABELLED if found.labels is None else INT8_CHECKED_LABELLED)
+    return _read(found, INT8_CHECKED_UNLABELED if found.labels is None else INT8_CHECKED_LABELED)
 
 
-def note(samples: Samples) -> dict[str, Any]:
+def note(samples: ImageBatch) -> dict[str, Any]:
     """What the manifest says of the pictures an export was calibrated with."""
     source = SYNTHETIC_NOTE if samples.is_synthetic else samples.source
     fingerprint = {"fingerprint": samples.fingerprint} if samples.fingerprint else {}
@@ -112,26 +112,26 @@ def _shipped_set(loaded: LoadedWeights) -> str | None:
     return next((name for name in names if labels and labels == datasets.shipped(name, "evaluation").classes), None)
 
 
-def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> Pictures:
+def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet:
     card, limit = loaded.card, SYNTHETIC_PICTURES if source == SYNTHETIC else None
     classes = {"labels": card.labels, "class_ids": card.class_ids}
     try:
-        found = pictures.load(source, split, card.preprocessing, **classes, limit=limit)
+        found = image_sets.load(source, split, card.preprocessing, **classes, limit=limit)
     except DataError:
         if not files.is_folder(source):
             raise
         # Its folders are not the model's classes: pictures to calibrate with all the same, if there are any.
-        found = Pictures(source, images.find_images(source), None, card.preprocessing)
+        found = ImageSet(source, images.find_images(source), None, card.preprocessing)
     if source in datasets.shipped_names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
     return found
 
 
-def _is_folder(found: Pictures) -> bool:
+def _is_folder(found: ImageSet) -> bool:
     return any(isinstance(item, Path) for item in found.items)
 
 
-def _part(found: Pictures, which: int) -> Pictures:
+def _part(found: ImageSet, which: int) -> ImageSet:
     """Every second picture of a folder, so that it is not checked with what it was calibrated with."""
     if not _is_folder(found) or len(found) < 2:
         return found  # shipped sets have their own split, synthetic pictures prove nothing either way
@@ -139,7 +139,7 @@ def _part(found: Pictures, which: int) -> Pictures:
     return dataclasses.replace(found, items=found.items[which::2], labels=labels)
 
 
-def _read(found: Pictures, limit: int) -> Samples:
+def _read(found: ImageSet, limit: int) -> ImageBatch:
     chosen = np.unique(np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(np.intp))
     labels = None if found.labels is None else found.labels[chosen]
     some = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
@@ -149,4 +149,4 @@ def _read(found: Pictures, limit: int) -> Samples:
         warnings.warn(f"{counted}; the first: {some.unreadable[0]}", SimpleNetWarning, stacklevel=2)
     # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
     source = Path(found.source).resolve().name if _is_folder(found) else found.source
-    return Samples(source, inputs, known)
+    return ImageBatch(source, inputs, known)

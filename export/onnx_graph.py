@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from export.deployable import Deployable
+from export.export_model import ExportModel
 from runtimes.base import vendor_import
 from simplenet.artifacts import InputSpec
 from simplenet.errors import ExportError, one_line
@@ -27,8 +27,8 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
     """The network as an `onnx.ModelProto`; the same weights and settings give the same bytes.
 
     Args:
-        spec: the input; uint8 NHWC pictures are normalised in the graph, float32 NCHW ones come normalised.
-        half: convolutions and the linear layer in float16; the normalisation and the logits stay float32.
+        spec: the input; uint8 NHWC pictures are normalized in the graph, float32 NCHW ones come normalized.
+        half: convolutions and the linear layer in float16; the normalization and the logits stay float32.
 
     Raises:
         BackendUnavailable: a package is missing. ExportError: the exporter failed.
@@ -36,7 +36,7 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
     onnx = vendor_import("onnx", "export")
     vendor_import("onnxscript", "export")
     onnxslim = vendor_import("onnxslim", "export")
-    deployable = Deployable(model, preprocessing if spec.dtype == "uint8" else None, half)
+    deployable = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half)
     with _quiet():
         try:
             program = torch.onnx.export(

@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from export import calibration
-from export.publish import Source
+from export.publish import ExportContext
 from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
 
 METHOD = "nncf.quantize: per channel, min-max, uint8 activations, 7-bit weights"
 
 
-def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
+def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> Any:
     """An int8 copy of an openvino.Model.
 
     Where the checking pictures have labels and int8 would lose more than `max_drop`, NNCF takes back to float32 what
@@ -48,17 +48,17 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
         activations_range_estimator_params=ranges.RangeEstimatorParametersSet.MINMAX,
         disable_bias_correction=True,
     )
-    size = source.input.batch or 1
+    size = context.input.batch or 1
     batches = calibration.in_batches(inputs, size)
     settings = {"calibration_dataset": nncf.Dataset(batches), "subset_size": len(batches)}
-    labels = source.checking.labels
+    labels = context.checking.labels
     with _quiet():
         try:
             if labels is None:
                 return nncf.quantize(model, **settings, advanced_parameters=parameters)
             validation = list(
                 zip(
-                    calibration.in_batches(source.model_inputs(source.checking), size),
+                    calibration.in_batches(context.model_inputs(context.checking), size),
                     calibration.in_batches(labels, size),
                     strict=True,
                 )
@@ -68,7 +68,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], source: Source) -> Any:
                 **settings,
                 validation_dataset=nncf.Dataset(validation, lambda item: item[0]),
                 validation_fn=_top1,
-                max_drop=source.request.max_drop / 100,
+                max_drop=context.request.max_drop / 100,
                 advanced_quantization_parameters=parameters,
             )
         except OSError:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from export import agreement, calibration
-from export.calibration import Samples
-from export.request import Request
+from export.calibration import ImageBatch
+from export.request import ExportRequest
 from runtimes.base import vendor_import
 from simplenet import artifacts, preprocessing
-from simplenet.artifacts import MODEL_FILES, Artifact, InputSpec, Manifest
+from simplenet.artifacts import Artifact, InputSpec, Manifest
+from simplenet.formats import FORMATS
 
 if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
@@ -27,10 +28,10 @@ _OF_EXPORT = ("torch", "safetensors", "onnx", "onnxscript", "onnxslim", "onnxrun
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportContext:
     """What a format's builder works from."""
 
-    request: Request
+    request: ExportRequest
     loaded: LoadedWeights
 
     @cached_property
@@ -38,22 +39,22 @@ class Source:
         return self.request.input_spec(self.loaded.card.preprocessing.input_size)
 
     @cached_property
-    def calibration(self) -> Samples:
-        """Pictures to calibrate with; raises DataError where there are none."""
+    def calibration(self) -> ImageBatch:
+        """ImageSet to calibrate with; raises DataError where there are none."""
         return calibration.for_calibration(self.loaded, self.request.calibration)
 
     @cached_property
-    def checking(self) -> Samples:
-        """Pictures to check with."""
+    def checking(self) -> ImageBatch:
+        """ImageSet to check with."""
         return calibration.for_checking(self.loaded, self.request.calibration, self.request.precision)
 
-    def model_inputs(self, samples: Samples) -> npt.NDArray[Any]:
+    def model_inputs(self, samples: ImageBatch) -> npt.NDArray[Any]:
         """`samples` as the exported model takes them."""
         return preprocessing.model_batch(samples.inputs, self.input.dtype, self.loaded.card.preprocessing)
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """A model in memory, or already in the folder it was built in.
 
     `save(embedded)` writes the model files, with the manifest's JSON inside where the format has a place for it; it is
@@ -65,20 +66,20 @@ class Built:
     target: dict[str, Any] | None = None
 
 
-Build = Callable[[Source, Path], Built]
-"""Makes the model for `source`; the path is that of the model file, in an empty folder."""
+Build = Callable[[ExportContext, Path], BuildResult]
+"""Makes the model for `context`; the path is that of the model file, in an empty folder."""
 
-Check = Callable[[Artifact, Source], dict[str, Any]]
+Check = Callable[[Artifact, ExportContext], dict[str, Any]]
 """Measures a finished artifact, or raises AgreementError; gives the manifest's `measured`."""
 
 
-def against_pytorch(artifact: Artifact, source: Source) -> dict[str, Any]:
+def against_pytorch(artifact: Artifact, context: ExportContext) -> dict[str, Any]:
     """The check of every format that can be run on this machine."""
-    return agreement.check(artifact, source.loaded, source.checking, source.request.max_drop)
+    return agreement.check(artifact, context.loaded, context.checking, context.request.max_drop)
 
 
 def publish(
-    request: Request, format: str, build: Build, packages: Sequence[str], check: Check = against_pytorch
+    request: ExportRequest, format: str, build: Build, packages: Sequence[str], check: Check = against_pytorch
 ) -> Artifact:
     """Loads the weights, builds, checks and publishes an artifact; whatever fails, the old one stays as it was.
 
@@ -94,22 +95,22 @@ def publish(
             vendor_import(package, "export")
     from simplenet import weights
 
-    source = Source(request, weights.load(request.variant, request.weights))
-    folder = _folder(request, source.loaded, format)
+    context = ExportContext(request, weights.load(request.variant, request.weights))
+    folder = _folder(request, context.loaded, format)
     with artifacts.publishing(folder) as fresh:
-        model_file = fresh / MODEL_FILES[format]
-        built = build(source, model_file)
-        manifest = _manifest(source, format, built, packages)
+        model_file = fresh / FORMATS[format].model_file
+        built = build(context, model_file)
+        manifest = _manifest(context, format, built, packages)
         built.save(manifest.to_json())
         request.progress("checking against PyTorch")
-        measured = check(artifacts.write_manifest(fresh, manifest), source)
+        measured = check(artifacts.write_manifest(fresh, manifest), context)
         manifest = dataclasses.replace(manifest, measured=measured)
         built.save(manifest.to_json())
         manifest = artifacts.write_manifest(fresh, manifest).manifest
     return Artifact(folder / model_file.name, manifest)
 
 
-def _folder(request: Request, loaded: LoadedWeights, format: str) -> Path:
+def _folder(request: ExportRequest, loaded: LoadedWeights, format: str) -> Path:
     return artifacts.folder_for(
         request.artifacts,
         loaded.card.variant,
@@ -121,20 +122,20 @@ def _folder(request: Request, loaded: LoadedWeights, format: str) -> Path:
     )
 
 
-def _manifest(source: Source, format: str, built: Built, packages: Sequence[str]) -> Manifest:
-    card = source.loaded.card
+def _manifest(context: ExportContext, format: str, built: BuildResult, packages: Sequence[str]) -> Manifest:
+    card = context.loaded.card
     method = built.calibration_method
     return Manifest(
         variant=card.variant,
         format=format,
-        precision=source.request.precision,
-        weights=source.loaded.origin,
+        precision=context.request.precision,
+        weights=context.loaded.origin,
         num_classes=card.num_classes,
-        input=source.input,
+        input=context.input,
         preprocessing=card.preprocessing,
         labels=card.labels,
         class_ids=card.class_ids,
-        calibration={"method": method, **calibration.note(source.calibration)} if method else None,
+        calibration={"method": method, **calibration.note(context.calibration)} if method else None,
         target=built.target,
         tools={package: str(importlib.import_module(package).__version__) for package in packages},
     )

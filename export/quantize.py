@@ -23,8 +23,8 @@ from simplenet.errors import ExportError, one_line
 ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, int8 activations, 7-bit weights"
 TENSORRT_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, symmetric int8"
 
-# Normalisation stays in float32: pixels have 8 bits already, a second rounding would only lose some.
-_NORMALISATION = ("Transpose", "Cast", "Mul", "Add")
+# Normalization stays in float32: pixels have 8 bits already, a second rounding would only lose some.
+_NORMALIZATION = ("Transpose", "Cast", "Mul", "Add")
 
 
 def quantize_for_onnxruntime(fp32_onnx: Path, int8_onnx: Path, inputs: npt.NDArray[Any]) -> None:
@@ -74,7 +74,7 @@ def _quantize(fp32_onnx: Path, int8_onnx: Path, inputs: npt.NDArray[Any], **reci
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
-                nodes_to_exclude=[node.name for node in graph.node if node.op_type in _NORMALISATION],
+                nodes_to_exclude=[node.name for node in graph.node if node.op_type in _NORMALIZATION],
                 **recipe,
             )
         except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +14,7 @@ from export.calibration import SYNTHETIC_NOTE
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact, InputSpec
 from simplenet.errors import UsageError, one_line
+from simplenet.formats import FORMATS
 from simplenet.manifest import LARGEST_BATCH
 
 INPUTS = ("uint8", "float32")
@@ -39,14 +40,14 @@ class Flags(TypedDict, total=False):
     artifacts: str | Path
 
 
-class Options(Flags, total=False):
-    """The keyword arguments of every `export_<format>`; those of `Request`, which has their defaults."""
+class ExportOptions(Flags, total=False):
+    """The keyword arguments of every `export_<format>`; those of `ExportRequest`, which has their defaults."""
 
     progress: Progress
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """`batch` None is a dynamic batch; `calibration` is 'auto', 'synthetic', a shipped set's name or a folder.
 
     `max_drop` is how many points of top-1 an int8 model may lose before its export is refused.
@@ -62,9 +63,12 @@ class Request:
     artifacts: str | Path = cli.DEFAULT_ARTIFACTS
     progress: Progress = silent
 
-    def check(self, format: str, precisions: Sequence[str]) -> None:
+    def check(self, format: str) -> None:
         """Raises UsageError for what cannot be exported; unknown variants and weights are found on loading."""
-        for kind, value, choices in (("precision", self.precision, precisions), ("input", self.input, INPUTS)):
+        for kind, value, choices in (
+            ("precision", self.precision, FORMATS[format].precisions),
+            ("input", self.input, INPUTS),
+        ):
             if value not in choices:
                 near = variants.nearest(value, choices)
                 bf16 = "; bf16 is a way to run an fp32 artifact" if value == "bf16" else ""
@@ -82,17 +86,17 @@ class Request:
         return InputSpec("image", self.input, layout, size, size, self.batch)
 
 
-def add_flags(to: argparse.ArgumentParser, precisions: Sequence[str]) -> None:
+def add_flags(to: argparse.ArgumentParser, format: str) -> None:
     """The flags of every export script."""
     cli.add_variant(to)
     cli.add_weights(to)
-    cli.add_precision(to, precisions)
+    cli.add_precision(to, FORMATS[format].precisions)
     to.add_argument(
         "--input",
         type=cli.choice("input", INPUTS),
         default="uint8",
         metavar="uint8|float32",
-        help="uint8: NHWC RGB pictures, normalised by the model itself; float32: normalised NCHW (default: uint8)",
+        help="uint8: NHWC RGB pictures, normalized by the model itself; float32: normalized NCHW (default: uint8)",
     )
     to.add_argument(
         "--batch",
@@ -107,7 +111,7 @@ def add_flags(to: argparse.ArgumentParser, precisions: Sequence[str]) -> None:
         type=_points,
         default=1.0,
         metavar="POINTS",
-        help="points of top-1 that int8 may lose on labelled pictures before the export is refused (default: 1)",
+        help="points of top-1 that int8 may lose on labeled pictures before the export is refused (default: 1)",
     )
     cli.add_artifacts(to)
     cli.add_json(to)

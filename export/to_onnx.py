@@ -19,8 +19,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from export import publish, quantize, request
-from export.publish import Built, Source
-from export.request import Options, Request
+from export.publish import BuildResult, ExportContext
+from export.request import ExportOptions, ExportRequest
 from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
@@ -28,42 +28,41 @@ from simplenet.artifacts import METADATA_KEY, Artifact
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 
 
-def export_onnx(**options: Unpack[Options]) -> Artifact:
-    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.Request`.
+def export_onnx(**options: Unpack[ExportOptions]) -> Artifact:
+    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.ExportRequest`.
 
     Raises:
         UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
     """
-    what = Request(**options)
-    what.check("onnx", PRECISIONS)
+    what = ExportRequest(**options)
+    what.check("onnx")
     return publish.publish(what, "onnx", _build, PACKAGES)
 
 
-def build_graph(source: Source, model_file: Path) -> Any:
+def build_graph(context: ExportContext, model_file: Path) -> Any:
     """The float graph as an `onnx.ModelProto`, also written to `model_file`: fp32, or fp16 where that is asked for."""
     from export import onnx_graph
 
     onnx = vendor_import("onnx", "export")
-    source.request.progress("exporting to ONNX")
-    loaded, half = source.loaded, source.request.precision == "fp16"
-    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, source.input, half)
+    context.request.progress("exporting to ONNX")
+    loaded, half = context.loaded, context.request.precision == "fp16"
+    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, context.input, half)
     onnx.save(graph, model_file)
     return graph
 
 
-def _build(source: Source, model_file: Path) -> Built:
+def _build(context: ExportContext, model_file: Path) -> BuildResult:
     onnx = vendor_import("onnx", "export")
-    int8 = source.request.precision == "int8"
+    int8 = context.request.precision == "int8"
     if int8:
-        source.request.progress("reading calibration pictures")
-        inputs = source.model_inputs(source.calibration)
-    graph = build_graph(source, model_file)
+        context.request.progress("reading calibration pictures")
+        inputs = context.model_inputs(context.calibration)
+    graph = build_graph(context, model_file)
     if int8:
-        source.request.progress(f"calibrating with {len(inputs)} pictures")
+        context.request.progress(f"calibrating with {len(inputs)} pictures")
         quantize.quantize_for_onnxruntime(model_file, model_file, inputs)
         graph = onnx.load(model_file)
 
@@ -71,12 +70,12 @@ def _build(source: Source, model_file: Path) -> Built:
         onnx.helper.set_model_props(graph, {METADATA_KEY: embedded})
         onnx.save(graph, model_file)
 
-    return Built(save, quantize.ONNXRUNTIME_METHOD if int8 else None)
+    return BuildResult(save, quantize.ONNXRUNTIME_METHOD if int8 else None)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    request.add_flags(parser, PRECISIONS)
+    request.add_flags(parser, "onnx")
     return parser
 
 

@@ -20,8 +20,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from export import openvino_int8, publish, request
-from export.publish import Built, Source
-from export.request import Options, Request
+from export.publish import BuildResult, ExportContext
+from export.request import ExportOptions, ExportRequest
 from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
@@ -30,18 +30,17 @@ from simplenet.errors import ArtifactError, one_line
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "openvino")
 
 
-def export_openvino(**options: Unpack[Options]) -> Artifact:
-    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.Request`.
+def export_openvino(**options: Unpack[ExportOptions]) -> Artifact:
+    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.ExportRequest`.
 
     Raises:
         UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
     """
-    what = Request(**options)
-    what.check("openvino", PRECISIONS)
+    what = ExportRequest(**options)
+    what.check("openvino")
     vendor_import("openvino", "openvino-export")
     if what.precision != "int8":
         return publish.publish(what, "openvino", _build, PACKAGES)
@@ -49,22 +48,22 @@ def export_openvino(**options: Unpack[Options]) -> Artifact:
     return publish.publish(what, "openvino", _build, (*PACKAGES, "nncf"))
 
 
-def _build(source: Source, model_file: Path) -> Built:
+def _build(context: ExportContext, model_file: Path) -> BuildResult:
     from export import onnx_graph
 
     openvino = vendor_import("openvino", "openvino-export")
-    precision, progress = source.request.precision, source.request.progress
+    precision, progress = context.request.precision, context.request.progress
     if precision == "int8":
         progress("reading calibration pictures")
-        inputs = source.model_inputs(source.calibration)
+        inputs = context.model_inputs(context.calibration)
     progress("exporting to ONNX")
-    loaded = source.loaded
-    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, source.input)
+    loaded = context.loaded
+    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, context.input)
     progress("converting to OpenVINO")
     model = _converted(openvino, graph.SerializeToString())
     if precision == "int8":
         progress(f"calibrating with {len(inputs)} pictures")
-        model = openvino_int8.quantize(model, inputs, source)
+        model = openvino_int8.quantize(model, inputs, context)
 
     def save(embedded: str) -> None:
         model.set_rt_info(embedded, METADATA_KEY)
@@ -73,11 +72,11 @@ def _build(source: Source, model_file: Path) -> Built:
             openvino.Core().read_model(model_file)  # where the disk is full, not every kind of write raises
         except RuntimeError as error:
             raise ArtifactError(
-                f"OpenVINO cannot write {source.request.artifacts} ({one_line(error)}); is the disk full? "
+                f"OpenVINO cannot write {context.request.artifacts} ({one_line(error)}); is the disk full? "
                 "What was there is untouched"
             ) from error
 
-    return Built(save, openvino_int8.METHOD if precision == "int8" else None)
+    return BuildResult(save, openvino_int8.METHOD if precision == "int8" else None)
 
 
 def _converted(openvino: Any, onnx_bytes: bytes) -> Any:
@@ -96,7 +95,7 @@ def _converted(openvino: Any, onnx_bytes: bytes) -> Any:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    request.add_flags(parser, PRECISIONS)
+    request.add_flags(parser, "openvino")
     return parser
 
 

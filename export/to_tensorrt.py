@@ -5,7 +5,7 @@
     python export/to_tensorrt.py --variant cifar-310k --weights fashion-mnist --precision int8
     python export/to_tensorrt.py --variant 5.7m --weights random --builder tensorrt --batch dynamic
 
-The full TensorRT (10 or 11) builds for the very GPU it runs on: use it on the device itself, Jetson or data centre.
+The full TensorRT (10 or 11) builds for the very GPU it runs on: use it on the device itself, Jetson or data center.
 TensorRT-RTX builds without a GPU, for RTX and other GPUs of compute capability 8.0, 8.6, 8.9, 12.0 and 12.1 (7.5 when
 asked for by --target sm75, fp16 only), but not for Orin (8.7) or Hopper (9.0). An engine runs only on the TensorRT
 release that built it.
@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export import agreement, calibration, publish, quantize, request, tensorrt_engine
-from export.publish import Built, Source
-from export.request import Options, Request
+from export.publish import BuildResult, ExportContext
+from export.request import ExportOptions, ExportRequest
 from runtimes import gpu
 from runtimes.base import vendor_import
 from simplenet import cli
@@ -43,14 +43,15 @@ from simplenet.errors import BackendUnavailable, one_line
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 
 _CHECKED_AT_ONCE = 16
 
 
-def export_tensorrt(*, builder: str = "auto", targets: Sequence[str] = (), **options: Unpack[Options]) -> Artifact:
-    """Exports one engine. The other keyword arguments and their defaults are those of `export.request.Request`.
+def export_tensorrt(
+    *, builder: str = "auto", targets: Sequence[str] = (), **options: Unpack[ExportOptions]
+) -> Artifact:
+    """Exports one engine. The other keyword arguments and their defaults are those of `export.request.ExportRequest`.
 
     Args:
         builder: 'tensorrt', 'tensorrt-rtx', or 'auto': the full TensorRT where it is installed and has a GPU.
@@ -59,15 +60,15 @@ def export_tensorrt(*, builder: str = "auto", targets: Sequence[str] = (), **opt
     Raises:
         UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
     """
-    what = Request(**options)
-    what.check("tensorrt", PRECISIONS)
+    what = ExportRequest(**options)
+    what.check("tensorrt")
     chosen = tensorrt_engine.choose_builder(builder)
-    engineer = _Engineer(chosen, tensorrt_engine.choose_targets(chosen, targets))
+    engineer = _EngineBuilder(chosen, tensorrt_engine.choose_targets(chosen, targets))
     return publish.publish(what, "tensorrt", engineer.build, PACKAGES, engineer.check)
 
 
 @dataclass
-class _Engineer:
+class _EngineBuilder:
     """Builds one engine, then checks what can be checked here."""
 
     builder: str
@@ -75,31 +76,31 @@ class _Engineer:
     graph: Any = field(default=None, init=False)
     """The onnx.ModelProto that the engine was built from."""
 
-    def build(self, source: Source, model_file: Path) -> Built:
-        int8 = source.request.precision == "int8"
-        inputs = source.model_inputs(source.calibration) if int8 else None
-        self.graph = tensorrt_engine.prepared(_onnx_graph(source, inputs))
-        source.request.progress(f"building the engine with {self.builder}")
+    def build(self, context: ExportContext, model_file: Path) -> BuildResult:
+        int8 = context.request.precision == "int8"
+        inputs = context.model_inputs(context.calibration) if int8 else None
+        self.graph = tensorrt_engine.prepared(_onnx_graph(context, inputs))
+        context.request.progress(f"building the engine with {self.builder}")
         engine = tensorrt_engine.build(self.graph, self.builder, self.targets)
 
         def save(embedded: str) -> None:  # a plan has no place for a manifest; a header would hide it from trtexec
             model_file.write_bytes(engine.plan)
 
-        return Built(save, quantize.TENSORRT_METHOD if int8 else None, engine.target)
+        return BuildResult(save, quantize.TENSORRT_METHOD if int8 else None, engine.target)
 
-    def check(self, artifact: Artifact, source: Source) -> dict[str, Any]:
+    def check(self, artifact: Artifact, context: ExportContext) -> dict[str, Any]:
         """The engine against PyTorch where it can run here, else the graph that it was built from."""
         not_run = _why_it_cannot_run(artifact)
         if not_run is None:
-            return publish.against_pytorch(artifact, source) | {"checked": "the engine", "engine": "run on this GPU"}
-        logits = _run_on_processor(self.graph, source.model_inputs(source.checking), source.input.batch)
-        measured = agreement.judge(
+            return publish.against_pytorch(artifact, context) | {"checked": "the engine", "engine": "run on this GPU"}
+        logits = _run_on_processor(self.graph, context.model_inputs(context.checking), context.input.batch)
+        measured = agreement.compare_outputs(
             logits,
-            agreement.reference_logits(source.loaded, source.checking),
-            source.checking,
-            source.request.precision,
-            source.loaded.origin.source == "random",
-            source.request.max_drop,
+            agreement.reference_logits(context.loaded, context.checking),
+            context.checking,
+            context.request.precision,
+            context.loaded.origin.source == "random",
+            context.request.max_drop,
         )
         return measured | {
             "checked": "the ONNX graph that the engine was built from, run by ONNX Runtime on the processor",
@@ -107,17 +108,17 @@ class _Engineer:
         }
 
 
-def _onnx_graph(source: Source, calibration_inputs: npt.NDArray[Any] | None) -> Any:
+def _onnx_graph(context: ExportContext, calibration_inputs: npt.NDArray[Any] | None) -> Any:
     """The `onnx.ModelProto` in the precision asked for; with calibration inputs, in int8."""
     from export import onnx_graph
 
     onnx = vendor_import("onnx", "export")
-    source.request.progress("exporting to ONNX")
-    loaded, half = source.loaded, source.request.precision == "fp16"
-    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, source.input, half)
+    context.request.progress("exporting to ONNX")
+    loaded, half = context.loaded, context.request.precision == "fp16"
+    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, context.input, half)
     if calibration_inputs is None:
         return graph
-    source.request.progress(f"calibrating with {len(calibration_inputs)} pictures")
+    context.request.progress(f"calibrating with {len(calibration_inputs)} pictures")
     with tempfile.TemporaryDirectory() as folder:
         fp32_onnx, int8_onnx = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(graph, fp32_onnx)
@@ -163,7 +164,7 @@ def _targets(text: str) -> tuple[str, ...]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    request.add_flags(parser, PRECISIONS)
+    request.add_flags(parser, "tensorrt")
     parser.add_argument(
         "--builder",
         type=cli.choice("builder", tensorrt_engine.BUILDERS),

@@ -20,37 +20,36 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from export import publish, request
-from export.publish import Built, Source
-from export.request import Options, Request
+from export.publish import BuildResult, ExportContext
+from export.request import ExportOptions, ExportRequest
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PRECISIONS = ("fp32",)
 PACKAGES = ("torch",)
 
 
-def export_torch(**options: Unpack[Options]) -> Artifact:
-    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.Request`.
+def export_torch(**options: Unpack[ExportOptions]) -> Artifact:
+    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.ExportRequest`.
 
     Raises:
         UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
     """
-    what = Request(**options)
-    what.check("torch", PRECISIONS)
+    what = ExportRequest(**options)
+    what.check("torch")
     return publish.publish(what, "torch", _build, PACKAGES)
 
 
-def _build(source: Source, model_file: Path) -> Built:
+def _build(context: ExportContext, model_file: Path) -> BuildResult:
     import torch
 
-    from export.deployable import Deployable
+    from export.export_model import ExportModel
 
-    source.request.progress("exporting the PyTorch program")
-    spec, loaded = source.input, source.loaded
-    module = Deployable(loaded.model, loaded.card.preprocessing if spec.dtype == "uint8" else None)
+    context.request.progress("exporting the PyTorch program")
+    spec, loaded = context.input, context.loaded
+    module = ExportModel(loaded.model, loaded.card.preprocessing if spec.dtype == "uint8" else None)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it for modules
     dynamic = None if spec.batch else {"image": {0: torch.export.Dim("batch")}}
     program = torch.export.export(module, (module.example(spec.batch or 2, spec.height),), dynamic_shapes=dynamic)
@@ -67,12 +66,12 @@ def _build(source: Source, model_file: Path) -> Built:
             torch.export.save(program, archive, extra_files={METADATA_KEY: embedded})
         model_file.write_bytes(archive.getbuffer())
 
-    return Built(save)
+    return BuildResult(save)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    request.add_flags(parser, PRECISIONS)
+    request.add_flags(parser, "torch")
     return parser
 
 

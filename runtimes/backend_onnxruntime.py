@@ -32,7 +32,9 @@ class Backend(Runtime):
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.threads
         settings.inter_op_num_threads = 1
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.options.spinning else "0")
+        settings.add_session_config_entry(
+            "session.intra_op.allow_spinning", "1" if self.options.allow_spinning else "0"
+        )
         settings.log_severity_level = 3  # errors; everything else is raised or described
         providers: list[Any] = [provider]
         if self.device == "cuda":

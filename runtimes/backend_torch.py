@@ -34,7 +34,7 @@ class Backend(Runtime):
     PRECISIONS = {"fp32": ("bf16",)}
 
     def _open(self) -> None:
-        self._spins_unasked = not self.options.spinning and not rest_when_idle()
+        self._spins_unasked = not self.options.allow_spinning and not rest_when_idle()
         torch = vendor_import("torch", "torch")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")

@@ -48,7 +48,7 @@ class Options:
     device: str | None = None
     threads: int | None = None
     precision: str | None = None
-    spinning: bool = True
+    allow_spinning: bool = True
     """Whether idle worker threads may burn their core waiting: faster alone, ruinous beside another model."""
 
 
@@ -112,7 +112,7 @@ class Runtime(abc.ABC):
         """Runs the model once.
 
         Args:
-            batch: what `manifest.input` says: uint8 [N, H, W, 3] RGB, or normalised float32 [N, 3, H, W].
+            batch: what `manifest.input` says: uint8 [N, H, W, 3] RGB, or normalized float32 [N, 3, H, W].
 
         Returns:
             logits, float32 [N, num_classes], owned by the caller.

@@ -10,10 +10,9 @@ from runtimes.base import Options, Runtime
 from simplenet import artifacts, files, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, SimpleNetError, UsageError, one_line
+from simplenet.formats import FORMATS
 
 _PREFIX = "backend_"
-# The backend that opens a format when nobody says otherwise.
-_DEFAULT_BACKENDS = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 
 def names() -> tuple[str, ...]:
@@ -42,7 +41,7 @@ def load(
     device: str | None = None,
     threads: int | None = None,
     precision: str | None = None,
-    spinning: bool = True,
+    allow_spinning: bool = True,
 ) -> Runtime:
     """Loads an artifact: its folder, its manifest, or a model file, with or without a manifest beside it.
 
@@ -51,13 +50,13 @@ def load(
         device: 'cpu', 'cuda', 'gpu' or 'npu', as far as the backend has it; by default its first (TensorRT: 'cuda').
         threads: CPU threads; by default all physical cores.
         precision: by default the artifact's own; 'bf16' runs an fp32 artifact in bfloat16 where the backend can.
-        spinning: whether idle threads may spin; turn it off where models share the processor.
+        allow_spinning: whether idle threads may spin; turn it off where models share the processor.
 
     Raises:
         ArtifactError: missing, damaged or tampered with. BackendUnavailable: a package, driver or device is missing.
         UsageError: unknown backend, or one that cannot run this artifact so. BackendError: the vendor refused it.
     """
-    options = Options(device=device, threads=threads, precision=precision, spinning=spinning)
+    options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
     if not isinstance(artifact, Artifact):
         path = Path(artifact)
         bare = (
@@ -70,7 +69,7 @@ def load(
 
 
 def _class_for(format: str, backend: str | None) -> type[Runtime]:
-    chosen = backend_class(backend or _DEFAULT_BACKENDS[format])
+    chosen = backend_class(backend or FORMATS[format].default_backend)
     if format not in chosen.FORMATS:
         name = chosen.__module__.rpartition(_PREFIX)[2]
         raise UsageError(f"{name} opens {' or '.join(chosen.FORMATS)} artifacts, not {format}")
@@ -79,7 +78,7 @@ def _class_for(format: str, backend: str | None) -> type[Runtime]:
 
 def _read_bare(path: Path, backend: str | None) -> Artifact:
     """A model file that was copied without its manifest.json: the copy of the manifest inside it serves."""
-    formats = {Path(file).suffix: format for format, file in artifacts.MODEL_FILES.items()}
+    formats = {Path(format.model_file).suffix: format.name for format in FORMATS.values()}
     if path.suffix not in formats:
         raise ArtifactError(f"{path} is not a model file; those end in {', '.join(formats)}")
     reader = _class_for(formats[path.suffix], backend)

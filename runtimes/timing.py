@@ -26,7 +26,7 @@ class LatencySummary:
     mean_ms: float
 
 
-def summarise(samples_ms: Sequence[float]) -> LatencySummary:
+def summarize(samples_ms: Sequence[float]) -> LatencySummary:
     """Nearest-rank percentiles: each is a latency that really happened.
 
     Raises:

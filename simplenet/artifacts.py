@@ -20,25 +20,20 @@ from typing import TypeVar
 
 from simplenet import files, strict_json
 from simplenet.errors import ArtifactError
+from simplenet.formats import FORMATS
 from simplenet.manifest import (
-    FORMATS,
     MANIFEST_NAME,
     MANIFEST_SCHEMA_VERSION,
     METADATA_KEY,
-    MODEL_FILES,
-    PRECISIONS,
     InputSpec,
     Manifest,
     WeightsOrigin,
 )
 
 __all__ = [
-    "FORMATS",
     "MANIFEST_NAME",
     "MANIFEST_SCHEMA_VERSION",
     "METADATA_KEY",
-    "MODEL_FILES",
-    "PRECISIONS",
     "Artifact",
     "InputSpec",
     "Manifest",
@@ -68,10 +63,10 @@ class Artifact:
     @property
     def size_bytes(self) -> int:
         """Of all model files together."""
-        alone = [self.model_file.name]  # a model file without its manifest, which would list them
-        if self.manifest.format == "openvino":
-            alone.append(self.model_file.with_suffix(".bin").name)
-        return sum((self.folder / name).stat().st_size for name in self.manifest.files or alone)
+        suffixes = [Path(name).suffix for name in FORMATS[self.manifest.format].files]
+        # A bare model file may have any name, and its manifest lists no files.
+        names = self.manifest.files or [self.model_file.with_suffix(suffix).name for suffix in suffixes]
+        return sum((self.folder / name).stat().st_size for name in names)
 
 
 def folder_for(
@@ -153,7 +148,7 @@ def _read(path: Path) -> Artifact:
         if not manifest_file.is_file():
             raise _Torn(f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32")
         manifest = _read_manifest(manifest_file)
-        model_file = folder / MODEL_FILES[manifest.format]
+        model_file = folder / FORMATS[manifest.format].model_file
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
@@ -164,9 +159,7 @@ def _read(path: Path) -> Artifact:
 
 def _verify(folder: Path, manifest: Manifest) -> None:
     """Raises ArtifactError unless every file that the format needs is listed, there, and what was listed."""
-    model_name = MODEL_FILES[manifest.format]
-    needed = (model_name, "model.bin") if manifest.format == "openvino" else (model_name,)
-    for name in needed:
+    for name in FORMATS[manifest.format].files:
         if name not in manifest.files:
             raise ArtifactError(f"{folder / MANIFEST_NAME} does not list {name}; export the artifact again")
     for name, expected in manifest.files.items():
@@ -270,4 +263,4 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> Artifact:
     manifest = dataclasses.replace(manifest, files=hashes)
     with files.replacing(folder / MANIFEST_NAME) as temporary:
         temporary.write_text(manifest.to_json(indent=2) + "\n", "utf-8")
-    return Artifact(folder / MODEL_FILES[manifest.format], manifest)
+    return Artifact(folder / FORMATS[manifest.format].model_file, manifest)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 
 from simplenet import files, variants
 from simplenet import model as models
@@ -36,7 +36,7 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCa
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     with files.replacing(path) as temporary:  # safetensors' own writing would make a file that only its owner can read
-        temporary.write_bytes(serialise(tensors, {CARD_KEY: card.to_json()}))
+        temporary.write_bytes(serialize(tensors, {CARD_KEY: card.to_json()}))
 
 
 def read(path: Path) -> tuple[Tensors, ModelCard | None]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from simplenet import files, variants
-from simplenet.artifacts import PRECISIONS
 from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, one_line
+from simplenet.formats import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
     """Usage errors in this project's form: one line, what is wrong and what to type next."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"error: {message}; see: {self.prog} --help")
+        log(f"error: {message}; see: {self.prog} --help")
         raise SystemExit(2)
 
 
@@ -58,17 +58,17 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except SimpleNetError as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        say("interrupted; nothing half-written was kept")
+        log("interrupted; nothing half-written was kept")
         code = 130
     except BrokenPipeError:
         code = 141
     except ModuleNotFoundError as error:
         if error.name is None or not (extra := _extra_of(error.name)):
             raise
-        say(f"error: {error.name} is not installed; type: pip install '.[{extra}]'")
+        log(f"error: {error.name} is not installed; type: pip install '.[{extra}]'")
         code = 1
     except SystemExit:  # argparse: --help or a usage error
         if _flush_stdout() == 141:
@@ -76,9 +76,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         raise
     except OSError as error:
         if error.errno in _DISK_FULL:
-            say(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
+            log(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
         elif error.errno in _NO_WAY_IN and error.filename:
-            say(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
+            log(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
         else:
             raise
         code = 1
@@ -109,7 +109,7 @@ def _flush_stdout() -> int:
     except BrokenPipeError:
         code = 141
     except OSError as error:
-        say(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
+        log(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
         code = 1
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -124,7 +124,7 @@ def _flush_stderr() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed, or
     its terminal is gone."""
     if sys.stderr is not None:  # print would take stdout instead
@@ -137,7 +137,7 @@ def _show_warning(
 ) -> None:
     """This project's warnings as one line; other people's as Python shows them."""
     if issubclass(category, SimpleNetWarning):
-        say(f"warning: {message}")
+        log(f"warning: {message}")
     else:
         others(message, category, *place, **options)
 

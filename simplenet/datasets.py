@@ -1,4 +1,4 @@
-"""Labelled images that come with the project: small enough to ship, real enough to measure accuracy with no network."""
+"""Labeled images that come with the project: small enough to ship, real enough to measure accuracy with no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Split = Literal["evaluation", "calibration"]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices into `classes`, the names.
 
     `left_out` is how many more there were that could not be read.
@@ -63,7 +63,7 @@ def shipped_card(name: str, variant: str) -> ModelCard:
         return ModelCard.from_json(file.metadata()[CARD_KEY])
 
 
-def shipped(name: str, split: Split) -> LabelledImages:
+def shipped(name: str, split: Split) -> LabeledImages:
     """The embedded images of a data set: held-out ones for "evaluation", training ones for "calibration".
 
     Raises:
@@ -84,8 +84,8 @@ def shipped(name: str, split: Split) -> LabelledImages:
     return load(path)
 
 
-def load(path: Path) -> LabelledImages:
-    """Reads an .npz of `images` (uint8 [N, H, W] grey or [N, H, W, 3] RGB) `labels` (uint8 [N]) and `classes`.
+def load(path: Path) -> LabeledImages:
+    """Reads an .npz of `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB) `labels` (uint8 [N]) and `classes`.
 
     Raises:
         DataError: missing, damaged, or not of that form. Pickles are refused.
@@ -104,13 +104,13 @@ def load(path: Path) -> LabelledImages:
         zlib.error,
     ) as error:
         raise DataError(f"cannot read the images in {path} ({one_line(error)}); install simplenet again") from error
-    grey = images.ndim == 3
-    shaped = grey or (images.ndim == 4 and images.shape[3] == 3)
+    gray = images.ndim == 3
+    shaped = gray or (images.ndim == 4 and images.shape[3] == 3)
     sound = labels.shape == images.shape[:1] and classes.ndim == 1 and classes.dtype.kind == "U"
     if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shaped or not sound:
         raise DataError(
             f"{path} does not hold uint8 images [N, H, W(, 3)] with uint8 labels [N] and classes; install it again"
         )
-    rgb = np.repeat(images[..., None], 3, axis=3) if grey else images
+    rgb = np.repeat(images[..., None], 3, axis=3) if gray else images
     name = f"{path.parent.name} {path.stem}"
-    return LabelledImages(name, np.ascontiguousarray(rgb), labels.astype(np.int64), tuple(map(str, classes)))
+    return LabeledImages(name, np.ascontiguousarray(rgb), labels.astype(np.int64), tuple(map(str, classes)))

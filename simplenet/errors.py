@@ -22,7 +22,7 @@ Libraries raise; only `simplenet.cli.run` prints. Messages are one line: what is
 
 import re
 
-_TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SimpleNetError(Exception):
@@ -89,7 +89,7 @@ class UntrainedWarning(SimpleNetWarning):
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
     """A vendor's (often many-line) error text as one line of at most `limit` characters, safe to show on a terminal."""
-    text = _TERMINAL_COLOURS.sub("", str(error))
+    text = _TERMINAL_COLORS.sub("", str(error))
     text = printable(" ".join(text.split()) or type(error).__name__)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

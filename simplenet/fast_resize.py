@@ -1,4 +1,4 @@
-"""The fast resizer: Pillow's antialiased bicubic of a fractional box of a picture, within a grey level or so, in a
+"""The fast resizer: Pillow's antialiased bicubic of a fractional box of a picture, within a gray level or so, in a
 fifth of the time. It is the wheel cykooz-resizer, which not every platform has, and it only makes pictures smaller.
 """
 
@@ -27,7 +27,7 @@ def can_resize(box: Box, size: int) -> bool:
 
     Where it gets wider, and the first or last column lands exactly on one of the source, cykooz-resizer 4.0.1 reads
     outside its memory: it drops the column's zero weights, and takes what is left for what all columns reach. 21x15
-    pixels to 28x28 ends the process. Narrower, two neighbouring weights cannot both be zero.
+    pixels to 28x28 ends the process. Narrower, two neighboring weights cannot both be zero.
     """
     return available() and box[2] - box[0] > size
 

@@ -36,7 +36,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     """The picture in a file as RGB uint8 [H, W, 3], upright as its EXIF orientation says.
 
     Transparent pixels show white, as on a page; 16-bit values are scaled to 8 bits (65535 becomes 255); CMYK is
-    converted without its colour profile; of an animation the first frame counts.
+    converted without its color profile; of an animation the first frame counts.
 
     Args:
         reduction: from the upright picture's width and height, by how much it may be smaller than in the file: where
@@ -119,7 +119,7 @@ def held_out(folder: Path, names: tuple[str, str]) -> Path:
     raise DataError(f"{folder} has neither {wanted}; add one, or name another folder")
 
 
-def labelled_folder(
+def labeled_folder(
     path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
 ) -> list[tuple[Path, int | None]]:
     """Every image of `find_images` with its class index, or None where its folder is not named as one of the classes.
@@ -223,10 +223,10 @@ def _to_rgb(image: Image.Image) -> UInt8Array:
     return np.array(image.convert("RGB"))
 
 
-def _from_16_bits(grey: np.typing.NDArray[np.integer]) -> UInt8Array:
-    if grey.min() < 0 or grey.max() > 65_535:
+def _from_16_bits(gray: np.typing.NDArray[np.integer]) -> UInt8Array:
+    if gray.min() < 0 or gray.max() > 65_535:
         raise ImageError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
-    levels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    levels = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(levels[..., None], 3, axis=2)
 
 

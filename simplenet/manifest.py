@@ -10,14 +10,12 @@ from typing import Any
 
 from simplenet import strict_json
 from simplenet.errors import ArtifactError, UsageError, one_line
+from simplenet.formats import FORMATS, PRECISIONS
 from simplenet.model_card import preprocessing_from_json
 from simplenet.preprocessing import Preprocessing
 
 MANIFEST_SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-MODEL_FILES = {"torch": "model.pt2", "onnx": "model.onnx", "openvino": "model.xml", "tensorrt": "model.engine"}
-FORMATS = tuple(MODEL_FILES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 LARGEST_BATCH = 1024
 METADATA_KEY = "simplenet_manifest"
 """Key of the manifest's JSON inside ONNX `metadata_props`, OpenVINO `rt_info` and torch.export extra files."""
@@ -28,7 +26,7 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")  # what `folder_
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The model's one input: uint8 NHWC RGB that the graph normalises itself, or normalised float32 NCHW.
+    """The model's one input: uint8 NHWC RGB that the graph normalizes itself, or normalized float32 NCHW.
 
     `batch` is the fixed batch size, or None where any size works.
     """
@@ -77,7 +75,7 @@ class Manifest:
     """TensorRT: which builder, version, operating system and GPUs the engine was built for."""
     tools: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-    """What was measured at export: agreement with PyTorch, and accuracy where there were labelled pictures."""
+    """What was measured at export: agreement with PyTorch, and accuracy where there were labeled pictures."""
     files: dict[str, str] = field(default_factory=dict)
     """Model file names and their SHA-256. Empty in the copy inside a model file."""
     schema_version: int = MANIFEST_SCHEMA_VERSION

@@ -12,7 +12,7 @@ from simplenet.variants import Convolution, Variant
 
 
 class SimpleNet(nn.Module):
-    """float32 [N, in_channels, H, W], normalised -> logits float32 [N, num_classes].
+    """float32 [N, in_channels, H, W], normalized -> logits float32 [N, num_classes].
 
     The indices in `features` are those of the reference implementation, so that official checkpoints load strictly.
     `dropout` is the rate of every Dropout2d; it has no effect in eval mode.
@@ -54,7 +54,7 @@ def _features(variant: Variant, in_channels: int, dropout: float) -> tuple[nn.Se
 def create(
     variant: str, num_classes: int | None = None, in_channels: int = 3, dropout: float = 0.0, seed: int = 0
 ) -> SimpleNet:
-    """A freshly initialised network in eval mode; the same seed gives the same weights.
+    """A freshly initialized network in eval mode; the same seed gives the same weights.
 
     `num_classes` defaults to the variant's own (1000 or 10). The global random state is left as it was.
 

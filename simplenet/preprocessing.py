@@ -1,6 +1,6 @@
 """From a picture of any size to what the model was trained on: one frozen configuration that travels with the weights.
 
-The reference is what the training code did: Pillow's antialiased bicubic resize of the shorter side, then a centre
+The reference is what the training code did: Pillow's antialiased bicubic resize of the shorter side, then a center
 crop. `to_model_input` computes the same pixels in one step, resizing only the crop, with its exact fractional box;
 `reference` does it in the two original steps, for tests and for measuring how far the fast path is away.
 """
@@ -23,7 +23,7 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to `resize_shorter_side` pixels, centre crop of `crop_size`, `padding` black pixels on each side,
+    """Shorter side to `resize_shorter_side` pixels, center crop of `crop_size`, `padding` black pixels on each side,
     scale to 0..1, subtract `mean`, divide by `std` (RGB order). Interpolation is antialiased bicubic."""
 
     resize_shorter_side: int
@@ -102,7 +102,7 @@ def check_image(image: object) -> UInt8Array:
 
 
 def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """RGB uint8 [H, W, 3] of any size -> RGB uint8 [S, S, 3] with S = `preprocessing.input_size`; not yet normalised.
+    """RGB uint8 [H, W, 3] of any size -> RGB uint8 [S, S, 3] with S = `preprocessing.input_size`; not yet normalized.
 
     The result is a new, writable, C-contiguous array that shares no memory with `image`.
 
@@ -133,7 +133,7 @@ def reference(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
     return _pad(np.asarray(cropped), preprocessing.padding)
 
 
-def normalise(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
+def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
     """uint8 [N, S, S, 3] -> float32 [N, 3, S, S], (x / 255 - mean) / std: the classic input of `--input float32`."""
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
@@ -142,8 +142,8 @@ def normalise(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
 
 
 def model_batch(cropped: UInt8Array, dtype: str, preprocessing: Preprocessing) -> npt.NDArray[Any]:
-    """Cropped uint8 [N, S, S, 3] pictures as a model of that input dtype takes them: as they are, or normalised."""
-    return cropped if dtype == "uint8" else normalise(cropped, preprocessing)
+    """Cropped uint8 [N, S, S, 3] pictures as a model of that input dtype takes them: as they are, or normalized."""
+    return cropped if dtype == "uint8" else normalize(cropped, preprocessing)
 
 
 def resizer_name() -> str:

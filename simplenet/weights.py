@@ -3,7 +3,7 @@
 - pretrained: the official ImageNet file, downloaded once to the user's cache (simplenet/download.py).
 - NAME: weights that come with the project, simplenet/shipped/NAME/VARIANT.safetensors.
 - PATH: a .safetensors, .pth or .pt checkpoint with any number of classes (simplenet/checkpoints.py).
-- random: freshly initialised, the same for the same seed: good for measuring latency, for nothing else.
+- random: freshly initialized, the same for the same seed: good for measuring latency, for nothing else.
 - auto: pretrained where it can be had, else the NAME that has this variant (one that brings pictures to calibrate and
   check it with before others, then the first in alphabetical order), else random with an UntrainedWarning.
 """

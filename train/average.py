@@ -35,10 +35,10 @@ from simplenet import checkpoints, cli, strict_json, variants, weights
 from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import data, failures, loop, options, report, results, run_lock
+from train import data, flags, friendly_errors, loop, report, results, run_lock
 from train.distributed import Group
+from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
-from train.small_images import SmallImages
 
 STATISTICS_IMAGES = 10_000
 """Training images that batch norm's means and variances are measured on; of fewer, as many as make whole batches."""
@@ -120,11 +120,11 @@ def average(
         spec, splits = data.read(dataset, data_folder)
         if (spec.labels, spec.preprocessing) != (card.labels, card.preprocessing):
             raise UsageError(f"{paths[-1]} was trained on other classes or images; name its data set: --data DIR")
-        how = _augmentation(card, paths[-1], spec.mirrored, len(splits[0]))
-        images = SmallImages.of(splits, spec.preprocessing, how, group)
+        config = _augmentation(card, paths[-1], spec.mirrored, len(splits[0]))
+        images = InMemoryDataset.of(splits, spec.preprocessing, config, group)
         network = _mean([weights.load(card.variant, path).model for path in paths])
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // how.batch_size), network)
+        update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // config.batch_size), network)
         state = results.halved(network.state_dict()) if half else network.state_dict()
         network.load_state_dict(state)  # as it will be read back
         top1, test_loss = images.evaluate(network, False, group)
@@ -142,7 +142,7 @@ def average(
             averaged=members,
             machine=report.machine(group.device),
         )
-        augmentation = {"translate": how.translate, "cutout": how.cutout, "flip": how.flip}
+        augmentation = {"translate": config.translate, "cutout": config.cutout, "flip": config.flip}
         results.record(final, state, card, {**asdict(result), "recipe": augmentation, "command": command})
     return result
 
@@ -195,8 +195,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the folder of the data set that the runs had (default: its Debian package's, else it is downloaded once)",
     )
-    options.add_device(parser)
-    options.add_half(parser)
+    flags.add_device(parser)
+    flags.add_half(parser)
     parser.add_argument(
         "--output", type=cli.path, default=Path("runs/average"), metavar="DIR", help="default: runs/average"
     )
@@ -208,14 +208,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("averaging is the work of one process; start it with python, not with torchrun")
-    with failures.explained():
+    with friendly_errors.explained():
         result = average(
             arguments.weights,
             arguments.output,
             arguments.data,
-            device=options.device(arguments.device),
+            device=flags.device(arguments.device),
             half=arguments.half,
-            command=options.typed("train/average.py", argv),
+            command=flags.typed("train/average.py", argv),
         )
     print(result.to_json() if arguments.json else result.summary())
     return 0

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import nn
 
 from simplenet import files
@@ -29,7 +29,7 @@ _KEY = "simplenet_training"
 
 
 @dataclass
-class Position:
+class TrainState:
     """Where a run is: `epoch` whole epochs and `step` steps of the next one are done; seconds over all sittings."""
 
     epoch: int = 0
@@ -66,7 +66,7 @@ def save(
     network: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
-    position: Position,
+    position: TrainState,
     options: Mapping[str, Any],
 ) -> None:
     """Atomic: a crash, a full disk or a power cut leaves the old file.
@@ -84,7 +84,7 @@ def save(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"schema_version": _SCHEMA_VERSION, "options": dict(options), "position": dataclasses.asdict(position)}
     with files.replacing(path) as temporary:
-        temporary.write_bytes(serialise(tensors, {_KEY: json.dumps(about)}))
+        temporary.write_bytes(serialize(tensors, {_KEY: json.dumps(about)}))
 
 
 def load(
@@ -93,7 +93,7 @@ def load(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
     options: Mapping[str, Any],
-) -> Position:
+) -> TrainState:
     """Puts network, average and optimizer where they were, bit by bit, and says where that is.
 
     Args:
@@ -114,7 +114,7 @@ def load(
                 raise WeightsError(f"{path} is of another version of this program; train it again")
             _check_options(path.parent, about["options"], options)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        position = Position(**about["position"])
+        position = TrainState(**about["position"])
         for module, prefix in ((network, "network."), (average, "average.")):
             module.load_state_dict(_below(tensors, prefix))
         _restore(optimizer, _below(tensors, "optimizer."))

@@ -27,18 +27,29 @@ if not __package__:
 
 from simplenet import cli, variants
 from simplenet.model_card import ModelCard
-from train import data, distributed, failures, loop, options, recipe, results, run_lock, small_images, start
+from train import (
+    data,
+    distributed,
+    flags,
+    friendly_errors,
+    in_memory_dataset,
+    init_model,
+    loop,
+    recipe,
+    results,
+    run_lock,
+)
 from train.distributed import Group
+from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
 from train.results import TrainingResult
-from train.small_images import SmallImages
 
 
 def train(
     dataset: str,
     variant: str,
     output: Path,
-    how: Recipe = recipe.DEFAULT,
+    config: Recipe = recipe.DEFAULT,
     data_folder: Path | None = None,
     *,
     initial: str = "random",
@@ -70,15 +81,15 @@ def train(
     chosen = variants.get(variant)
     name, side = chosen.name, spec.preprocessing.input_size
     chosen.check_side(side, "choose a cifar- variant")
-    if how.small_first:
-        chosen.check_side(small_images.smaller(side), "leave out --small-first")
-    how = dataclasses.replace(how, flip=how.flip and spec.mirrored)
-    network, _ = start.network(name, initial, spec.labels, how)
-    images = SmallImages.of(splits, spec.preprocessing, how, group)
+    if config.small_first:
+        chosen.check_side(in_memory_dataset.smaller(side), "leave out --small-first")
+    config = dataclasses.replace(config, flip=config.flip and spec.mirrored)
+    network, _ = init_model.network(name, initial, spec.labels, config)
+    images = InMemoryDataset.of(splits, spec.preprocessing, config, group)
     run = loop.Run(
         title=f"{name} on {dataset}",
         output=output,
-        how=how,
+        config=config,
         card=ModelCard(name, len(spec.labels), spec.preprocessing, spec.labels),
         options={
             "--dataset": dataset,
@@ -88,7 +99,7 @@ def train(
             "test images": len(splits[1]),
             "images of fingerprint": data.fingerprint(splits),
             "preprocessing": str(spec.preprocessing),
-            **options.named(how),
+            **flags.named(config),
         },
         group=group,
         resume=resume,
@@ -104,10 +115,10 @@ def train(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    options.add_dataset(parser)
+    flags.add_dataset(parser)
     cli.add_variant(parser, default="cifar-310k")
-    options.add_weights(parser)
-    options.add_recipe(parser, recipe.DEFAULT)
+    flags.add_weights(parser)
+    flags.add_recipe(parser, recipe.DEFAULT)
     for flag, value, meaning in (
         ("--translate", recipe.DEFAULT.translate, "how far each image is moved, at most, on each axis"),
         ("--cutout", recipe.DEFAULT.cutout, "side of the square hidden in each image"),
@@ -117,36 +128,36 @@ def build_parser() -> argparse.ArgumentParser:
         )
     parser.add_argument(
         "--small-first",
-        type=options.share,
+        type=flags.share,
         default=recipe.DEFAULT.small_first,
         metavar="X",
         help="part of the epochs, from the first, on images of 3/4 of the side: almost twice as fast (default: 0)",
     )
-    options.add_run(parser, default_output="runs/<dataset>-<variant>")
+    flags.add_run(parser, default_output="runs/<dataset>-<variant>")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = options.device(arguments.device)
-    how = Recipe(
-        **options.common_recipe(arguments, device),
+    device = flags.device(arguments.device)
+    config = Recipe(
+        **flags.common_recipe(arguments, device),
         translate=arguments.translate,
         cutout=arguments.cutout,
         small_first=arguments.small_first,
     )
     output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    with distributed.joined(device) as group, options.resumable(output, group), failures.explained():
+    with distributed.joined(device) as group, flags.resumable(output, group), friendly_errors.explained():
         result = train(
             arguments.dataset,
             arguments.variant,
             output,
-            how,
+            config,
             arguments.data,
             initial=arguments.weights,
             group=group,
-            **options.common_run(arguments),
-            command=options.typed("train/cifar.py", argv),
+            **flags.common_run(arguments),
+            command=flags.typed("train/cifar.py", argv),
         )
     if result is not None:
         print(result.to_json() if arguments.json else result.summary())

@@ -41,7 +41,7 @@ class CropChoice:
         )
 
     def box(self, width: int, height: int) -> Box:
-        """Left, top, right, bottom in pixels: the first try that fits, else the largest allowed crop of the centre."""
+        """Left, top, right, bottom in pixels: the first try that fits, else the largest allowed crop of the center."""
         for area, ratio in zip(self.areas.tolist(), self.ratios.tolist(), strict=True):
             wide, high = math.sqrt(area * width * height * ratio), math.sqrt(area * width * height / ratio)
             if wide <= width and high <= height:

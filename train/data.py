@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from simplenet import download, fetch, images
-from simplenet.datasets import LabelledImages
+from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.fetch import RemoteFile
 from simplenet.http_get import Limits
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
 from simplenet.variants import nearest
-from train import image_folders
-from train.formats import CifarArchive, read_idx, read_svhn
+from train import class_folders
+from train.dataset_files import CifarArchive, read_idx, read_svhn
 
 URL_VARIABLE = "SIMPLENET_DATASETS_URL"
 DEBIAN_FOLDER = Path("/usr/share/datasets")
 FOLDER_SIDE = 32  # pixels, of the images of --dataset folder
 
-Splits = tuple[LabelledImages, LabelledImages]
+Splits = tuple[LabeledImages, LabeledImages]
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
         raise DataError(f"there is no folder {folder}; name the data set's folder: --data DIR")
     if folder is not None and (folder / "train").is_dir():
         side = None if spec.labels or spec.files else FOLDER_SIDE
-        classes = spec.labels or image_folders.class_names(folder / "train")
+        classes = spec.labels or class_folders.class_names(folder / "train")
         return (
-            image_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            image_folders.load(f"{spec.name} test", images.held_out(folder, ("test", "val")), classes, side),
+            class_folders.load(f"{spec.name} train", folder / "train", classes, side),
+            class_folders.load(f"{spec.name} test", images.held_out(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
         where = f"{folder} has no folder train" if folder else "--dataset folder has no place of its own"
@@ -136,7 +136,7 @@ def _downloaded(spec: DatasetSpec, limits: Limits | None) -> Path:
     return folder
 
 
-def _measured(train: LabelledImages) -> Preprocessing:
+def _measured(train: LabeledImages) -> Preprocessing:
     """Of the size that the images have, and by their own mean and deviation."""
     side = train.images.shape[1]
     counts = np.stack([np.bincount(train.images[..., channel].ravel(), minlength=256) for channel in range(3)])
@@ -152,13 +152,13 @@ def _read_idx_files(spec: DatasetSpec, folder: Path) -> Splits:
     return train, test
 
 
-def _idx_split(spec: DatasetSpec, folder: Path, prefix: str) -> LabelledImages:
+def _idx_split(spec: DatasetSpec, folder: Path, prefix: str) -> LabeledImages:
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{folder}: {len(images)} {prefix} images but {len(labels)} labels; download the files again")
     rgb = np.repeat(images[..., None], 3, axis=3)
-    return LabelledImages(f"{spec.name} {prefix}", rgb, labels.astype(np.int64), spec.labels)
+    return LabeledImages(f"{spec.name} {prefix}", rgb, labels.astype(np.int64), spec.labels)
 
 
 def _read_cifar10(spec: DatasetSpec, folder: Path) -> Splits:
@@ -187,11 +187,11 @@ def _read_svhn_files(spec: DatasetSpec, folder: Path) -> Splits:
 def _splits(
     name: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], classes: tuple[str, ...]
 ) -> Splits:
-    return LabelledImages(f"{name} train", *train, classes), LabelledImages(f"{name} test", *test, classes)
+    return LabeledImages(f"{name} train", *train, classes), LabeledImages(f"{name} test", *test, classes)
 
 
 def _grey28(mean: float, std: float) -> Preprocessing:
-    """28x28 grey, repeated to RGB and padded with black to the 32x32 of the CIFAR variants: no pixel is invented."""
+    """28x28 gray, repeated to RGB and padded with black to the 32x32 of the CIFAR variants: no pixel is invented."""
     return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
 
 

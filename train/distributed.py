@@ -129,8 +129,8 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        normalised: torch.Tensor
-        normalised, mean, variance = _NormaliseTogether.apply(  # type: ignore[no-untyped-call]
+        normalized: torch.Tensor
+        normalized, mean, variance = _NormalizeTogether.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.eps
         )
         count = input.numel() // input.shape[1] * distributed.get_world_size()
@@ -138,11 +138,11 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return normalised
+        return normalized
 
 
-class _NormaliseTogether(torch.autograd.Function):
-    """(x, weight, bias, eps) -> normalised x, mean and biased variance over all processes.
+class _NormalizeTogether(torch.autograd.Function):
+    """(x, weight, bias, eps) -> normalized x, mean and biased variance over all processes.
 
     The batch norm of evaluation does the work on the pixels; what it lacks is that mean and variance depend on x,
     which adds an affine function of x to the gradient.

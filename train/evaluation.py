@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from simplenet.errors import DataError
 from simplenet.preprocessing import Preprocessing
-from train.augmentation import normalise
+from train.augmentation import normalize
 from train.distributed import Group
 from train.interruption import StopRequest
 from train.recipe import autocast
@@ -52,7 +52,7 @@ def evaluate(
         if stop and stop.wanted:
             break
         with autocast(bf16, pixels.device):
-            logits = model(normalise(pixels, preprocessing)).float()
+            logits = model(normalize(pixels, preprocessing)).float()
         correct += (logits.argmax(1) == labels).sum()
         loss += functional.cross_entropy(logits, labels, reduction="sum").double()
         count += len(labels)

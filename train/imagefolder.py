@@ -31,10 +31,10 @@ from simplenet.errors import DataError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import distributed, failures, image_folders, loop, options, recipe, results, run_lock, start
+from train import class_folders, distributed, flags, friendly_errors, init_model, loop, recipe, results, run_lock
 from train.distributed import Group
-from train.photographs import LabelledFiles, Photographs
-from train.recipe import Purpose, Recipe
+from train.folder_dataset import FolderDataset, LabeledFiles
+from train.recipe import Recipe, RngStream
 from train.results import TrainingResult
 
 DEFAULT = Recipe(
@@ -55,7 +55,7 @@ def train(
     folder: Path,
     variant: str,
     output: Path,
-    how: Recipe = DEFAULT,
+    config: Recipe = DEFAULT,
     *,
     initial: str = "random",
     size: int | None = None,
@@ -90,13 +90,15 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     group = group or Group()
-    classes, train_files, test_files = split(folder, validation_share, how.seed)
-    network, card = _start_from(variant, initial, classes, size, how)
-    photographs = Photographs(train_files, test_files, len(classes), card.preprocessing, how, group, workers, crop_area)
+    classes, train_files, test_files = split(folder, validation_share, config.seed)
+    network, card = _start_from(variant, initial, classes, size, config)
+    photographs = FolderDataset(
+        train_files, test_files, len(classes), card.preprocessing, config, group, workers, crop_area
+    )
     run = loop.Run(
         title=f"{card.variant} on {folder.name}",
         output=output,
-        how=how,
+        config=config,
         card=card,
         options={
             "--variant": card.variant,
@@ -108,7 +110,7 @@ def train(
             "--size": card.preprocessing.crop_size,
             "preprocessing": str(card.preprocessing),
             "--crop-area": crop_area,
-            **options.named(how),
+            **flags.named(config),
         },
         group=group,
         resume=resume,
@@ -122,7 +124,7 @@ def train(
         return results.finish(run, photographs, position, folder.name, command, half)
 
 
-def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabelledFiles, LabelledFiles]:
+def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabeledFiles, LabeledFiles]:
     """The classes, and the files to train on and to measure with.
 
     Raises:
@@ -130,33 +132,33 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
     """
     if (folder / "train").is_dir():
         held_out = images.held_out(folder, ("val", "test"))
-        classes = image_folders.class_names(folder / "train")
+        classes = class_folders.class_names(folder / "train")
         return (
             classes,
-            LabelledFiles(*image_folders.labelled_files(folder / "train", classes)),
-            LabelledFiles(*image_folders.labelled_files(held_out, classes)),
+            LabeledFiles(*class_folders.labeled_files(folder / "train", classes)),
+            LabeledFiles(*class_folders.labeled_files(held_out, classes)),
         )
-    classes = image_folders.class_names(folder)
-    paths, of_class = image_folders.labelled_files(folder, classes)
+    classes = class_folders.class_names(folder)
+    paths, of_class = class_folders.labeled_files(folder, classes)
     held = np.zeros(len(paths), bool)
     for index, name in enumerate(classes):
         members = np.flatnonzero(of_class == index)
         if len(members) < 2:
             raise DataError(f"{folder / name} has one image, so that none is left to measure with; add some")
         count = min(max(1, round(validation_share * len(members))), len(members) - 1)
-        generator = np.random.default_rng(recipe.seed_for(seed, Purpose.SPLIT, index))
+        generator = np.random.default_rng(recipe.seed_for(seed, RngStream.SPLIT, index))
         held[generator.choice(members, count, replace=False)] = True
-    kept = [LabelledFiles([paths[i] for i in np.flatnonzero(part)], of_class[part]) for part in (~held, held)]
+    kept = [LabeledFiles([paths[i] for i in np.flatnonzero(part)], of_class[part]) for part in (~held, held)]
     return classes, kept[0], kept[1]
 
 
 def _start_from(
-    variant: str, initial: str, classes: tuple[str, ...], size: int | None, how: Recipe
+    variant: str, initial: str, classes: tuple[str, ...], size: int | None, config: Recipe
 ) -> tuple[SimpleNet, ModelCard]:
     """The network with the initial weights, and the card of what is trained."""
     spec = variants.get(variant)
     names, ids = _class_names(classes)
-    network, card = start.network(variant, initial, names, how)
+    network, card = init_model.network(variant, initial, names, config)
     views = card.preprocessing if card is not None else spec.preprocessing
     if size is not None:
         views = Preprocessing(max(size, round(size * _resize_ratio(views))), size, views.mean, views.std)
@@ -182,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("folder", type=cli.path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
     cli.add_variant(parser)
-    options.add_weights(parser)
+    flags.add_weights(parser)
     parser.add_argument(
         "--freeze",
         type=cli.integer_in(0, 100),
@@ -198,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--validation-share",
-        type=options.share,
+        type=flags.share,
         default=DEFAULT_VALIDATION_SHARE,
         metavar="X",
         help="of each class, where there is no folder val or test; --seed chooses the pictures: keep it when a run "
@@ -206,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--crop-area",
-        type=options.area,
+        type=flags.area,
         default=DEFAULT_CROP_AREA,
         metavar="X",
         help=f"the smallest part of a picture that a random crop shows (default: {DEFAULT_CROP_AREA})",
@@ -218,31 +220,31 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes that decode, of each training process (default: one a core, shared out)",
     )
-    options.add_recipe(parser, DEFAULT)
-    options.add_run(parser, default_output="runs/<folder>-<variant>")
+    flags.add_recipe(parser, DEFAULT)
+    flags.add_run(parser, default_output="runs/<folder>-<variant>")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = options.device(arguments.device)
-    how = Recipe(**options.common_recipe(arguments, device), translate=0, cutout=0, freeze=arguments.freeze)
+    device = flags.device(arguments.device)
+    config = Recipe(**flags.common_recipe(arguments, device), translate=0, cutout=0, freeze=arguments.freeze)
     folder = arguments.folder.absolute()
     output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
-    with distributed.joined(device) as group, options.resumable(output, group), failures.explained():
+    with distributed.joined(device) as group, flags.resumable(output, group), friendly_errors.explained():
         result = train(
             folder,
             arguments.variant,
             output,
-            how,
+            config,
             initial=arguments.weights,
             size=arguments.size,
             validation_share=arguments.validation_share,
             crop_area=arguments.crop_area,
             workers=arguments.workers,
             group=group,
-            **options.common_run(arguments),
-            command=options.typed("train/imagefolder.py", argv),
+            **flags.common_run(arguments),
+            command=flags.typed("train/imagefolder.py", argv),
         )
     if result is not None:
         print(result.to_json() if arguments.json else result.summary())

@@ -28,7 +28,7 @@ class StopRequest:
         if not self.wanted:
             self.wanted, self._since = True, time.monotonic()
             if self._speaks:
-                cli.say("stopping after this step; another Ctrl-C gives up what has been trained since the last save")
+                cli.log("stopping after this step; another Ctrl-C gives up what has been trained since the last save")
         elif signal_number == signal.SIGINT and time.monotonic() - self._since > 1:
             raise KeyboardInterrupt
 

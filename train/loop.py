@@ -24,10 +24,10 @@ from simplenet.errors import SimpleNetError, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from train import checkpoint, distributed, interruption, recipe, report
-from train.checkpoint import Position
+from train.checkpoint import TrainState
 from train.distributed import Group
 from train.interruption import StopRequest
-from train.recipe import Purpose, Recipe
+from train.recipe import Recipe, RngStream
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 10}  # at the loss: on a GPU, to look is to wait
@@ -40,7 +40,7 @@ class Data(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """From `first_step` on: normalised float32 [N, 3, S, S], and labels [N] or shares of classes [N, classes]."""
+        """From `first_step` on: normalized float32 [N, 3, S, S], and labels [N] or shares of classes [N, classes]."""
 
     def evaluate(
         self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
@@ -65,7 +65,7 @@ class Run:
 
     title: str
     output: Path
-    how: Recipe
+    config: Recipe
     card: ModelCard
     options: Mapping[str, Any]
     group: Group = field(default_factory=Group)
@@ -78,7 +78,7 @@ class Run:
         return self.output / checkpoint.STATE_NAME
 
 
-def train(network: SimpleNet, data: Data, run: Run) -> Position:
+def train(network: SimpleNet, data: Data, run: Run) -> TrainState:
     """Trains `network` and leaves last.safetensors, best.safetensors, log.jsonl and the training state in the output.
 
     Raises:
@@ -86,45 +86,45 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
         SimpleNetError: the loss is not a number any more, or the disk is full; what was saved before is intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved; after a second Ctrl-C, at once.
     """
-    how, group, device = run.how, run.group, run.group.device
+    config, group, device = run.config, run.group, run.group.device
     torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32, in --fp32 and in the final accuracy
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe.freeze(network, how.freeze)
-    optimizer = recipe.optimizer(network, how.weight_decay)
-    average = recipe.WeightAverage(network, how.average_decay)
+    recipe.freeze(network, config.freeze)
+    optimizer = recipe.optimizer(network, config.weight_decay)
+    average = recipe.WeightAverage(network, config.average_decay)
     position = _start(run, network, average.model, optimizer)
     if run.compile:
         network.compile()
     forward = distributed.wrap(network, group)
     steps_per_epoch, look_every = data.steps_per_epoch, _STEPS_BETWEEN_LOOKS[device.type]
-    steps = how.epochs * steps_per_epoch
+    steps = config.epochs * steps_per_epoch
 
     with (
         interruption.deferred(speaks=group.is_first) as stop,
         report.Log(run.output, position.log, writes=group.is_first) as log,
         Progress(*report.columns(), console=cli.console(), disable=not group.is_first) as progress,
     ):
-        done = (position.epoch * steps_per_epoch + position.step) * how.batch_size
-        bar = progress.add_task(run.title, total=steps * how.batch_size, completed=done, note=log.note())
+        done = (position.epoch * steps_per_epoch + position.step) * config.batch_size
+        bar = progress.add_task(run.title, total=steps * config.batch_size, completed=done, note=log.note())
         clock = _Clock()
 
         def save() -> None:
             _save_state(run, network, average.model, optimizer, position)
             clock.saved()
 
-        for epoch in range(position.epoch, how.epochs):
+        for epoch in range(position.epoch, config.epochs):
             network.train()
-            recipe.freeze(network, how.freeze)
+            recipe.freeze(network, config.freeze)
             loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=device)
             for images, targets in data.epoch(epoch, position.step):
                 step = epoch * steps_per_epoch + position.step
                 for parameters in optimizer.param_groups:
-                    parameters["lr"] = recipe.learning_rate(step, steps, how.peak_learning_rate, how.warmup)
-                torch.manual_seed(recipe.seed_for(how.seed, Purpose.DROPOUT, step))
+                    parameters["lr"] = recipe.learning_rate(step, steps, config.peak_learning_rate, config.warmup)
+                torch.manual_seed(recipe.seed_for(config.seed, RngStream.DROPOUT, step))
 
-                with recipe.autocast(how.bf16, device):
+                with recipe.autocast(config.bf16, device):
                     logits = forward(images)
-                loss = functional.cross_entropy(logits.float(), targets, label_smoothing=how.label_smoothing)
+                loss = functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -132,7 +132,7 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
 
                 loss_sum += loss.detach()
                 position.step += 1
-                progress.advance(bar, how.batch_size)
+                progress.advance(bar, config.batch_size)
                 if position.step % look_every == 0 or position.step == steps_per_epoch:
                     is_late = clock.since_save() >= 60 * run.minutes_between_saves
                     total, stops, saves = group.total(float(loss_sum), stop.wanted, is_late)
@@ -146,14 +146,14 @@ def train(network: SimpleNet, data: Data, run: Run) -> Position:
                             raise KeyboardInterrupt
 
             try:
-                top1, test_loss = data.evaluate(average.model, how.bf16, group, stop)
+                top1, test_loss = data.evaluate(average.model, config.bf16, group, stop)
             except KeyboardInterrupt:  # the epoch's steps are done; the run goes on with its evaluation
                 position.seconds += clock.lap()
                 save()
                 raise
             if not math.isfinite(test_loss):
                 raise _diverged(run, position, test_loss, steps_per_epoch)
-            speed = steps_per_epoch * how.batch_size / position.epoch_seconds
+            speed = steps_per_epoch * config.batch_size / position.epoch_seconds
             train_loss = position.loss_sum / steps_per_epoch
             log.append(
                 epoch + 1, position.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
@@ -189,7 +189,7 @@ class _Clock:
         return time.perf_counter() - self._save
 
 
-def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
     if run.resume:
         position = checkpoint.load(run.state_file, network, average, optimizer, run.options)
         if run.group.is_first:
@@ -199,7 +199,7 @@ def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.op
     if holds_run(run.output, run.card.variant):
         resume = "continue it with --resume, or " if run.state_file.exists() else ""
         raise UsageError(f"{run.output} holds a run already; {resume}choose another --output for a new one")
-    return Position()
+    return TrainState()
 
 
 def _save_weights(run: Run, average: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
@@ -213,14 +213,14 @@ def _save_weights(run: Run, average: nn.Module, epoch: int, top1: float, is_best
 
 
 def _save_state(
-    run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+    run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, position: TrainState
 ) -> None:
     position.peak_memory_bytes = max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device))
     if run.group.is_first:
         checkpoint.save(run.state_file, network, average, optimizer, position, run.options)
 
 
-def _diverged(run: Run, position: Position, loss: float, steps_per_epoch: int) -> SimpleNetError:
+def _diverged(run: Run, position: TrainState, loss: float, steps_per_epoch: int) -> SimpleNetError:
     kept = f"{run.output / LAST} has the weights after epoch {position.epoch}; " if position.epoch else ""
     return SimpleNetError(
         f"the loss is {loss} in epoch {position.epoch + 1}, step {position.step} of {steps_per_epoch}; {kept}"

@@ -50,13 +50,13 @@ class Recipe:
 DEFAULT = Recipe()
 
 
-def check_batch(how: Recipe, images: int, group: Group) -> None:
+def check_batch(config: Recipe, images: int, group: Group) -> None:
     """Raises DataError where there is not one whole batch, UsageError where the group cannot share it."""
-    group.part(how.batch_size)
-    is_mixing = how.mixup > 0 or how.cutmix > 0
-    if is_mixing and how.batch_size % (2 * group.size):
-        raise UsageError(f"mixing takes pairs of images, so --batch {how.batch_size} must be even in every process")
-    if images < how.batch_size:
+    group.part(config.batch_size)
+    is_mixing = config.mixup > 0 or config.cutmix > 0
+    if is_mixing and config.batch_size % (2 * group.size):
+        raise UsageError(f"mixing takes pairs of images, so --batch {config.batch_size} must be even in every process")
+    if images < config.batch_size:
         unit = 2 * group.size if is_mixing else group.size
         possible = images // unit * unit
         advice = f"use --batch {possible}" if possible >= 2 else "add some"
@@ -121,7 +121,7 @@ class WeightAverage:
                 average.copy_(current)
 
 
-class Purpose(enum.IntEnum):
+class RngStream(enum.IntEnum):
     """What randomness is for. The numbers are part of every run's result: never give one to something else."""
 
     ORDER = 0
@@ -131,7 +131,7 @@ class Purpose(enum.IntEnum):
     SPLIT = 4
 
 
-def seed_for(seed: int, purpose: Purpose, *path: int) -> int:
+def seed_for(seed: int, purpose: RngStream, *path: int) -> int:
     """A seed of its own for every path of whole numbers (the epoch, the step, the image) of a run's `seed`.
 
     Nothing random in training depends on what was random before it: a run resumes at any step, and any number of

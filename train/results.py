@@ -15,7 +15,7 @@ from simplenet import weights
 from simplenet.errors import one_line
 from simplenet.model_card import ModelCard
 from train import report
-from train.checkpoint import Position
+from train.checkpoint import TrainState
 from train.distributed import Group
 from train.loop import LAST, Data, Run
 
@@ -59,7 +59,7 @@ class TrainingResult:
         )
 
 
-def finish(run: Run, data: Data, position: Position, dataset: str, command: str, half: bool) -> TrainingResult:
+def finish(run: Run, data: Data, position: TrainState, dataset: str, command: str, half: bool) -> TrainingResult:
     """Writes <variant>.safetensors, .training.json and .training.png; with `half`, kernels and matrices as float16.
 
     Raises:
@@ -81,7 +81,7 @@ def finish(run: Run, data: Data, position: Position, dataset: str, command: str,
         variant=card.variant,
         top1=round(top1, 2),
         test_loss=round(test_loss, 5),
-        epochs=run.how.epochs,
+        epochs=run.config.epochs,
         seconds=round(position.seconds, 1),
         images_per_second=round(images / training_seconds, 1),
         peak_memory_mb=round(max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device)) / 1e6, 1),
@@ -90,7 +90,7 @@ def finish(run: Run, data: Data, position: Position, dataset: str, command: str,
         processes=run.group.size,
         machine=report.machine(run.group.device),
     )
-    facts = {**asdict(result), "test_images": data.test_images, "recipe": asdict(run.how), "command": command}
+    facts = {**asdict(result), "test_images": data.test_images, "recipe": asdict(run.config), "command": command}
     record(final, state, card, facts, log=position.log)
     report.write_curve(final.with_suffix(".training.png"), f"{card.variant} on {dataset}", position.log, result.top1)
     return result

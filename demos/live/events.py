@@ -7,13 +7,13 @@ import sys
 import time
 from typing import TextIO
 
-from demos.live.result import Update
-from demos.live.stopwatch import Summary
+from demos.live.result import FrameResult
+from demos.live.stage_timer import Summary
 
 SCHEMA_VERSION = 1
 
 
-class EventLines:
+class EventWriter:
     """Every line has `event` and `time_s`, seconds since the first one. The last one is the summary."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -25,7 +25,7 @@ class EventLines:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
-    def frame(self, update: Update) -> None:
+    def frame(self, update: FrameResult) -> None:
         self("frame", source=update.source.name, **update.to_json())
 
     def summary(self, summary: Summary) -> None:

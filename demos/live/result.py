@@ -6,12 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from demos.live.sources import Frame, Source
+from demos.live.sources.base import Frame, Source
 from runtimes import Prediction
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelResult:
     """One model's answer. `agrees`: the same top-1 as the first model's; None for the first model itself."""
 
     name: str
@@ -23,7 +23,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Update:
+class FrameResult:
     """One frame, classified by every model. `frame_age_ms`, capture to hand-over, is None for files.
 
     `number` counts the frames of all sources together, from 1.
@@ -31,7 +31,7 @@ class Update:
 
     source: Source
     frame: Frame
-    answers: tuple[Answer, ...]
+    answers: tuple[ModelResult, ...]
     frame_age_ms: float | None
     preprocess_ms: float
     number: int

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from demos import artifact_choice
-from demos.artifact_choice import Say
-from demos.live.feeds import Feeds
-from demos.live.lineup import Lineup, Record
-from demos.live.recorder import Recorder
-from demos.live.result import Update
-from demos.live.selection import Selection, Switch
-from demos.live.source_record import SourceRecord
-from demos.live.sources import Source
-from demos.live.stopwatch import ModelSummary, Stopwatch, Summary
+from demos.artifact_choice import Log
+from demos.live.model_config import ModelConfig, ModelLoader
+from demos.live.model_group import ModelGroup, Record
+from demos.live.result import FrameResult
+from demos.live.source_stats import SourceStats
+from demos.live.sources.base import Source
+from demos.live.sources.scheduler import SourceScheduler
+from demos.live.stage_timer import ModelSummary, StageTimer, Summary
+from demos.live.window.recorder import Recorder
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
@@ -34,32 +34,32 @@ class Session:
 
     def __init__(
         self,
-        feeds: Feeds,
-        selection: Selection,
-        lineup: Lineup,
+        scheduler: SourceScheduler,
+        selection: ModelConfig,
+        model_group: ModelGroup,
         *,
-        say: Say = cli.say,
+        log: Log = cli.log,
         event: Callable[..., None] = lambda name, **facts: None,
     ) -> None:
         """`event` is told whatever happens, as a name and facts that JSON can hold."""
-        self.feeds, self.selection, self.lineup = feeds, selection, lineup
-        self.watch = Stopwatch()
+        self.scheduler, self.selection, self.model_group = scheduler, selection, model_group
+        self.timer = StageTimer()
         self.paused = False
         self.quit = ""
         """Why the person wants it to end, once they do."""
         self.recorder: Recorder | None = None
         """Of the recording, while there is one."""
-        self.say, self.event = say, event
+        self.log, self.event = log, event
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
         self._asked_of_screen: list[str] = []
-        self._listeners: tuple[Callable[[Update], None], ...] = ()
-        self._switch: Switch | None = None
-        self._wish: Selection | None = None
+        self._listeners: tuple[Callable[[FrameResult], None], ...] = ()
+        self._switch: ModelLoader | None = None
+        self._wish: ModelConfig | None = None
         """What is wanted in the end, while something else may still be loading: one load at a time."""
         self._refused: list[dict[str, Any]] = []
-        """What could not be loaded, as `Selection.selected` or a part of it: the keys b and p pass it over."""
+        """What could not be loaded, as `ModelConfig.selected` or a part of it: the keys b and p pass it over."""
         self._notice, self._notice_until_s = "", 0.0
-        self._seen: dict[int, SourceRecord] = {}
+        self._seen: dict[int, SourceStats] = {}
         self._records: dict[tuple[str, str], Record] = {}
         self._lock = threading.Lock()
         self._remember_models()
@@ -84,11 +84,11 @@ class Session:
             self._commands.put_nowait((name, value))
         except queue.Full:
             raise UsageError("too many commands at once; wait a second") from None
-        self.feeds.wake()
+        self.scheduler.wake()
 
     def state(self) -> dict[str, Any]:
         """Everything a page or a window shows beside the picture, JSON-able."""
-        manifest, wish, recorder = self.lineup.models[0].manifest, self._wish, self.recorder
+        manifest, wish, recorder = self.model_group.models[0].manifest, self._wish, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if wish is not None:
             wanted = wish.selected()
@@ -104,16 +104,16 @@ class Session:
             "switching": wish is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
             "notice": notice,
-            "loop_fps": self.watch.recent_fps(),
-            "frames": self.watch.frames,
+            "loop_fps": self.timer.recent_fps(),
+            "frames": self.timer.frames,
             "ended": self.quit or None,
-            "sources": [self._record_of(source).state() for source in self.feeds.sources],
-            "models": self.lineup.state(),
+            "sources": [self._record_of(source).state() for source in self.scheduler.sources],
+            "models": self.model_group.state(),
             "choices": self.selection.choices(),
             "selected": self.selection.selected(),
         }
 
-    def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
         """`callback` is called in the loop's thread after each frame and must be quick; call the result to end it."""
         with self._lock:
             self._listeners = (*self._listeners, callback)
@@ -130,13 +130,13 @@ class Session:
         Raises:
             SimpleNetError: it cannot be made.
         """
-        flags, manifest = self.selection.arguments, self.lineup.models[0].manifest
+        flags, manifest = self.selection.arguments, self.model_group.models[0].manifest
         if flags.artifact is not None:
             if manifest.format != "onnx":
                 raise UsageError(f"a browser runs ONNX, --artifact is in {manifest.format} format; name an ONNX one")
-            return self.lineup.models[0].artifact
+            return self.model_group.models[0].artifact
         wanted = (manifest.variant, flags.weights, "onnx", "fp32")
-        return artifact_choice.ensure_artifact(*wanted, flags.artifacts, self.say)
+        return artifact_choice.ensure_artifact(*wanted, flags.artifacts, self.log)
 
     # For the loop.
 
@@ -145,7 +145,7 @@ class Session:
         """Whether other models are being loaded: what is timed meanwhile says nothing about the present ones."""
         return self._switch is not None
 
-    def obey(self) -> list[str]:
+    def process_commands(self) -> list[str]:
         """Does what was asked for since the last frame; returns what only the screen can do: snapshot, record, help."""
         self._finish_switch()
         while True:
@@ -161,11 +161,11 @@ class Session:
     def refuse(self, source: Source, error: ImageError) -> None:
         """A frame that no model can take: a visitor who sends one is shown out, a source of ours is told of."""
         if source.kind == "visitor":
-            self.feeds.remove(source)
+            self.scheduler.remove(source)
         else:
             self.notify(f"{source.name}: {error}")
 
-    def publish(self, update: Update) -> None:
+    def publish(self, update: FrameResult) -> None:
         """Counts an answered frame and tells the listeners."""
         self._record_of(update.source).add(update.frame, update.frame_age_ms)
         for callback in self._listeners:
@@ -174,12 +174,12 @@ class Session:
     def notify(self, text: str) -> None:
         """A line for whoever looks: in the window, on the page, on stderr and among the events."""
         self._notice, self._notice_until_s = text, time.perf_counter() + NOTICE_S
-        self.say(text)
+        self.log(text)
         self.event("notice", text=text)
 
     def set_paused(self, paused: bool) -> None:
         self.paused = paused
-        for source in self.feeds.sources:
+        for source in self.scheduler.sources:
             record = self._record_of(source)
             if paused:
                 record.pause()
@@ -197,14 +197,14 @@ class Session:
         ]
         with self._lock:
             seen = list(self._seen.values())
-        return self.watch.summary(ended, models, [record.summary() for record in seen])
+        return self.timer.summary(ended, models, [record.summary() for record in seen])
 
     def close(self) -> None:
         """Lets go of sources and models."""
         if self._switch is not None:
             self._switch.abandon()
-        self.feeds.close()
-        self.lineup.close()
+        self.scheduler.close()
+        self.model_group.close()
 
     def __enter__(self) -> Session:
         return self
@@ -227,7 +227,7 @@ class Session:
                     self._refused.clear()  # all have been tried: the next press tries them again
                 self.notify(str(error))
 
-    def _selected(self, name: str, value: str | None) -> Selection:
+    def _selected(self, name: str, value: str | None) -> ModelConfig:
         current = self._wish or self.selection
         if name == "next-backend":
             return current.next_backend(self._is_refused)
@@ -240,16 +240,16 @@ class Session:
         }
         return change[name](value or "")
 
-    def _is_refused(self, other: Selection) -> bool:
+    def _is_refused(self, other: ModelConfig) -> bool:
         wanted = other.selected()
         return any(all(wanted[kind] == value for kind, value in part.items()) for part in self._refused)
 
-    def _start_switch(self, wanted: Selection) -> None:
+    def _start_switch(self, wanted: ModelConfig) -> None:
         """Where something is loading already, the newest wish waits for its turn, and those before it are forgotten."""
         is_new = wanted.selected() != self.selection.selected()
         self._wish = wanted if is_new else None
         if is_new and self._switch is None:
-            self._switch = Switch(wanted, self.say)
+            self._switch = ModelLoader(wanted, self.log)
 
     def _finish_switch(self) -> None:
         switch = self._switch
@@ -259,11 +259,11 @@ class Session:
         if switch.wanted is not self._wish:
             switch.abandon()
             if self._wish is not None:
-                self._switch = Switch(self._wish, self.say)
+                self._switch = ModelLoader(self._wish, self.log)
             return
         self._wish = None
         try:
-            self.selection, lineup = switch.result()
+            self.selection, model_group = switch.result()
         except SimpleNetError as error:
             wanted = switch.wanted.selected()
             is_backends_fault = (
@@ -272,27 +272,29 @@ class Session:
             self._refused.append({"backend": wanted["backend"]} if is_backends_fault else wanted)
             self.notify(str(error))
             return
-        old, self.lineup = self.lineup, lineup
+        old, self.model_group = self.model_group, model_group
         old.close()
         self._remember_models()
-        for line in lineup.notes:
-            self.say(line)
-        for line in lineup.skipped:
+        for line in model_group.notes:
+            self.log(line)
+        for line in model_group.skipped:
             self.notify(line)
-        self.event("models", models=[record.name for record in lineup.records.values()], **self.selection.selected())
+        self.event(
+            "models", models=[record.name for record in model_group.records.values()], **self.selection.selected()
+        )
 
     def _remember_models(self) -> None:
         """One record a model for the whole session: switching away and back goes on where it was."""
-        manifest = self.lineup.models[0].manifest
-        for name, record in self.lineup.records.items():
+        manifest = self.model_group.models[0].manifest
+        for name, record in self.model_group.records.items():
             known = self._records.setdefault((f"{manifest.variant} {manifest.weights.name}", name), record)
-            self.lineup.records[name] = known
+            self.model_group.records[name] = known
 
-    def _record_of(self, source: Source) -> SourceRecord:
+    def _record_of(self, source: Source) -> SourceStats:
         with self._lock:
             if source.id not in self._seen and len(self._seen) >= _MOST_RECORDS:
                 self._forget_a_visitor()
-            return self._seen.setdefault(source.id, SourceRecord(source))
+            return self._seen.setdefault(source.id, SourceStats(source))
 
     def _forget_a_visitor(self) -> None:
         """Visitors come and go for weeks: the one who left first is no longer listed in the summary."""
@@ -302,12 +304,12 @@ class Session:
             del self._seen[visitors[0]]
 
     def _tell_of_sources(self) -> None:
-        for source in self.feeds.sources:
+        for source in self.scheduler.sources:
             record = self._record_of(source)
-            if source.state != record.told_state:
-                if record.told_state or source.state != "running":
+            if source.state != record.reported_state:
+                if record.reported_state or source.state != "running":
                     self.event("source", source=source.name, state=source.state, note=source.note)
                 if source.state in ("reconnecting", "failed"):
                     note = source.note or source.state
-                    self.say(note if note.startswith(source.name) else f"{source.name}: {note}")
-                record.told_state = source.state
+                    self.log(note if note.startswith(source.name) else f"{source.name}: {note}")
+                record.reported_state = source.state

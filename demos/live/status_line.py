@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 
-from demos.live.result import Update
+from demos.live.result import FrameResult
 from demos.live.session import Session
 from simplenet import cli
 from simplenet.errors import one_line
@@ -22,13 +22,13 @@ class StatusLine:
         self._session = session
         self._next_s = 0.0
 
-    def update(self, update: Update) -> None:
+    def update(self, update: FrameResult) -> None:
         now_s = time.perf_counter()
         if not self._console.is_terminal or now_s < self._next_s:
             return
         self._next_s = now_s + _EVERY_S
         best = update.answers[0].predictions[0]
-        line = f"{update.source.name}: frame {update.number}, {self._session.watch.recent_fps():.0f} FPS, "
+        line = f"{update.source.name}: frame {update.number}, {self._session.timer.recent_fps():.0f} FPS, "
         line += f"{best.label} {100 * best.probability:.1f} %"
         self._write(one_line(line, self._console.width - 1))
 

@@ -19,16 +19,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import runtimes
 from demos import webcam
-from demos.live.display import NoDisplay
-from demos.live.feeds import Feeds
-from demos.live.lineup import Lineup
+from demos.live.model_config import ModelConfig
+from demos.live.model_group import ModelGroup
 from demos.live.page.server import Page
-from demos.live.screen import Screen
-from demos.live.selection import Selection
 from demos.live.session import Session
-from demos.live.source_choice import open_source
-from demos.live.sources import Frame, Source
-from simplenet import pictures
+from demos.live.sources.base import Frame, Source
+from demos.live.sources.factory import open_source
+from demos.live.sources.scheduler import SourceScheduler
+from demos.live.window.display import NoDisplay
+from demos.live.window.view import Screen
+from simplenet import image_sets
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
 from tests.conftest import MakeArtifact
 
@@ -55,7 +55,7 @@ class Still(Source):
 
     def __init__(self) -> None:
         super().__init__("still", "file")
-        self._image = np.ascontiguousarray(pictures.synthetic(1, IMAGENET_PREPROCESSING)[0])
+        self._image = np.ascontiguousarray(image_sets.synthetic(1, IMAGENET_PREPROCESSING)[0])
         self._image = np.resize(self._image, (480, 640, 3))
 
     def next(self, timeout_s: float | None = None) -> Frame | None:
@@ -75,15 +75,15 @@ def session_of(make_artifact: MakeArtifact, format: str, precision: str, source:
     artifact = make_artifact(format, precision)
     model = runtimes.load(artifact)
     flags = argparse.Namespace(artifact=artifact.folder, variant=None, weights="auto", precision=None)
-    selection = Selection(flags, (model.name,), model.precision, manifest=model.manifest)
-    lineup = Lineup([model])
-    lineup.warm_up()
-    return Session(Feeds([source]), selection, lineup, say=lambda line: None)
+    selection = ModelConfig(flags, (model.name,), model.precision, manifest=model.manifest)
+    model_group = ModelGroup([model])
+    model_group.warm_up()
+    return Session(SourceScheduler([source]), selection, model_group, log=lambda line: None)
 
 
 def run(session: Session, frames: int) -> dict[str, float]:
     """Medians of one run of so many frames."""
-    already, kept = session.watch.frames, session.lineup.records
+    already, kept = session.timer.frames, session.model_group.records
     webcam.run(session, Screen(session, NoDisplay(), Path()), max_frames=already + frames)
     summary = session.summary("--max-frames")
     (record,) = kept.values()
@@ -116,10 +116,10 @@ def test_somebody_looks_at_the_page(benchmark: BenchmarkFixture, live_session: S
     seconds, without, with_viewer = (0.2, [], []) if benchmark.disabled else (3.0, [], [])
 
     def infer_p50_ms() -> float:
-        before = live_session.watch.frames
+        before = live_session.timer.frames
         webcam.run(live_session, Screen(live_session, NoDisplay(), Path()), duration_s=seconds)
-        (record,) = live_session.lineup.records.values()
-        return float(np.median(record.infer.latest_ms(live_session.watch.frames - before)))
+        (record,) = live_session.model_group.records.values()
+        return float(np.median(record.infer.latest_ms(live_session.timer.frames - before)))
 
     with Page(live_session, port=0) as page:
 
@@ -149,6 +149,6 @@ def test_memory_does_not_grow(make_artifact: MakeArtifact) -> None:
         before = process.memory_info().rss
         run(session, 10_000)
         grown_mb = (process.memory_info().rss - before) / 1e6
-    assert session.watch.frames == 10_500
+    assert session.timer.frames == 10_500
     assert grown_mb < 20  # the samples of the summary are the only thing that is kept, and they are bounded
     print(f"\nmemory after 10,000 frames: {grown_mb:+.1f} MB")

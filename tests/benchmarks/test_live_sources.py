@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from demos.live.feeds import Feeds
-from demos.live.live_source import LiveSource
-from demos.live.source_choice import open_source
-from demos.live.synthetic import Scene
-from tests.demos.live.network_camera import Request, jpeg, send_part, serving, start_stream
+from demos.live.sources.factory import open_source
+from demos.live.sources.live import LiveSource
+from demos.live.sources.scheduler import SourceScheduler
+from demos.live.sources.synthetic import Scene
+from tests.demos.live.sources.network_camera import Request, jpeg, send_part, serving, start_stream
 
 FRAMES = 300
 
@@ -36,11 +36,11 @@ def test_drawing_a_synthetic_frame(benchmark: BenchmarkFixture, size: str) -> No
 @pytest.mark.parametrize("count", [1, 8])
 def test_taking_a_frame_that_is_there(benchmark: BenchmarkFixture, count: int) -> None:
     sources = [LiveSource(str(number), "visitor") for number in range(count)]
-    feeds, pixels = Feeds(sources), np.zeros((480, 640, 3), np.uint8)
+    scheduler, pixels = SourceScheduler(sources), np.zeros((480, 640, 3), np.uint8)
 
     def push_and_take() -> None:
         sources[-1].push(pixels)
-        assert feeds.next(timeout_s=1) is not None
+        assert scheduler.next(timeout_s=1) is not None
 
     benchmark.group = f"hand-over, {count} sources"
     benchmark.pedantic(push_and_take, rounds=1000, warmup_rounds=50)
@@ -49,12 +49,12 @@ def test_taking_a_frame_that_is_there(benchmark: BenchmarkFixture, count: int) -
 def test_waking_a_waiting_loop(benchmark: BenchmarkFixture) -> None:
     """There and back: the frame wakes the loop's thread, whose answer wakes this one."""
     source = LiveSource("visitor", "visitor")
-    feeds, pixels = Feeds([source]), np.zeros((480, 640, 3), np.uint8)
+    scheduler, pixels = SourceScheduler([source]), np.zeros((480, 640, 3), np.uint8)
     taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def loop() -> None:
-        while not feeds.all_ended:
-            if feeds.next(timeout_s=1) is not None:
+        while not scheduler.all_ended:
+            if scheduler.next(timeout_s=1) is not None:
                 taken.put(True)
 
     def push_and_wait() -> None:
@@ -65,7 +65,7 @@ def test_waking_a_waiting_loop(benchmark: BenchmarkFixture) -> None:
     thread.start()
     benchmark.group = "hand-over, the loop waits in another thread"
     benchmark.pedantic(push_and_wait, rounds=1000, warmup_rounds=50)
-    feeds.close()
+    scheduler.close()
     thread.join()
 
 
@@ -90,15 +90,15 @@ def address(kind: str) -> Iterator[str]:
 def test_frame_age(benchmark: BenchmarkFixture, kind: str) -> None:
     ages_ms = []
     with address(kind) as text:
-        feeds = Feeds([open_source(text)])
+        scheduler = SourceScheduler([open_source(text)])
 
         def take() -> None:
-            served = feeds.next(timeout_s=10)
+            served = scheduler.next(timeout_s=10)
             assert served is not None
             ages_ms.append(1e3 * (time.perf_counter() - served[1].captured_s))
 
         benchmark.group = "frame-age"
         benchmark.pedantic(take, rounds=FRAMES, warmup_rounds=20)
-        feeds.close()
+        scheduler.close()
     p50_ms, p90_ms = np.percentile(ages_ms, [50, 90])
     benchmark.extra_info |= {"frame_age_p50_ms": p50_ms, "frame_age_p90_ms": p90_ms, "n": len(ages_ms)}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from demos.live.canvas import Canvas
-from demos.live.recorder import Recorder
-from demos.live.synthetic import Scene
+from demos.live.sources.synthetic import Scene
+from demos.live.window.canvas import Renderer
+from demos.live.window.recorder import Recorder
 from tests.demos.live.scenes import make_state, make_update
 
 ROUNDS = 200
@@ -19,7 +19,7 @@ ROUNDS = 200
 @pytest.mark.parametrize("models", [1, 3, 6])
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_composing_what_a_person_sees(benchmark: BenchmarkFixture, size: tuple[int, int], models: int) -> None:
-    canvas, state, scene = Canvas(), make_state(models), Scene(*size, 30)
+    canvas, state, scene = Renderer(), make_state(models), Scene(*size, 30)
     random = np.random.default_rng(0)
     for model in state["models"]:
         model["recent_infer_ms"] = random.uniform(0.2, 0.4, 60).tolist()

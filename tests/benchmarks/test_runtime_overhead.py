@@ -17,7 +17,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import runtimes
-from simplenet import fast_resize, pictures, preprocessing
+from simplenet import fast_resize, image_sets, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import UntrainedWarning
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
@@ -60,7 +60,7 @@ def runtime(
 @pytest.fixture
 def frame() -> np.ndarray[Any, Any]:
     square = dataclasses.replace(IMAGENET_PREPROCESSING, resize_shorter_side=640, crop_size=640)
-    return np.ascontiguousarray(pictures.synthetic(1, square)[0][:480])
+    return np.ascontiguousarray(image_sets.synthetic(1, square)[0][:480])
 
 
 def raw_call(runtime: runtimes.Runtime, batch: np.ndarray[Any, Any]) -> Callable[[], object]:

@@ -20,24 +20,24 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from simplenet import model
-from simplenet.datasets import LabelledImages
+from simplenet.datasets import LabeledImages
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
 from train import cifar, loop, recipe
 from train.distributed import Group
-from train.photographs import LabelledFiles, Photographs
+from train.folder_dataset import FolderDataset, LabeledFiles
+from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
-from train.small_images import SmallImages
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 LABELS = tuple("abcdefghij")
 
 
-def _noise(count: int) -> LabelledImages:
+def _noise(count: int) -> LabeledImages:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return LabelledImages("noise", pixels, rng.integers(0, 10, count), LABELS)
+    return LabeledImages("noise", pixels, rng.integers(0, 10, count), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_training_on_small_images(
     """bf16 where the CPU computes it, channels_last, all threads, with augmentation, averaging and all."""
     if benchmark.disabled:  # untimed, as in `make test`
         batch, steps = 8, 1
-    how = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
-    data = SmallImages.of((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, how, Group())
+    config = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
+    data = InMemoryDataset.of((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, config, Group())
     card = ModelCard(variant, 10, CIFAR10_PREPROCESSING, LABELS)
 
-    def train() -> loop.Position:
-        return loop.train(model.create(variant, 10), data, loop.Run(variant, tmp_path, how, card, {}))
+    def train() -> loop.TrainState:
+        return loop.train(model.create(variant, 10), data, loop.Run(variant, tmp_path, config, card, {}))
 
     benchmark.group = "training, images a second"
     position = benchmark.pedantic(train, rounds=1, iterations=1)
     assert [line["epoch"] for line in position.log] == [1, 2]
     benchmark.extra_info["images_per_second"] = position.log[1]["images_per_second"]  # the first epoch is warm-up
-    benchmark.extra_info["bf16"] = how.bf16
+    benchmark.extra_info["bf16"] = config.bf16
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -89,7 +89,7 @@ def test_training_in_processes(benchmark: BenchmarkFixture, tmp_path: Path, proc
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, workers: int) -> None:
-    """JPEGs of 500x375, as ImageNet has on average, to random crops of 224, normalised."""
+    """JPEGs of 500x375, as ImageNet has on average, to random crops of 224, normalized."""
     rows, columns = np.mgrid[:375, :500]
     paths = []
     for index in range(64):
@@ -97,16 +97,16 @@ def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, worke
         noise = np.random.default_rng(index).integers(-9, 9, (375, 500, 3))
         paths.append(tmp_path / f"{index}.jpg")
         Image.fromarray(np.clip(waves[..., None] + noise, 0, 255).astype(np.uint8)).save(paths[-1], quality=90)
-    files = LabelledFiles(paths * 6, np.zeros(len(paths) * 6, np.int64))
-    how = Recipe(batch_size=32)
-    data = Photographs(files, files, 2, IMAGENET_PREPROCESSING, how, Group(), workers, crop_area=0.25)
+    files = LabeledFiles(paths * 6, np.zeros(len(paths) * 6, np.int64))
+    config = Recipe(batch_size=32)
+    data = FolderDataset(files, files, 2, IMAGENET_PREPROCESSING, config, Group(), workers, crop_area=0.25)
 
     def read_epoch() -> float:
         batches = data.epoch(0, 0)
         next(batches)  # workers are there
         started = time.perf_counter()
         count = sum(len(labels) for _, labels in batches)
-        assert count == len(files) - how.batch_size
+        assert count == len(files) - config.batch_size
         return count / (time.perf_counter() - started)
 
     benchmark.group = "data pipeline, images a second"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from demos.live.opencv import opencv
+from demos.live.sources.opencv import opencv
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 
@@ -24,7 +24,7 @@ WriteVideo = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No screen, no network to look for weights and none in the cache, no colours."""
+    """No screen, no network to look for weights and none in the cache, no colors."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     nowhere = {"SIMPLENET_WEIGHTS_URL": "http://127.0.0.1:9/", "SIMPLENET_CACHE": str(tmp_path_factory.mktemp("cache"))}
     return {**kept, **nowhere, "NO_COLOR": "1"}

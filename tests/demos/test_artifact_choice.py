@@ -144,7 +144,7 @@ def test_the_default_is_the_official_model_or_else_the_shipped_one(own_root: Pat
 def test_a_missing_artifact_is_made_once_and_random_weights_are_marked_everywhere(
     run_demo: RunDemo, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "grey.png"
+    picture = tmp_path / "gray.png"
     Image.new("L", (50, 40), 128).save(picture)
     flags = (picture, "--variant", "cifar-310k", "--weights", "random", "--json")
     first = run_demo("classify", *flags, cwd=tmp_path)

@@ -20,10 +20,10 @@ from PIL import Image
 from rich.console import Console
 
 import runtimes
-from demos import comparison, comparison_table, measurement
-from demos.comparison import Comparison, Row, compare
-from demos.measurement import Contestant, Timings, Worker, race
-from simplenet import pictures
+from demos.benchmark import comparison, table, workers
+from demos.benchmark.comparison import Comparison, Row, compare
+from demos.benchmark.workers import BackendSpec, Timings, Worker, run_rounds
+from simplenet import image_sets
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, BackendError
 from simplenet.preprocessing import to_model_input
@@ -51,7 +51,7 @@ def shipped() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     from simplenet.preprocessing import Preprocessing
 
     config = Preprocessing(28, 28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), padding=2)
-    inputs, labels = pictures.load("fashion-mnist", "evaluation", config, limit=300).all()
+    inputs, labels = image_sets.load("fashion-mnist", "evaluation", config, limit=300).all()
     assert labels is not None
     return inputs, labels
 
@@ -228,13 +228,13 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group
     assert alive == []
 
 
-def contestant(artifact: Artifact, backend: str = "onnxruntime", precision: str = "fp32") -> Contestant:
-    return Contestant(backend, precision, str(artifact.folder), threads=1)
+def spec(artifact: Artifact, backend: str = "onnxruntime", precision: str = "fp32") -> BackendSpec:
+    return BackendSpec(backend, precision, str(artifact.folder), threads=1)
 
 
 def test_a_worker_passes_on_what_its_runtime_raises(tmp_path: Path) -> None:
     with (
-        Worker(Contestant("onnxruntime", "fp32", str(tmp_path / "nothing"), 1)) as worker,
+        Worker(BackendSpec("onnxruntime", "fp32", str(tmp_path / "nothing"), 1)) as worker,
         pytest.raises(ArtifactError, match="no artifact at"),
     ):
         worker.ask("opened")
@@ -244,15 +244,15 @@ def test_a_worker_that_dies_is_an_error_and_ends_nobody_else(
     make_artifact: MakeArtifact, shipped: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 ) -> None:
     artifact = make_artifact("onnx", "fp32")
-    with Worker(contestant(artifact)) as dying, Worker(contestant(artifact, "openvino")) as living:
+    with Worker(spec(artifact)) as dying, Worker(spec(artifact, "openvino")) as living:
         timings = {}
         for worker in (dying, living):
             worker.ask("opened")
             worker.ask("use", shipped[0][:4])
-            timings[worker.contestant.name] = Timings(0, 0, 0)
+            timings[worker.spec.name] = Timings(0, 0, 0)
         assert dying._process.pid is not None
         os.kill(dying._process.pid, signal.SIGKILL)
-        failures = race([dying, living], timings, FRAME, samples=6, rounds=3)
+        failures = run_rounds([dying, living], timings, FRAME, samples=6, rounds=3)
     assert list(failures) == ["onnxruntime fp32"]
     assert isinstance(failures["onnxruntime fp32"], BackendError)
     assert "died during time" in str(failures["onnxruntime fp32"])
@@ -262,19 +262,19 @@ def test_a_worker_that_dies_is_an_error_and_ends_nobody_else(
 def test_a_row_that_takes_too_long_is_ended_so_that_it_disturbs_nobody(
     make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Worker(contestant(make_artifact("onnx", "fp32"))) as worker:
+    with Worker(spec(make_artifact("onnx", "fp32"))) as worker:
         worker.ask("opened")
         assert worker._process.pid is not None
         os.kill(worker._process.pid, signal.SIGSTOP)
-        monkeypatch.setattr(measurement, "ANSWER_TIMEOUT_S", 0.5)
-        failures = race([worker], {worker.contestant.name: Timings(0, 0, 0)}, FRAME, samples=2, rounds=2)
-        assert "gave no answer to time in 1.5 s" in str(failures[worker.contestant.name])
+        monkeypatch.setattr(workers, "ANSWER_TIMEOUT_S", 0.5)
+        failures = run_rounds([worker], {worker.spec.name: Timings(0, 0, 0)}, FRAME, samples=2, rounds=2)
+        assert "gave no answer to time in 1.5 s" in str(failures[worker.spec.name])
         assert not worker._process.is_alive()
 
 
 def test_a_worker_that_hangs_is_given_up(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "ANSWER_TIMEOUT_S", 0.5)
-    with Worker(contestant(make_artifact("onnx", "fp32"))) as worker:
+    monkeypatch.setattr(workers, "ANSWER_TIMEOUT_S", 0.5)
+    with Worker(spec(make_artifact("onnx", "fp32"))) as worker:
         assert worker._process.pid is not None
         os.kill(worker._process.pid, signal.SIGSTOP)
         with pytest.raises(BackendError, match=r"gave no answer to opened in 0\.5 s"):
@@ -282,21 +282,21 @@ def test_a_worker_that_hangs_is_given_up(make_artifact: MakeArtifact, monkeypatc
     assert not worker._process.is_alive()
 
 
-def test_the_order_turns_round_and_rotates_so_that_nobody_is_favoured() -> None:
+def test_the_order_turns_round_and_rotates_so_that_nobody_is_favored() -> None:
     asked: list[str] = []
 
     class Recorder:
         def __init__(self, backend: str) -> None:
-            self.contestant = Contestant(backend, "fp32", "", None)
+            self.spec = BackendSpec(backend, "fp32", "", None)
 
         def ask(self, method: str, *_: object, timeout_s: float) -> list[float]:
             if method == "time":
-                asked.append(self.contestant.backend)
+                asked.append(self.spec.backend)
             return [1.0]
 
     names = ["a", "b", "c"]
     timings = {f"{name} fp32": Timings(0, 0, 0) for name in names}
-    race([Recorder(name) for name in names], timings, FRAME, samples=3, rounds=6)  # type: ignore[misc]
+    run_rounds([Recorder(name) for name in names], timings, FRAME, samples=3, rounds=6)  # type: ignore[misc]
     assert " ".join(asked) == "a b c  c b a  b c a  a c b  c a b  b a c".replace("  ", " ")
 
 
@@ -341,10 +341,10 @@ def test_pictures_made_by_hand_pass_the_models_preprocessing(shipped: tuple[np.n
     from simplenet.preprocessing import Preprocessing
 
     config = Preprocessing(28, 28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), padding=2)
-    synthetic = pictures.load("synthetic", "evaluation", config, limit=3)
+    synthetic = image_sets.load("synthetic", "evaluation", config, limit=3)
     inputs, labels = synthetic.all()
     assert labels is None
-    np.testing.assert_array_equal(inputs[1], to_model_input(pictures.synthetic(3, config)[1], config))
+    np.testing.assert_array_equal(inputs[1], to_model_input(image_sets.synthetic(3, config)[1], config))
     assert len({picture.tobytes() for picture in inputs}) == 3
 
 
@@ -365,7 +365,7 @@ def test_the_conclusion_names_who_was_faster_than_the_fastest_and_how_often(make
     rows[2].description = dataclasses.replace(rows[2].description, threads=None)
     found = Comparison(rows, rows[0], "some", 10, True, threads=1, rounds=3, frame="1x1 RGB")
     console = Console(width=160, file=io.StringIO())
-    comparison_table.show(found, console)
+    table.show(found, console)
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert "top-1: b fp32, p50 1.000 ms; faster than it in some rounds: a fp32 (1 of 2)." in told
     assert "c fp32: ran on a GPU." in told

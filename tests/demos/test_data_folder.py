@@ -52,7 +52,7 @@ def test_folders_without_test_pictures_are_refused(tmp_path: Path) -> None:
 def test_compare_measures_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, noise = write_test_pictures(tmp_path / "data", DATASETS["cifar10"].labels), np.random.default_rng(0)
     for picture in sorted(folder.glob("*/*/0.png")):
-        for number in range(20):  # smooth blots of colour, which get different answers
+        for number in range(20):  # smooth blots of color, which get different answers
             blot = Image.fromarray(noise.integers(0, 256, (4, 4, 3), np.uint8)).resize(
                 (32, 32), Image.Resampling.BICUBIC
             )

@@ -16,7 +16,7 @@ from demos.evaluate import evaluate, wilson_percent
 from simplenet import datasets
 from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
 from simplenet.errors import DataError
-from simplenet.pictures import Pictures
+from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import Preprocessing
 from tests.demos.conftest import RunDemo
 
@@ -27,8 +27,8 @@ def raw_logits(onnx_artifact: Artifact) -> npt.NDArray[np.float32]:
     import onnxruntime
 
     with np.load(datasets.SHIPPED / "fashion-mnist" / "evaluation.npz") as arrays:
-        grey = arrays["images"]
-    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+        gray = arrays["images"]
+    padded = np.pad(gray, ((0, 0), (2, 2), (2, 2)))
     batches = np.repeat(padded[..., None], 3, axis=3)
     session = onnxruntime.InferenceSession(onnx_artifact.model_file, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -75,7 +75,7 @@ def test_a_folder_of_classes_is_evaluated_and_what_cannot_be_read_is_left_out(
 
 
 class ScriptedRuntime(runtimes.Runtime):
-    """Answers with the class that the red of the picture's centre says."""
+    """Answers with the class that the red of the picture's center says."""
 
     def _open(self) -> None: ...
     def _close(self) -> None: ...
@@ -103,16 +103,16 @@ def scripted(num_classes: int, dtype: str = "uint8") -> ScriptedRuntime:
     return ScriptedRuntime(Artifact(Path("model.onnx"), manifest), runtimes.Options())
 
 
-def coloured(model: runtimes.Runtime, values: list[int], labels: list[int] | None) -> Pictures:
+def colored(model: runtimes.Runtime, values: list[int], labels: list[int] | None) -> ImageSet:
     items = [np.full((4, 4, 3), value, np.uint8) for value in values]
-    return Pictures("made", items, None if labels is None else np.array(labels), model.manifest.preprocessing)
+    return ImageSet("made", items, None if labels is None else np.array(labels), model.manifest.preprocessing)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_pictures_reach_a_model_of_either_input_as_it_wants_them_a_batch_at_a_time(dtype: str) -> None:
     model = scripted(50, dtype)
     progress: list[int] = []
-    found = coloured(model, list(range(50)), [*range(40), *[0] * 10])
+    found = colored(model, list(range(50)), [*range(40), *[0] * 10])
     result = evaluate(model, found, batch=16, on_progress=progress.append)
     assert result.top1_correct == 40
     assert progress == [16, 32, 48, 50]
@@ -120,27 +120,27 @@ def test_pictures_reach_a_model_of_either_input_as_it_wants_them_a_batch_at_a_ti
 
 def test_top5_is_given_only_where_it_can_be_wrong() -> None:
     few, enough = scripted(5), scripted(6)
-    result = evaluate(few, coloured(few, [0, 1, 2, 3], [0, 1, 2, 4]))
+    result = evaluate(few, colored(few, [0, 1, 2, 3], [0, 1, 2, 4]))
     assert (result.top1_correct, result.top1_percent) == (3, 75)
     assert (result.top5_correct, result.top5_percent, result.top5_interval) == (None, None, None)
     # Class 5 is answered: 5 comes first, then by index 0 1 2 3, so class 4 is not among the five.
-    result = evaluate(enough, coloured(enough, [5, 5, 5], [5, 3, 4]))
+    result = evaluate(enough, colored(enough, [5, 5, 5], [5, 3, 4]))
     assert (result.top1_correct, result.top5_correct) == (1, 2)
 
 
 def test_pictures_without_known_classes_or_with_others_are_refused() -> None:
     model = scripted(3)
     with pytest.raises(DataError, match="classes of the pictures in made are not known"):
-        evaluate(model, coloured(model, [0, 1], None))
+        evaluate(model, colored(model, [0, 1], None))
     with pytest.raises(DataError, match="classes beyond the model's 3"):
-        evaluate(model, coloured(model, [0, 1], [0, 3]))
-    wrong = coloured(model, [0, 1], [0, 1])
-    no_picture = Pictures("made", [np.zeros((4, 4), np.uint8)], np.array([0]), wrong.preprocessing)
+        evaluate(model, colored(model, [0, 1], [0, 3]))
+    wrong = colored(model, [0, 1], [0, 1])
+    no_picture = ImageSet("made", [np.zeros((4, 4), np.uint8)], np.array([0]), wrong.preprocessing)
     with pytest.raises(DataError, match="no picture of made can be read; the first reason: "):
         evaluate(model, no_picture)
 
 
-def test_unlabelled_and_missing_folders_say_what_is_wanted(
+def test_unlabeled_and_missing_folders_say_what_is_wanted(
     run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path
 ) -> None:
     some = tmp_path / "some"

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 import runtimes
-from demos.live.opencv import opencv
-from demos.live.source_choice import open_source
+from demos.live.sources.factory import open_source
+from demos.live.sources.opencv import opencv
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 from tests.demos.conftest import ROOT, RunDemo, WriteVideo, shades
-from tests.demos.live import network_camera
+from tests.demos.live.sources import network_camera
 
 
 def events_of(stdout: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The judge between an exported model and PyTorch."""
+"""The compare_outputs between an exported model and PyTorch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export import agreement, publish, to_onnx
-from export.calibration import Samples
-from export.publish import Built, Source
-from export.request import Request
+from export.calibration import ImageBatch
+from export.publish import BuildResult, ExportContext
+from export.request import ExportRequest
 from simplenet.errors import AgreementError
 
 RNG = np.random.default_rng(0)
@@ -22,14 +22,14 @@ LOGITS = RNG.normal(size=(200, 10)).astype(np.float32)
 LABELS = LOGITS.argmax(axis=1)
 
 
-def samples(labels: Any = None) -> Samples:
-    return Samples("these", np.zeros((len(LOGITS), 1, 1, 3), np.uint8), labels)
+def samples(labels: Any = None) -> ImageBatch:
+    return ImageBatch("these", np.zeros((len(LOGITS), 1, 1, 3), np.uint8), labels)
 
 
-def judge(
+def compare_outputs(
     logits: Any, precision: str = "fp32", untrained: bool = False, labels: Any = None, max_drop: float = 1
 ) -> Any:
-    return agreement.judge(logits.astype(np.float32), LOGITS, samples(labels), precision, untrained, max_drop)
+    return agreement.compare_outputs(logits.astype(np.float32), LOGITS, samples(labels), precision, untrained, max_drop)
 
 
 def answers_changed(count: int) -> Any:
@@ -40,7 +40,7 @@ def answers_changed(count: int) -> Any:
 
 
 def test_equal_logits_agree_and_the_figures_say_so() -> None:
-    measured = judge(LOGITS)
+    measured = compare_outputs(LOGITS)
     assert measured["agreement"] == {
         "pictures": 200,
         "source": "these",
@@ -58,7 +58,7 @@ def test_equal_logits_agree_and_the_figures_say_so() -> None:
 def test_the_relative_error_is_that_of_the_worst_picture(error: float) -> None:
     logits = LOGITS.astype(np.float64)
     logits[7, 3] += error
-    measured = judge(logits, "int8", untrained=True)["agreement"]
+    measured = compare_outputs(logits, "int8", untrained=True)["agreement"]
     assert measured["max_absolute_difference"] == pytest.approx(error, rel=0.01, abs=1e-6)
     assert measured["max_relative_error"] == pytest.approx(error / np.abs(LOGITS[7]).max(), rel=0.01, abs=1e-6)
 
@@ -69,10 +69,10 @@ def test_the_relative_error_is_that_of_the_worst_picture(error: float) -> None:
 def test_floats_must_be_nearly_parallel(precision: str, noise: float, agrees: bool) -> None:
     noisy = LOGITS + noise * RNG.normal(size=LOGITS.shape)
     if agrees:
-        assert judge(noisy, precision)["agreement"]["cosine_min"] > agreement.COSINE_FLOORS[precision]
+        assert compare_outputs(noisy, precision)["agreement"]["cosine_min"] > agreement.COSINE_FLOORS[precision]
     else:
         with pytest.raises(AgreementError, match="cosine"):
-            judge(noisy, precision)
+            compare_outputs(noisy, precision)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -81,26 +81,26 @@ def test_logits_that_are_no_numbers_are_refused_even_of_random_weights(value: fl
     broken = LOGITS.copy()
     broken[3, 2] = value
     with pytest.raises(AgreementError, match="NaN or infinite logits for 1 pictures"):
-        judge(broken, precision, untrained=True)
+        compare_outputs(broken, precision, untrained=True)
 
 
 def test_another_number_of_classes_is_refused() -> None:
     with pytest.raises(AgreementError, match=r"\[200, 9\]"):
-        judge(LOGITS[:, :9])
+        compare_outputs(LOGITS[:, :9])
 
 
 def test_int8_of_trained_weights_may_change_one_answer_in_ten() -> None:
-    assert judge(answers_changed(19), "int8")["agreement"]["top1_agreement"] == pytest.approx(0.905)
+    assert compare_outputs(answers_changed(19), "int8")["agreement"]["top1_agreement"] == pytest.approx(0.905)
     with pytest.raises(AgreementError, match=r"89\.5%"):
-        judge(answers_changed(21), "int8")
+        compare_outputs(answers_changed(21), "int8")
 
 
 def test_int8_of_random_weights_is_only_measured() -> None:
-    assert judge(answers_changed(150), "int8", untrained=True)["agreement"]["top1_agreement"] == 0.25
+    assert compare_outputs(answers_changed(150), "int8", untrained=True)["agreement"]["top1_agreement"] == 0.25
 
 
 def test_int8_may_lose_no_more_accuracy_than_allowed() -> None:
-    allowed = judge(answers_changed(2), "int8", labels=LABELS)
+    allowed = compare_outputs(answers_changed(2), "int8", labels=LABELS)
     assert allowed["accuracy"] == {
         "dataset": "these",
         "images": 200,
@@ -109,20 +109,20 @@ def test_int8_may_lose_no_more_accuracy_than_allowed() -> None:
         "drop_points": 1.0,
     }
     with pytest.raises(AgreementError, match=r"loses 1.50 points of top-1, 1 are allowed.*--max-drop"):
-        judge(answers_changed(3), "int8", labels=LABELS)
-    assert judge(answers_changed(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
+        compare_outputs(answers_changed(3), "int8", labels=LABELS)
+    assert compare_outputs(answers_changed(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
 
 
-def negating_build(source: Source, model_file: Path) -> Built:
+def negating_build(context: ExportContext, model_file: Path) -> BuildResult:
     """An exporter with a bug in it: one convolution has the wrong sign."""
-    graph = to_onnx.build_graph(source, model_file)
+    graph = to_onnx.build_graph(context, model_file)
     weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "features.2.weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
-    return Built(lambda embedded: onnx.save(graph, model_file))
+    return BuildResult(lambda embedded: onnx.save(graph, model_file))
 
 
 def test_a_wrong_export_is_refused_and_leaves_the_old_artifact(tmp_path: Path) -> None:
-    request = Request(variant="cifar-310k", weights="random", artifacts=tmp_path)
+    request = ExportRequest(variant="cifar-310k", weights="random", artifacts=tmp_path)
     with pytest.raises(AgreementError, match="disagrees with PyTorch"):
         publish.publish(request, "onnx", negating_build, to_onnx.PACKAGES)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

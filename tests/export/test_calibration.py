@@ -28,13 +28,13 @@ def random() -> LoadedWeights:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Sixty pictures, each of one grey level of its own."""
+    """Sixty pictures, each of one gray level of its own."""
     for level in range(60):
         Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level:02}.png")
     return tmp_path
 
 
-def levels(samples: calibration.Samples) -> set[int]:
+def levels(samples: calibration.ImageBatch) -> set[int]:
     return {int(image.max()) for image in samples.inputs}
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from export import onnx_graph
-from simplenet import model, pictures, preprocessing, variants
+from simplenet import image_sets, model, preprocessing, variants
 from simplenet.artifacts import InputSpec
 from simplenet.model import SimpleNet
 
@@ -56,9 +56,9 @@ def run(graph: Any, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def images_and_logits(variant: str, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Model inputs and what the original PyTorch network says of them."""
     config = variants.get(variant).preprocessing
-    images, _ = pictures.load("synthetic", "evaluation", config, limit=count).all()
+    images, _ = image_sets.load("synthetic", "evaluation", config, limit=count).all()
     with torch.inference_mode():
-        return images, lived_in(variant)(torch.from_numpy(preprocessing.normalise(images, config))).numpy()
+        return images, lived_in(variant)(torch.from_numpy(preprocessing.normalize(images, config))).numpy()
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -106,12 +106,12 @@ def test_the_same_weights_give_the_same_bytes(small: Any) -> None:
     assert graph_of(SMALL).SerializeToString() == small.SerializeToString()
 
 
-def test_a_normalised_float_input_gives_the_same_logits_as_the_picture(small: Any) -> None:
+def test_a_normalized_float_input_gives_the_same_logits_as_the_picture(small: Any) -> None:
     images, _ = images_and_logits(SMALL, 1)
     graph = graph_of(SMALL, "float32")
     assert not {"Transpose", "Cast", "Mul"} & {node.op_type for node in graph.graph.node}
-    normalised = preprocessing.normalise(images, variants.get(SMALL).preprocessing)
-    np.testing.assert_allclose(run(graph, normalised), run(small, images), rtol=1e-4, atol=1e-4)
+    normalized = preprocessing.normalize(images, variants.get(SMALL).preprocessing)
+    np.testing.assert_allclose(run(graph, normalized), run(small, images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("batch", "sizes"), [(None, (1, 5)), (8, (8,))])
@@ -125,7 +125,7 @@ def test_batches(batch: int | None, sizes: tuple[int, ...]) -> None:
             run(graph, images[:1])
 
 
-def test_half_precision_is_in_the_graph_and_normalisation_is_not(small: Any) -> None:
+def test_half_precision_is_in_the_graph_and_normalization_is_not(small: Any) -> None:
     graph = graph_of(SMALL, half=True)
     types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     weights = [types[name] for node in graph.graph.node if node.op_type in ("Conv", "Gemm") for name in node.input[1:]]

@@ -16,17 +16,18 @@ import pytest
 
 import runtimes
 from export import agreement
-from export.calibration import Samples
-from export.to_onnx import PRECISIONS, export_onnx
+from export.calibration import ImageBatch
+from export.to_onnx import export_onnx
 from export.to_openvino import export_openvino
 from simplenet import artifacts, datasets, weights
 from simplenet.artifacts import METADATA_KEY, Artifact, Manifest
 from simplenet.errors import BackendUnavailable, UsageError
+from simplenet.formats import FORMATS
 from simplenet.preprocessing import to_model_input
 from tests.conftest import MakeArtifact
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FORMATS["onnx"].precisions)
 def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("onnx", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.onnx", "manifest.json"}
@@ -69,8 +70,8 @@ def test_int8_is_int8_with_weights_that_cannot_saturate(make_artifact: MakeArtif
 
 
 @pytest.mark.parametrize(("format", "precision"), [
-    ("torch", "fp32"), *(("onnx", precision) for precision in PRECISIONS),
-    *(("openvino", precision) for precision in PRECISIONS),
+    ("torch", "fp32"), *(("onnx", precision) for precision in FORMATS["onnx"].precisions),
+    *(("openvino", precision) for precision in FORMATS["onnx"].precisions),
 ])  # fmt: skip
 def test_other_pictures_stay_within_the_tolerance_that_the_manifest_states(
     make_artifact: MakeArtifact, format: str, precision: str
@@ -79,10 +80,12 @@ def test_other_pictures_stay_within_the_tolerance_that_the_manifest_states(
     loaded = weights.load("cifar-310k", "fashion-mnist")
     images = datasets.shipped("fashion-mnist", "calibration").images[:100]
     inputs = np.stack([to_model_input(image, artifact.manifest.preprocessing) for image in images])
-    expected = agreement.reference_logits(loaded, Samples("training pictures", inputs, None))
+    expected = agreement.reference_logits(loaded, ImageBatch("training pictures", inputs, None))
     with runtimes.load(artifact, threads=1) as runtime:
         logits = runtime.infer_any(inputs)
-    measured = agreement.judge(logits, expected, Samples("", inputs, None), precision, False, 0)["agreement"]
+    measured = agreement.compare_outputs(logits, expected, ImageBatch("", inputs, None), precision, False, 0)[
+        "agreement"
+    ]
     tolerance = artifact.manifest.measured["tolerance"]
     assert measured["cosine_min"] >= tolerance["cosine"]
     assert measured["max_absolute_difference"] <= tolerance["absolute"]

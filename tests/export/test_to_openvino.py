@@ -12,12 +12,12 @@ import numpy as np
 import openvino
 import pytest
 
-from export.to_openvino import PRECISIONS
 from simplenet.artifacts import METADATA_KEY, Manifest
+from simplenet.formats import FORMATS
 from tests.conftest import MakeArtifact
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FORMATS["openvino"].precisions)
 def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("openvino", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.xml", "model.bin", "manifest.json"}

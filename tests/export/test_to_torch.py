@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from export.to_torch import export_torch
-from simplenet import pictures, preprocessing, weights
+from simplenet import image_sets, preprocessing, weights
 from simplenet.artifacts import METADATA_KEY, Manifest
 from simplenet.errors import UsageError
 from tests.conftest import MakeArtifact
@@ -23,10 +23,10 @@ def test_pytorch_runs_it_without_this_project(make_artifact: MakeArtifact) -> No
     program = torch.export.load(artifact.model_file, extra_files=extra)
     assert Manifest.from_json(extra[METADATA_KEY], where="the file") == dataclasses.replace(artifact.manifest, files={})
     loaded = weights.load("cifar-310k", "fashion-mnist")
-    images, _ = pictures.load("fashion-mnist", "evaluation", loaded.card.preprocessing, limit=1).all()
+    images, _ = image_sets.load("fashion-mnist", "evaluation", loaded.card.preprocessing, limit=1).all()
     with torch.inference_mode():
         logits = program.module()(torch.from_numpy(images)).numpy()
-        expected = loaded.model(torch.from_numpy(preprocessing.normalise(images, loaded.card.preprocessing))).numpy()
+        expected = loaded.model(torch.from_numpy(preprocessing.normalize(images, loaded.card.preprocessing))).numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -10,8 +10,7 @@ import pytest
 
 import runtimes
 from runtimes.loader import backend_class
-from simplenet import datasets
-from simplenet.artifacts import MODEL_FILES
+from simplenet import datasets, formats
 from simplenet.errors import BackendError, BackendUnavailable, ImageError, InputError, UsageError
 from tests.conftest import MakeArtifact
 
@@ -40,22 +39,22 @@ def runtime(request: pytest.FixtureRequest, make_artifact: MakeArtifact) -> Iter
 
 
 @pytest.fixture(scope="module")
-def pictures() -> datasets.LabelledImages:
+def pictures() -> datasets.LabeledImages:
     return datasets.shipped("fashion-mnist", "evaluation")
 
 
 def test_every_format_has_a_backend() -> None:
-    assert set(FORMATS.values()) == set(MODEL_FILES)
+    assert set(FORMATS.values()) == set(formats.FORMATS)
 
 
-def test_it_recognises_the_shipped_pictures(runtime: runtimes.Runtime, pictures: datasets.LabelledImages) -> None:
+def test_it_recognizes_the_shipped_pictures(runtime: runtimes.Runtime, pictures: datasets.LabeledImages) -> None:
     tops = runtime.classify(list(pictures.images[:200]), k=1)
     right = sum(top[0].index == label for top, label in zip(tops, pictures.labels[:200], strict=True))
     assert right >= 180
 
 
 def test_logits_agree_with_pytorch_within_the_stated_tolerance(
-    runtime: runtimes.Runtime, pictures: datasets.LabelledImages, make_artifact: MakeArtifact
+    runtime: runtimes.Runtime, pictures: datasets.LabeledImages, make_artifact: MakeArtifact
 ) -> None:
     images = list(pictures.images[:50])
     with runtimes.load(make_artifact("torch", "fp32"), threads=1) as pytorch:
@@ -67,7 +66,7 @@ def test_logits_agree_with_pytorch_within_the_stated_tolerance(
 
 
 def test_probabilities_are_a_softmax_over_all_classes_best_first(
-    runtime: runtimes.Runtime, pictures: datasets.LabelledImages
+    runtime: runtimes.Runtime, pictures: datasets.LabeledImages
 ) -> None:
     (top,) = runtime.classify([pictures.images[0]], k=100)
     assert [prediction.label for prediction in top] != sorted(runtime.manifest.labels)
@@ -77,7 +76,7 @@ def test_probabilities_are_a_softmax_over_all_classes_best_first(
     assert sum(chances) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_caller_owns_the_result(runtime: runtimes.Runtime, pictures: datasets.LabelledImages) -> None:
+def test_the_caller_owns_the_result(runtime: runtimes.Runtime, pictures: datasets.LabeledImages) -> None:
     first_batch, second_batch = (runtime.preprocess([pictures.images[i]]) for i in (0, 1))
     first = runtime.infer(first_batch)
     kept = first.copy()
@@ -89,7 +88,7 @@ def test_the_caller_owns_the_result(runtime: runtimes.Runtime, pictures: dataset
 
 
 def test_strided_and_read_only_batches_give_the_same_answer(
-    runtime: runtimes.Runtime, pictures: datasets.LabelledImages
+    runtime: runtimes.Runtime, pictures: datasets.LabeledImages
 ) -> None:
     batch = runtime.preprocess([pictures.images[0]])
     expected = runtime.infer(batch)
@@ -101,7 +100,7 @@ def test_strided_and_read_only_batches_give_the_same_answer(
     np.testing.assert_array_equal(runtime.infer(mirrored_twice), expected)
 
 
-def test_several_threads_get_their_own_answers(runtime: runtimes.Runtime, pictures: datasets.LabelledImages) -> None:
+def test_several_threads_get_their_own_answers(runtime: runtimes.Runtime, pictures: datasets.LabeledImages) -> None:
     batches = [runtime.preprocess([image]) for image in pictures.images[:8]]
     expected = [runtime.infer(batch) for batch in batches]
     wrong: list[int] = []

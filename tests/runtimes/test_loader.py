@@ -14,6 +14,7 @@ import pytest
 import runtimes
 from simplenet import artifacts
 from simplenet.errors import ArtifactError, BackendUnavailable, UntrainedWarning, UsageError
+from simplenet.formats import FORMATS
 from tests.conftest import MakeArtifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ import os
 os.environ.pop("OMP_WAIT_POLICY", None)
 {first}
 import runtimes
-with runtimes.load({str(make_artifact("torch", "fp32").folder)!r}, spinning=False) as model:
+with runtimes.load({str(make_artifact("torch", "fp32").folder)!r}, allow_spinning=False) as model:
     print(os.environ.get("OMP_WAIT_POLICY"), model.describe().notes)
 """
     told = python(code)
@@ -144,7 +145,7 @@ def test_an_unknown_backend_lists_the_choices_and_the_nearest(make_artifact: Mak
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a" * 400], ids=["empty", "text", "binary"])
-@pytest.mark.parametrize("name", sorted(artifacts.MODEL_FILES.values()))
+@pytest.mark.parametrize("name", sorted(format.model_file for format in FORMATS.values()))
 def test_a_file_that_is_no_model_is_one_clear_line(tmp_path: Path, name: str, content: bytes) -> None:
     file = tmp_path / name
     file.write_bytes(content)

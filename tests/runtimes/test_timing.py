@@ -15,7 +15,7 @@ LATENCIES = st.lists(st.floats(0, 1e6), min_size=1, max_size=1500)
 
 @given(LATENCIES)
 def test_percentiles_are_ordered_samples_with_enough_samples_at_or_below(samples: list[float]) -> None:
-    summary = timing.summarise(samples)
+    summary = timing.summarize(samples)
     n = len(samples)
     assert summary.n == n
     assert summary.min_ms == min(samples)
@@ -31,14 +31,14 @@ def test_percentiles_are_ordered_samples_with_enough_samples_at_or_below(samples
 
 @pytest.mark.parametrize(("n", "has_p90", "has_p99"), [(1, 0, 0), (63, 0, 0), (64, 1, 0), (661, 1, 0), (662, 1, 1)])
 def test_percentiles_need_the_samples_of_mlperf(n: int, has_p90: int, has_p99: int) -> None:
-    summary = timing.summarise([1.0] * n)
+    summary = timing.summarize([1.0] * n)
     assert (summary.p90_ms is not None, summary.p99_ms is not None) == (bool(has_p90), bool(has_p99))
 
 
 @pytest.mark.parametrize("samples", [[], [math.nan], [math.inf], [-1.0]])
 def test_nonsense_is_refused(samples: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one sample"):
-        timing.summarise(samples)
+        timing.summarize(samples)
 
 
 def test_warm_up_stops_when_steady_and_counts_every_call() -> None:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from simplenet import artifacts, files
 from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
 from simplenet.errors import ArtifactError
+from simplenet.formats import FORMATS
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ MANIFEST = Manifest(
 
 def publish(folder: Path, content: bytes = b"model", manifest: Manifest = MANIFEST) -> Artifact:
     with artifacts.publishing(folder) as fresh:
-        (fresh / artifacts.MODEL_FILES[manifest.format]).write_bytes(content)
+        (fresh / FORMATS[manifest.format].model_file).write_bytes(content)
         if manifest.format == "openvino":
             (fresh / "model.bin").write_bytes(content)
         return artifacts.write_manifest(fresh, manifest)

@@ -168,7 +168,7 @@ def test_values_that_no_training_writes(tmp_path: Path, name: str, value: float,
         (torch.zeros(1).expand(1000, 1000, 1000), r"features.0.weight is \[1000, 1000, 1000\]"),
         (7, "'features.0.weight' is a int"),
     ],
-    ids=["integers", "complex", "sparse", "meta", "too large", "grey", "expanded", "number"],
+    ids=["integers", "complex", "sparse", "meta", "too large", "gray", "expanded", "number"],
 )
 def test_tensors_of_other_kinds(tmp_path: Path, replacement: Any, message: str) -> None:
     with warnings.catch_warnings():

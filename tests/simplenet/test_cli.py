@@ -147,7 +147,7 @@ def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
 def test_a_stderr_that_nobody_reads_any_more_changes_no_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = run("cli.say('lost'); sys.stderr.write('no newline'); print('result')", stderr=writing)
+    done = run("cli.log('lost'); sys.stderr.write('no newline'); print('result')", stderr=writing)
     os.close(writing)
     assert (done.returncode, done.stdout) == (0, "result\n")
 

@@ -54,10 +54,10 @@ def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
 
 
 def test_greyscale_bilevel_and_palette(tmp_path: Path) -> None:
-    grey = rgb()[..., 0]
-    assert np.array_equal(images.read_rgb(save(tmp_path / "grey.png", grey)), grey[..., None].repeat(3, 2))
-    bilevel = Image.fromarray(grey > 127)
-    expected = ((grey > 127) * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    gray = rgb()[..., 0]
+    assert np.array_equal(images.read_rgb(save(tmp_path / "gray.png", gray)), gray[..., None].repeat(3, 2))
+    bilevel = Image.fromarray(gray > 127)
+    expected = ((gray > 127) * 255).astype(np.uint8)[..., None].repeat(3, 2)
     assert np.array_equal(images.read_rgb(save(tmp_path / "bilevel.png", bilevel)), expected)
     palette = Image.fromarray(rgb()).quantize(16)
     assert np.array_equal(images.read_rgb(save(tmp_path / "palette.png", palette)), np.asarray(palette.convert("RGB")))
@@ -71,8 +71,8 @@ def test_transparency_shows_white(tmp_path: Path) -> None:
     assert found[0, 0].tolist() == WHITE  # the hidden red is not seen
     assert found[0, 1].tolist() == [255, 127, 127]
     assert found[0, 3].tolist() == RED
-    grey = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), picture[..., 3]]), "LA")
-    assert images.read_rgb(save(tmp_path / "la.png", grey))[0, 0].tolist() == WHITE
+    gray = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), picture[..., 3]]), "LA")
+    assert images.read_rgb(save(tmp_path / "la.png", gray))[0, 0].tolist() == WHITE
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     assert images.read_rgb(save(tmp_path / "p.png", palette, transparency=1))[0, 0].tolist() == WHITE
@@ -105,19 +105,19 @@ def test_16_bit_big_endian_tiff_with_orientation(tmp_path: Path) -> None:
     assert found[0, :, 0].tolist() == [100, 255, 0]
 
 
-def _png16(colour_type: int, values: np.ndarray) -> bytes:
-    """Pillow cannot write 16 bits per colour."""
+def _png16(color_type: int, values: np.ndarray) -> bytes:
+    """Pillow cannot write 16 bits per color."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def test_16_bits_per_colour(tmp_path: Path) -> None:
+def test_16_bits_per_color(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png16(2, np.full((3, 5, 3), (65_535, 25_700, 0), np.uint16)))
     assert images.read_rgb(tmp_path / "a.png")[1, 1].tolist() == [255, 100, 0]
 
@@ -159,7 +159,7 @@ def test_orientation_of_a_jpeg_and_one_that_does_not_exist(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
 def test_of_an_animation_the_first_frame(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
     options = {} if suffix == ".tif" else {"duration": 100}
     if suffix == ".webp":
         options["lossless"] = True
@@ -300,7 +300,7 @@ LABELS, CLASS_IDS = ("T-shirt/top", "great white shark", "crane", "crane"), ("n1
 )
 def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index: int | None) -> None:
     touch(tmp_path, f"{name}/a.jpg", "great white shark/b.jpg")
-    found = images.labelled_folder(tmp_path, LABELS, CLASS_IDS)
+    found = images.labeled_folder(tmp_path, LABELS, CLASS_IDS)
     assert (tmp_path / name / "a.jpg", index) in found
     assert (tmp_path / "great white shark" / "b.jpg", 1) in found
     assert len(found) == 2
@@ -321,14 +321,14 @@ def test_letters_with_marks_are_the_same_composed_or_not_and_never_others() -> N
 def test_a_label_of_two_classes_is_not_guessed(tmp_path: Path) -> None:
     touch(tmp_path, "crane/a.jpg")
     with pytest.raises(DataError, match=r"crane could be any of the classes \[2, 3\]; rename it to one of: n3, n4"):
-        images.labelled_folder(tmp_path, LABELS, CLASS_IDS)
+        images.labeled_folder(tmp_path, LABELS, CLASS_IDS)
 
 
 def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
-    assert images.labelled_folder(tmp_path, LABELS) == [(tmp_path / "a.jpg", None), (tmp_path / "b.jpg", None)]
+    assert images.labeled_folder(tmp_path, LABELS) == [(tmp_path / "a.jpg", None), (tmp_path / "b.jpg", None)]
     touch(tmp_path, "n1/c.jpg")
-    assert [index for _, index in images.labelled_folder(tmp_path, LABELS, CLASS_IDS)] == [None, None, 0]
+    assert [index for _, index in images.labeled_folder(tmp_path, LABELS, CLASS_IDS)] == [None, None, 0]
 
 
 @pytest.mark.parametrize(
@@ -337,14 +337,14 @@ def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
 def test_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
     touch(tmp_path, "train/a.jpg", "val/b.jpg")
     with pytest.raises(DataError, match=f"no folder in .* is named as a class of the model .{hint}"):
-        images.labelled_folder(tmp_path, labels)
+        images.labeled_folder(tmp_path, labels)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pictures in"):
-        images.labelled_folder(tmp_path, LABELS)
+        images.labeled_folder(tmp_path, LABELS)
 
 
 def test_labels_without_letters_differ(tmp_path: Path) -> None:
     touch(tmp_path, "+/a.jpg", "-/b.jpg")
-    assert [index for _, index in images.labelled_folder(tmp_path, ("+", "-"))] == [0, 1]
+    assert [index for _, index in images.labeled_folder(tmp_path, ("+", "-"))] == [0, 1]

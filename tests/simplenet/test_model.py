@@ -1,4 +1,4 @@
-"""The network: initialisation, shapes, and what it leaves alone."""
+"""The network: initialization, shapes, and what it leaves alone."""
 
 from __future__ import annotations
 

@@ -24,29 +24,29 @@ from simplenet.preprocessing import (
     Preprocessing,
     UInt8Array,
     crop_geometry,
-    normalise,
+    normalize,
     reference,
     resizer_name,
     to_model_input,
 )
 
 ROOT = Path(__file__).parents[2]
-GREY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
-CONFIGURATIONS = [IMAGENET_PREPROCESSING, CIFAR10_PREPROCESSING, GREY28, Preprocessing(100, 37, (0, 0, 0), (1, 1, 1))]
+GRAY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
+CONFIGURATIONS = [IMAGENET_PREPROCESSING, CIFAR10_PREPROCESSING, GRAY28, Preprocessing(100, 37, (0, 0, 0), (1, 1, 1))]
 
-MOST_MEAN_DIFFERENCE = 0.3  # grey levels, on pictures without single-pixel noise
+MOST_MEAN_DIFFERENCE = 0.3  # gray levels, on pictures without single-pixel noise
 MOST_DIFFERENCE = 8
 
 
 def scene(width: int, height: int, seed: int = 0) -> UInt8Array:
-    """Coloured patches with soft edges, as in photographs."""
+    """Colored patches with soft edges, as in photographs."""
     noise = np.random.default_rng(seed).integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), np.uint8)
     return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @settings(max_examples=80)
 @given(width=st.integers(1, 700), height=st.integers(1, 700), configuration=st.sampled_from(CONFIGURATIONS))
-@example(width=21, height=15, configuration=GREY28)  # cykooz-resizer alone ends the process on this one
+@example(width=21, height=15, configuration=GRAY28)  # cykooz-resizer alone ends the process on this one
 @example(width=640, height=480, configuration=IMAGENET_PREPROCESSING)
 @example(width=256, height=700, configuration=IMAGENET_PREPROCESSING)
 @example(width=257, height=257, configuration=IMAGENET_PREPROCESSING)
@@ -110,7 +110,7 @@ def test_a_shift_of_half_a_pixel_would_show() -> None:
 
 
 @pytest.mark.parametrize(
-    ("configuration", "size"), [(CIFAR10_PREPROCESSING, 32), (IMAGENET_PREPROCESSING, 256), (GREY28, 28)]
+    ("configuration", "size"), [(CIFAR10_PREPROCESSING, 32), (IMAGENET_PREPROCESSING, 256), (GRAY28, 28)]
 )
 def test_where_the_size_matches_no_pixel_changes(configuration: Preprocessing, size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
@@ -170,9 +170,9 @@ def test_what_is_no_picture_is_an_image_error(image: object) -> None:
         to_model_input(image, IMAGENET_PREPROCESSING)  # type: ignore[arg-type]
 
 
-def test_normalise() -> None:
+def test_normalize() -> None:
     batch = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    found = normalise(batch, CIFAR100_PREPROCESSING)
+    found = normalize(batch, CIFAR100_PREPROCESSING)
     assert found.dtype == np.float32
     assert (found.shape, found.flags.c_contiguous) == ((2, 3, 8, 8), True)
     for channel in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simplenet import artifacts, checkpoints, datasets, download, files, images, labels, pictures, variants, weights
+from simplenet import artifacts, checkpoints, datasets, download, files, image_sets, images, labels, variants, weights
 from simplenet.errors import DataError, UntrainedWarning, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
@@ -144,7 +144,7 @@ def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         weights.load(VARIANT, f"{'x' * 300}.pth")
     monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
     assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
-    for look in (pictures.check_source, lambda name: images.held_out(Path(name), ("test", "val"))):
+    for look in (image_sets.check_source, lambda name: images.held_out(Path(name), ("test", "val"))):
         with pytest.raises(DataError, match=r"cannot read x+: File name too long"):
             look("x" * 300)
 

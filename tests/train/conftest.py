@@ -20,7 +20,7 @@ def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
 
 
 def patterned(count: int, classes: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Noisy stripes, rows, checks and flat grey: classes that survive being moved, mirrored and partly hidden."""
+    """Noisy stripes, rows, checks and flat gray: classes that survive being moved, mirrored and partly hidden."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:28, :28]
     patterns = np.stack([x // 2 % 2, y // 2 % 2, (x // 2 + y // 2) % 2, np.full_like(x, 0)]) * 180

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train import augmentation
-from train.augmentation import Dice
+from train.augmentation import BatchRandom
 
 
 def _pixels(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -20,8 +20,8 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _dice(count: int, seed: int = 0) -> Dice:
-    return Dice(_generator(seed), count)
+def _dice(count: int, seed: int = 0) -> BatchRandom:
+    return BatchRandom(_generator(seed), count)
 
 
 @settings(max_examples=25)
@@ -67,16 +67,16 @@ def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) ->
 
 
 def test_all_processes_draw_for_all_and_take_their_part() -> None:
-    whole = Dice(_generator(7), 12).integers(0, 1000)
-    parts = [Dice(_generator(7), 12, slice(start, start + 4)).integers(0, 1000) for start in (0, 4, 8)]
+    whole = BatchRandom(_generator(7), 12).integers(0, 1000)
+    parts = [BatchRandom(_generator(7), 12, slice(start, start + 4)).integers(0, 1000) for start in (0, 4, 8)]
     assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.4, 1.0)])
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
-def test_mixing_is_with_the_neighbour_and_in_the_shares_of_the_targets(seed: int, mixup: float, cutmix: float) -> None:
-    """Black and white neighbours: the share of white is the share of its class, in each picture."""
+def test_mixing_is_with_the_neighbor_and_in_the_shares_of_the_targets(seed: int, mixup: float, cutmix: float) -> None:
+    """Black and white neighbors: the share of white is the share of its class, in each picture."""
     images = torch.zeros(6, 3, 8, 12)
     images[1::2] = 1
     labels = torch.tensor([0, 1, 2, 3, 4, 0])

@@ -19,7 +19,7 @@ from simplenet import model, weights
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import average, cifar, data, evaluation, small_images
+from train import average, cifar, data, evaluation, in_memory_dataset
 from train.recipe import Recipe
 
 SCRIPT = Path(average.__file__)
@@ -36,8 +36,8 @@ def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs with mixup from the end of a third: their final weights."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def run(name: str, how: Recipe, initial: str = "random") -> Path:
-        result = cifar.train("fashion-mnist", "cifar-310k", folder / name, how, tiny, initial=initial)
+    def run(name: str, config: Recipe, initial: str = "random") -> Path:
+        result = cifar.train("fashion-mnist", "cifar-310k", folder / name, config, tiny, initial=initial)
         assert result is not None
         return result.checkpoint
 
@@ -56,7 +56,7 @@ def _accuracy(path: Path, tiny: Path) -> tuple[float, float]:
     card = _card(path)
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(path))
-    test = small_images.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
+    test = in_memory_dataset.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
     top1, loss, _ = evaluation.evaluate(network, evaluation.in_batches(*test, 100), card.preprocessing, bf16=False)
     return top1, loss
 
@@ -94,9 +94,9 @@ def test_batch_norm_knows_the_images_that_are_not_mixed(runs: list[Path], tiny: 
     path = average.average(runs, tmp_path / "both", tiny).checkpoint
     card = _card(path)
     told = _card(runs[-1]).training["recipe"]
-    how = Recipe(batch_size=125, translate=told["translate"], cutout=told["cutout"], flip=told["flip"])
+    config = Recipe(batch_size=125, translate=told["translate"], cutout=told["cutout"], flip=told["flip"])
     _, splits = data.read("fashion-mnist", tiny)
-    images = small_images.SmallImages.of(splits, card.preprocessing, how, cifar.Group())
+    images = in_memory_dataset.InMemoryDataset.of(splits, card.preprocessing, config, cifar.Group())
     first = model.create(card.variant, card.num_classes)
     first.load_state_dict(load_file(path))
     maps = torch.cat([first.features[0](batch) for batch, _ in images.epoch(0, 0)])
@@ -149,15 +149,15 @@ def test_images_are_augmented_as_in_the_last_run(
     """And there are not more of them than it takes."""
     seen: list[Recipe] = []
     batches: list[int] = []
-    epoch = small_images.SmallImages.epoch
+    epoch = in_memory_dataset.InMemoryDataset.epoch
 
-    def watched(self: small_images.SmallImages, *place: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        seen.append(self.how)
+    def watched(self: in_memory_dataset.InMemoryDataset, *place: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        seen.append(self.config)
         for batch in epoch(self, *place):
             batches.append(len(batch[1]))
             yield batch
 
-    monkeypatch.setattr(small_images.SmallImages, "epoch", watched)
+    monkeypatch.setattr(in_memory_dataset.InMemoryDataset, "epoch", watched)
     monkeypatch.setattr(average, "STATISTICS_IMAGES", 100)
     monkeypatch.setattr(average, "_BATCH", 50)
     recipe = {"translate": 1, "cutout": 3, "flip": flip}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from simplenet import model
 from simplenet.errors import DataError, SimpleNetError, UsageError
 from simplenet.model_card import ModelCard
-from train import cifar, data, evaluation, small_images
+from train import cifar, data, evaluation, in_memory_dataset
 from train.recipe import Recipe
 
 SCRIPT = Path(cifar.__file__)
@@ -57,7 +57,7 @@ def test_the_checkpoint_gives_the_reported_accuracy_and_carries_all_that_its_use
     assert card.preprocessing == data.get("fashion-mnist").preprocessing
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(trained.checkpoint))
-    test = small_images.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
+    test = in_memory_dataset.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
     top1, *_ = evaluation.evaluate(network, evaluation.in_batches(*test, 100), card.preprocessing, bf16=False)
     assert round(top1, 2) == trained.top1 == card.training["top1"]
 
@@ -87,16 +87,16 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, write_idx_set: Cal
     folder = write_idx_set(tmp_path / "data", train=96, test=8)
     runs = []
     for seed in (5, 5, 6):
-        how = dataclasses.replace(QUICK, epochs=1, seed=seed)
-        runs.append(load_file(cifar.train("mnist", "cifar-310k", tmp_path / str(len(runs)), how, folder).checkpoint))
+        config = dataclasses.replace(QUICK, epochs=1, seed=seed)
+        runs.append(load_file(cifar.train("mnist", "cifar-310k", tmp_path / str(len(runs)), config, folder).checkpoint))
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert not torch.equal(runs[0]["classifier.weight"], runs[2]["classifier.weight"])
 
 
 def test_a_diverging_run_stops_and_leaves_no_weights(tmp_path: Path, tiny: Path) -> None:
-    how = dataclasses.replace(QUICK, peak_learning_rate=1e30, epochs=1)
+    config = dataclasses.replace(QUICK, peak_learning_rate=1e30, epochs=1)
     with pytest.raises(SimpleNetError, match=r"the loss is (nan|inf) in epoch 1, step \d+ of 48; .*--learning-rate"):
-        cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, tiny)
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path, config, tiny)
     assert not list(tmp_path.glob("*.safetensors"))  # those of an epoch before are kept: see test_loop
 
 

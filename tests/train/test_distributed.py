@@ -38,9 +38,9 @@ from simplenet import model
 from simplenet.model_card import ModelCard
 from train import data, distributed, loop
 from train.recipe import Recipe
-from train.small_images import SmallImages
+from train.small_images import InMemoryDataset
 
-class InDouble(SmallImages):
+class InDouble(InMemoryDataset):
     def epoch(self, epoch, first_step):
         for images, targets in super().epoch(epoch, first_step):
             yield images.double(), targets
@@ -56,13 +56,15 @@ class TakesFloats(torch.nn.Module):
     def forward(self, images):
         return self.network(images.double())
 
-how = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, cutmix=1.0, bf16=False)
+config = Recipe(
+    epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, cutmix=1.0, bf16=False
+)
 spec, splits = data.read("mnist", Path(sys.argv[1]))
-network = model.create("cifar-310k", 10, dropout=how.dropout).double()
+network = model.create("cifar-310k", 10, dropout=config.dropout).double()
 card = ModelCard("cifar-310k", 10, spec.preprocessing)
 with distributed.joined(torch.device("cpu")) as group:
-    images = InDouble.of(splits, spec.preprocessing, how, group)
-    loop.train(network, images, loop.Run("", Path(sys.argv[2]), how, card, {}, group))
+    images = InDouble.of(splits, spec.preprocessing, config, group)
+    loop.train(network, images, loop.Run("", Path(sys.argv[2]), config, card, {}, group))
 """
 
 

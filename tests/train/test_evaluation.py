@@ -19,7 +19,7 @@ def test_evaluation_counts_every_image_once() -> None:
     labels = torch.zeros(503, dtype=torch.int64)
     network = model.create("cifar-310k", seed=3)
     with torch.inference_mode():
-        logits = network(augmentation.normalise(pixels, spec))
+        logits = network(augmentation.normalize(pixels, spec))
     labels[:9] = logits[:9].argmax(1)
     labels[9:] = logits[9:].argmin(1)
     top1, loss, count = evaluation.evaluate(network, evaluation.in_batches(pixels, labels, 100), spec, bf16=False)

@@ -27,10 +27,10 @@ from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from tests.waiting import wait_while_running
 from train import checkpoint, imagefolder
-from train.image_folders import UnreadableImagesWarning
-from train.photographs import Photographs
+from train.class_folders import UnreadableImagesWarning
+from train.folder_dataset import FolderDataset
 
-HOW = dataclasses.replace(
+CONFIG = dataclasses.replace(
     imagefolder.DEFAULT, epochs=2, batch_size=8, peak_learning_rate=0.02, average_decay=0.8, bf16=False, flip=False
 )
 PYTHON_H = Path(sysconfig.get_paths()["include"]) / "Python.h"
@@ -61,8 +61,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> imagefolder.TrainingResult:
-    how = dataclasses.replace(HOW, epochs=5)
-    result = imagefolder.train(pictures, "cifar-310k", tmp_path_factory.mktemp("run"), how, workers=0)
+    config = dataclasses.replace(CONFIG, epochs=5)
+    result = imagefolder.train(pictures, "cifar-310k", tmp_path_factory.mktemp("run"), config, workers=0)
     assert result is not None
     return result
 
@@ -103,8 +103,8 @@ def test_float16_weights_keep_their_accuracy_in_half_the_file(
 ) -> None:
     output = trained.checkpoint.parent
     kept = trained.checkpoint.read_bytes()
-    how = dataclasses.replace(HOW, epochs=5)
-    halved = imagefolder.train(pictures, "cifar-310k", output, how, workers=0, resume=True, half=True)
+    config = dataclasses.replace(CONFIG, epochs=5)
+    halved = imagefolder.train(pictures, "cifar-310k", output, config, workers=0, resume=True, half=True)
     assert halved is not None
     tensors = load_file(halved.checkpoint)
     assert {tensor.dtype for tensor in tensors.values() if tensor.ndim > 1} == {torch.float16}
@@ -122,9 +122,9 @@ def test_fine_tuning_gives_other_classes_a_new_head_and_leaves_frozen_layers_alo
     trained: imagefolder.TrainingResult, tmp_path: Path
 ) -> None:
     folder = write_pictures(tmp_path / "birds", 10, ("crow", "jay", "kite", "owl"))
-    how = dataclasses.replace(HOW, epochs=1, freeze=4)
+    config = dataclasses.replace(CONFIG, epochs=1, freeze=4)
     tuned = imagefolder.train(
-        folder, "cifar-310k", tmp_path / "run", how, initial=str(trained.checkpoint), validation_share=0.2, workers=0
+        folder, "cifar-310k", tmp_path / "run", config, initial=str(trained.checkpoint), validation_share=0.2, workers=0
     )
     assert tuned is not None
     before, after = load_file(trained.checkpoint), load_file(tuned.checkpoint)
@@ -143,13 +143,13 @@ def test_weights_of_another_variant_and_impossible_freezing_are_refused(
     trained: imagefolder.TrainingResult, pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match="holds weights of cifar-310k, not of cifar-460k; type --variant cifar-310k"):
-        imagefolder.train(pictures, "cifar-460k", tmp_path, HOW, initial=str(trained.checkpoint), workers=0)
+        imagefolder.train(pictures, "cifar-460k", tmp_path, CONFIG, initial=str(trained.checkpoint), workers=0)
     with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
-        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, freeze=14), workers=0)
+        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, freeze=14), workers=0)
     with pytest.raises(UsageError, match="3m needs images of 25 pixels or more, not 16; choose a larger --size"):
-        imagefolder.train(pictures, "3m", tmp_path, HOW, size=16, workers=0)
+        imagefolder.train(pictures, "3m", tmp_path, CONFIG, size=16, workers=0)
     with pytest.raises(DataError, match="there are 72 images to train on, fewer than one batch; use --batch 72"):
-        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(HOW, batch_size=100), workers=0)
+        imagefolder.train(pictures, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, batch_size=100), workers=0)
 
 
 def test_broken_images_are_named_counted_and_passed_over(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_broken_images_are_named_counted_and_passed_over(tmp_path: Path) -> None
     broken = tmp_path / "data/val/oak/1.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.warns(UnreadableImagesWarning) as caught:
-        result = imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", HOW, workers=0)
+        result = imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", CONFIG, workers=0)
     assert result is not None
     named = [str(warning.message) for warning in caught]
     assert len(named) == 2  # each once, though the run has two epochs
@@ -180,35 +180,35 @@ def test_a_disk_full_of_broken_images_is_an_error(tmp_path: Path) -> None:
         pytest.warns(UnreadableImagesWarning),
         pytest.raises(DataError, match=r"20 images in a row cannot be read; the first: .*\.jpg"),
     ):
-        imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", HOW, workers=0)
+        imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", CONFIG, workers=0)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # of a machine with one core
 def test_neither_workers_nor_a_crash_change_the_weights(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = dataclasses.replace(HOW, mixup=0.4, cutmix=1.0, flip=True)
-    whole = imagefolder.train(pictures, "cifar-310k", tmp_path / "whole", how, workers=0)
-    real, calls = Photographs.evaluate, []
+    config = dataclasses.replace(CONFIG, mixup=0.4, cutmix=1.0, flip=True)
+    whole = imagefolder.train(pictures, "cifar-310k", tmp_path / "whole", config, workers=0)
+    real, calls = FolderDataset.evaluate, []
 
-    def crashing(self: Photographs, *arguments: object) -> tuple[float, float]:
+    def crashing(self: FolderDataset, *arguments: object) -> tuple[float, float]:
         calls.append(1)
         if len(calls) == 2:
             raise OSError("the power went out")
         return real(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Photographs, "evaluate", crashing)
+        patch.setattr(FolderDataset, "evaluate", crashing)
         with pytest.raises(OSError, match="the power went out"):
-            imagefolder.train(pictures, "cifar-310k", tmp_path / "again", how, workers=2)
-    again = imagefolder.train(pictures, "cifar-310k", tmp_path / "again", how, workers=2, resume=True)
+            imagefolder.train(pictures, "cifar-310k", tmp_path / "again", config, workers=2)
+    again = imagefolder.train(pictures, "cifar-310k", tmp_path / "again", config, workers=2, resume=True)
     assert whole is not None
     assert again is not None
     one, other = load_file(whole.checkpoint), load_file(again.checkpoint)
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(UsageError, match="with --weights random, not fashion-mnist"):
         imagefolder.train(
-            pictures, "cifar-310k", tmp_path / "again", how, workers=0, resume=True, initial="fashion-mnist"
+            pictures, "cifar-310k", tmp_path / "again", config, workers=0, resume=True, initial="fashion-mnist"
         )
 
 
@@ -232,17 +232,17 @@ def test_a_stop_of_the_whole_process_group_saves_and_resumes(pictures: Path, tmp
 
 
 def test_another_set_of_files_is_not_resumed(tmp_path: Path) -> None:
-    folder, how = write_pictures(tmp_path / "data", 10), dataclasses.replace(HOW, epochs=1)
-    imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0)
+    folder, config = write_pictures(tmp_path / "data", 10), dataclasses.replace(CONFIG, epochs=1)
+    imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0)
     picture = folder / "elm/3.jpg"
     before = picture.read_bytes()
     picture.write_bytes(before + b"\0")
     with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
-        imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0, resume=True)
+        imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
     picture.write_bytes(before)
     picture.rename(folder / "elm/30.jpg")
     with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
-        imagefolder.train(folder, "cifar-310k", tmp_path / "run", how, workers=0, resume=True)
+        imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
 
 
 def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:

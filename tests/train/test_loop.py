@@ -21,10 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from simplenet.errors import SimpleNetError
 from train import checkpoint, cifar, evaluation, recipe
 from train.evaluation import Batch
+from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
-from train.small_images import SmallImages
 
-HOW = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.01, average_decay=0.9, bf16=False)
+CONFIG = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.01, average_decay=0.9, bf16=False)
 CALL = ("fashion-mnist", "cifar-310k")
 SCRIPT = Path(cifar.__file__)
 
@@ -37,18 +37,18 @@ def small(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[...,
 @pytest.fixture
 def one_epoch(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The output of a run of two epochs that crashed in the second."""
-    real, calls = SmallImages.evaluate, []
+    real, calls = InMemoryDataset.evaluate, []
 
-    def crashing(self: SmallImages, *arguments: object) -> tuple[float, float]:
+    def crashing(self: InMemoryDataset, *arguments: object) -> tuple[float, float]:
         calls.append(1)
         if len(calls) == 2:
             raise OSError("the power went out")
         return real(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(SmallImages, "evaluate", crashing)
+        patch.setattr(InMemoryDataset, "evaluate", crashing)
         with pytest.raises(OSError, match="the power went out"):
-            cifar.train(*CALL, tmp_path / "run", HOW, small)
+            cifar.train(*CALL, tmp_path / "run", CONFIG, small)
     return tmp_path / "run"
 
 
@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_the_run_says_when_and_keeps_the_last_goo
     before = _files(one_epoch)
     monkeypatch.setattr(recipe, "learning_rate", lambda step, *others: 1e30 if step >= 6 else 0.01)
     with pytest.raises(SimpleNetError, match=r"is (nan|inf) in epoch 2, step \d of 5; .*last\.safetensors has"):
-        cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+        cifar.train(*CALL, one_epoch, CONFIG, small, resume=True)
     assert _files(one_epoch) == before
 
 
@@ -72,7 +72,7 @@ def test_weights_that_the_last_step_ruined_are_not_saved_either(
     before = _files(one_epoch)
     monkeypatch.setattr(recipe, "learning_rate", lambda step, *others: 1e38 if step == 9 else 0.01)
     with pytest.raises(SimpleNetError, match="epoch 2"):
-        cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+        cifar.train(*CALL, one_epoch, CONFIG, small, resume=True)
     assert _files(one_epoch) == before
 
 
@@ -88,8 +88,8 @@ def _stopping_at(at: int, batches: Iterator[Batch], seen: list[int]) -> Iterator
 def test_a_stop_does_not_wait_for_the_evaluation_and_a_resumed_run_makes_up_for_it(
     where: str, tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cifar.train(*CALL, tmp_path / "whole", HOW, small)
-    steps, tests = SmallImages.epoch, evaluation.in_batches
+    whole = cifar.train(*CALL, tmp_path / "whole", CONFIG, small)
+    steps, tests = InMemoryDataset.epoch, evaluation.in_batches
     trained: list[int] = []
     evaluated: list[int] = []
 
@@ -100,15 +100,15 @@ def test_a_stop_does_not_wait_for_the_evaluation_and_a_resumed_run_makes_up_for_
         return _stopping_at(1, tests(*arguments[:2], size=10), evaluated)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SmallImages, "epoch", epoch)
+        patch.setattr(InMemoryDataset, "epoch", epoch)
         patch.setattr(evaluation, "in_batches", in_batches)
         with pytest.raises(KeyboardInterrupt):
-            cifar.train(*CALL, tmp_path / "run", HOW, small)
+            cifar.train(*CALL, tmp_path / "run", CONFIG, small)
     assert trained == [0, 1, 2, 3, 4]
     assert evaluated == ([] if where == "an epoch's last step" else [0, 1])  # of four
     assert (tmp_path / "run/log.jsonl").read_text() == ""
 
-    resumed = cifar.train(*CALL, tmp_path / "run", HOW, small, resume=True)
+    resumed = cifar.train(*CALL, tmp_path / "run", CONFIG, small, resume=True)
     assert whole is not None
     assert resumed is not None
     one, other = load_file(whole.checkpoint), load_file(resumed.checkpoint)
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_old_state_and_the_run_goes_on_when_there_is_spac
 
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    whole = cifar.train(*CALL, one_epoch.parent / "whole", HOW, small)
+    whole = cifar.train(*CALL, one_epoch.parent / "whole", CONFIG, small)
     assert whole is not None
     one, other = load_file(whole.checkpoint), load_file(one_epoch / whole.checkpoint.name)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -146,8 +146,8 @@ def test_the_best_epoch_is_kept_beside_the_last_and_says_how_it_was_chosen(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracies = iter([50.0, 70.0, 60.0, 60.0])
-    monkeypatch.setattr(SmallImages, "evaluate", lambda *arguments: (next(accuracies), 1.0))
-    result = cifar.train(*CALL, tmp_path, dataclasses.replace(HOW, epochs=3), small)
+    monkeypatch.setattr(InMemoryDataset, "evaluate", lambda *arguments: (next(accuracies), 1.0))
+    result = cifar.train(*CALL, tmp_path, dataclasses.replace(CONFIG, epochs=3), small)
     assert result is not None
     assert (result.top1, result.best_top1) == (60.0, 70.0)
     with safe_open(tmp_path / "best.safetensors", "pt") as file:
@@ -160,7 +160,7 @@ def test_the_best_epoch_is_kept_beside_the_last_and_says_how_it_was_chosen(
 
 
 def test_tensorboard_and_the_log_tell_the_same(one_epoch: Path, small: Path) -> None:
-    cifar.train(*CALL, one_epoch, HOW, small, resume=True)
+    cifar.train(*CALL, one_epoch, CONFIG, small, resume=True)
     lines = [json.loads(line) for line in (one_epoch / "log.jsonl").read_text().splitlines()]
     board = EventAccumulator(str(one_epoch / "tensorboard")).Reload()
     for name in ("train_loss", "test_loss", "test_top1"):

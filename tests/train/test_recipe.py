@@ -68,11 +68,11 @@ def test_freezing_counts_convolutions() -> None:
         recipe.freeze(network, 14)
 
 
-PATHS = st.tuples(st.integers(0, 2**31), st.sampled_from(recipe.Purpose), st.integers(0, 9999))
+PATHS = st.tuples(st.integers(0, 2**31), st.sampled_from(recipe.RngStream), st.integers(0, 9999))
 
 
 @given(st.lists(PATHS, min_size=2, unique=True))
-def test_every_path_has_a_seed_of_its_own(paths: list[tuple[int, recipe.Purpose, int]]) -> None:
+def test_every_path_has_a_seed_of_its_own(paths: list[tuple[int, recipe.RngStream, int]]) -> None:
     seeds = [recipe.seed_for(*path) for path in paths]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -25,8 +25,8 @@ from train.distributed import Group
 from train.recipe import Recipe
 
 SCRIPT = Path(cifar.__file__)
-HOW = Recipe(epochs=3, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, mixup=0.3, cutmix=0.5)
-ONE_EPOCH = dataclasses.replace(HOW, epochs=1)
+CONFIG = Recipe(epochs=3, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, mixup=0.3, cutmix=0.5)
+ONE_EPOCH = dataclasses.replace(CONFIG, epochs=1)
 FLAGS = ["--epochs", "3", "--batch", "16", "--learning-rate", "0.02", "--average-decay", "0.9", "--dropout", "0.1",
          "--mixup", "0.3", "--cutmix", "0.5", "--device", "cpu", "--save-minutes", "0"]  # fmt: skip
 
@@ -108,11 +108,11 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
 
 
 def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path, small: Path) -> None:
-    how = dataclasses.replace(HOW, epochs=1)
-    first = cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small)
+    config = dataclasses.replace(CONFIG, epochs=1)
+    first = cifar.train("fashion-mnist", "cifar-310k", tmp_path, config, small)
     tensors = load_file(first.checkpoint)
     first.checkpoint.unlink()
-    again = cifar.train("fashion-mnist", "cifar-310k", tmp_path, how, small, resume=True)
+    again = cifar.train("fashion-mnist", "cifar-310k", tmp_path, config, small, resume=True)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(again.checkpoint).items())
     assert (again.top1, again.images_per_second) == (first.top1, first.images_per_second)
 
@@ -120,9 +120,9 @@ def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path,
 def test_another_run_is_neither_resumed_nor_overwritten(
     tmp_path: Path, small: Path, write_idx_set: Callable[..., Path]
 ) -> None:
-    how = dataclasses.replace(HOW, epochs=1)
+    config = dataclasses.replace(CONFIG, epochs=1)
     run = tmp_path / "run"
-    cifar.train("fashion-mnist", "cifar-310k", run, how, small)
+    cifar.train("fashion-mnist", "cifar-310k", run, config, small)
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
     def again(
@@ -132,7 +132,7 @@ def test_another_run_is_neither_resumed_nor_overwritten(
         resume: bool = True,
         **other: float,
     ) -> None:
-        cifar.train(dataset, variant, run, dataclasses.replace(how, **other), data, resume=resume)  # type: ignore[arg-type]
+        cifar.train(dataset, variant, run, dataclasses.replace(config, **other), data, resume=resume)  # type: ignore[arg-type]
 
     with pytest.raises(UsageError, match="holds a run already; continue it with --resume"):
         again(resume=False)
@@ -149,7 +149,7 @@ def test_another_run_is_neither_resumed_nor_overwritten(
     with pytest.raises(UsageError, match="run with images of fingerprint"):
         again(data=write_idx_set(tmp_path / "as many", train=170, test=40, classes=3))
     with pytest.raises(UsageError, match="no run to resume in"):
-        cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", how, small, resume=True)
+        cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", config, small, resume=True)
     (run / checkpoint.STATE_NAME).unlink()  # by somebody who needed the space
     with pytest.raises(UsageError, match="holds a run already; choose another --output for a new one"):  # no --resume
         again(resume=False)
@@ -159,11 +159,11 @@ def test_another_run_is_neither_resumed_nor_overwritten(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
 def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None:
-    how, output = dataclasses.replace(HOW, epochs=1), tmp_path / "run"
+    config, output = dataclasses.replace(CONFIG, epochs=1), tmp_path / "run"
     with run_lock.held(output, Group()), pytest.raises(UsageError, match=r"another run is writing to .*choose another"):
-        cifar.train("fashion-mnist", "cifar-310k", output, how, small)
+        cifar.train("fashion-mnist", "cifar-310k", output, config, small)
     assert not output.exists()
-    cifar.train("fashion-mnist", "cifar-310k", output, how, small)
+    cifar.train("fashion-mnist", "cifar-310k", output, config, small)
     assert not (output / run_lock.LOCK_NAME).exists()
 
 
@@ -203,5 +203,5 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         network.weight[0, 0] = torch.nan
     with pytest.raises(SimpleNetError, match="not finite any more"):
-        checkpoint.save(state, network, network, optimizer, checkpoint.Position(), {})
+        checkpoint.save(state, network, network, optimizer, checkpoint.TrainState(), {})
     assert state.read_bytes() == b"the good one"

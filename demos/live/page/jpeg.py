@@ -7,7 +7,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.opencv import opencv
+from demos.live.sources.opencv import opencv
 from simplenet.errors import ImageError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -79,7 +79,7 @@ def _without_metadata(content: bytes) -> tuple[bytes, int, int]:
             height, width = int.from_bytes(segment[5:7], "big"), int.from_bytes(segment[7:9], "big")
         if marker == _SCAN:
             break
-        is_metadata = code == 0xFE or (0xE1 <= code <= 0xEF and code != 0xEE)  # 0xEE tells how the colours are meant
+        is_metadata = code == 0xFE or (0xE1 <= code <= 0xEF and code != 0xEE)  # 0xEE tells how the colors are meant
         if not is_metadata:
             kept.append(segment)
         position += 2 + length

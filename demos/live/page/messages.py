@@ -6,10 +6,10 @@ import json
 import struct
 from typing import Any
 
-from demos.live.result import Update
+from demos.live.result import FrameResult
 
 
-def result(update: Update) -> dict[str, Any]:
+def result(update: FrameResult) -> dict[str, Any]:
     """What the models said about one frame, JSON-able."""
     height, width = update.frame.image.shape[:2]
     return {**update.to_json(), "source": update.source.id, "width": width, "height": height}

@@ -6,7 +6,7 @@ the visitor's camera. A tunnel can, and it keeps strangers out as well:
 
     ssh -L 8000:127.0.0.1:8000 device        then open http://127.0.0.1:8000/
 
-With --host 0.0.0.0, everybody in the network can watch, switch models, pause, and write snapshots and recordings to the
+With --host 0.0.0.0, everybody in the network can timer, switch models, pause, and write snapshots and recordings to the
 disk: there is no password.
 """
 
@@ -23,13 +23,13 @@ import uvicorn
 from starlette.websockets import WebSocket
 
 from demos.live.page.application import application
-from demos.live.page.guard import Guard, is_loopback
+from demos.live.page.frames import FrameEncoder
 from demos.live.page.listener import bind
-from demos.live.page.patience import ImpatientHttp
-from demos.live.page.pictures import Pictures
+from demos.live.page.security import SecurityMiddleware, is_loopback
+from demos.live.page.timeout import ImpatientHttp
 from demos.live.page.viewer import Session, Viewers
 from demos.live.page.visitor import MOST_BYTES, Visitors
-from demos.live.result import Update
+from demos.live.result import FrameResult
 from simplenet.errors import UsageError
 
 _MOST_CONNECTIONS = 128
@@ -46,13 +46,13 @@ class Page:
             raise UsageError(f"port {port} is not between 0 and 65535; type: --port 8000")
         self._session, self._host, self._port = session, host, port
         self._workers = ThreadPoolExecutor(2, "page worker")
-        self.pictures = Pictures(self._workers)
+        self.pictures = FrameEncoder(self._workers)
         self._viewers = Viewers(session, self.pictures, self._drop)
         self._visitors = Visitors(session, self._workers, self._drop)
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._unlisten: Callable[[], None] = lambda: None
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
@@ -73,7 +73,9 @@ class Page:
         """
         listener = bind(self._host, self._port)
         self._port = listener.getsockname()[1]
-        app = Guard(application(self._session, self._viewers.serve, self._visitors.serve, self.pictures), self._host)
+        app = SecurityMiddleware(
+            application(self._session, self._viewers.serve, self._visitors.serve, self.pictures), self._host
+        )
         config = uvicorn.Config(
             app,
             http=ImpatientHttp,
@@ -97,12 +99,12 @@ class Page:
         )
         self._thread.start()
         is_running.wait(_CLOSE_TIMEOUT_S)
-        self._unlisten = self._session.listen(self._on_update)
+        self._unsubscribe = self._session.subscribe(self._on_update)
 
     def close(self) -> None:
         """Ends within two seconds, whoever is still connected; harmless the second time."""
-        unlisten, self._unlisten = self._unlisten, lambda: None
-        unlisten()
+        unsubscribe, self._unsubscribe = self._unsubscribe, lambda: None
+        unsubscribe()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(_CLOSE_TIMEOUT_S)
@@ -127,7 +129,7 @@ class Page:
                 connection.transport.abort()  # those whose clients took no notice
             await asyncio.sleep(0)
 
-    def _on_update(self, update: Update) -> None:
+    def _on_update(self, update: FrameResult) -> None:
         if update.source.kind == "visitor":
             self._visitors.answered(update)
         else:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from demos.live.feeds import Feeds
 from demos.live.page import messages, sockets
-from demos.live.page.pictures import Pictures
-from demos.live.result import Update
+from demos.live.page.frames import FrameEncoder
+from demos.live.result import FrameResult
+from demos.live.sources.scheduler import SourceScheduler
 from simplenet.artifacts import Artifact
 from simplenet.errors import SimpleNetError
 
@@ -33,11 +33,11 @@ FOR_EVERYBODY = (
 class Session(Protocol):
     """What the page needs of demos.live.session.Session."""
 
-    feeds: Feeds
+    scheduler: SourceScheduler
 
     def command(self, name: str, value: str | None = None) -> None: ...
     def state(self) -> dict[str, Any]: ...
-    def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]: ...
+    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]: ...
     def onnx_artifact(self) -> Artifact: ...
 
 
@@ -57,7 +57,7 @@ class StateText:
 class Viewers:
     """Everybody who looks at /live."""
 
-    def __init__(self, session: Session, pictures: Pictures, drop: sockets.Drop) -> None:
+    def __init__(self, session: Session, pictures: FrameEncoder, drop: sockets.Drop) -> None:
         self.session, self.pictures, self.drop = session, pictures, drop
         self.state_text = StateText(session)
         self._count = 0
@@ -83,7 +83,7 @@ class Viewer:
         self._wake = asyncio.Event()
         self._replies: deque[str] = deque(maxlen=_MOST_REPLIES)
         self._source: int | None = None
-        self._sent: Update | None = None
+        self._sent: FrameResult | None = None
         self._may_send_picture, self._is_over = True, False
         self._next_state_s = self._hurry_until_s = 0.0
         self._forget: Callable[[], None] = lambda: None
@@ -162,7 +162,7 @@ class Viewer:
                 self._sent, self._may_send_picture = with_picture, False
                 await self._send(await self._room.pictures.message(with_picture))
 
-    def _picture_to_send(self) -> Update | None:
+    def _picture_to_send(self) -> FrameResult | None:
         """The newest one of the source looked at, if it is new to this viewer and the last one has been shown."""
         if not self._may_send_picture:
             return None
@@ -176,7 +176,7 @@ class Viewer:
 
     def _looked_at(self) -> int | None:
         """Visitors' own pictures are shown to nobody else."""
-        shown = [source.id for source in self._room.session.feeds.sources if source.kind != "visitor"]
+        shown = [source.id for source in self._room.session.scheduler.sources if source.kind != "visitor"]
         return self._source if self._source in shown else next(iter(shown), None)
 
     def _state(self, now_s: float) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from demos.live.live_source import LiveSource
 from demos.live.page import jpeg, messages, sockets
 from demos.live.page.viewer import Session
-from demos.live.result import Update
-from demos.live.sources import Frame
+from demos.live.result import FrameResult
+from demos.live.sources.base import Frame
+from demos.live.sources.live import LiveSource
 from simplenet.errors import ImageError
 from simplenet.preprocessing import check_image
 
@@ -37,7 +37,7 @@ class Visitors:
         self._numbers = itertools.count(1)
         self._count = 0
 
-    def answered(self, update: Update) -> None:
+    def answered(self, update: FrameResult) -> None:
         """An answer that came too late, or for a visitor who has left, is for nobody."""
         awaited = self._awaited.get(update.source.id)
         if awaited is not None and awaited.frame.captured_s == update.frame.captured_s:
@@ -52,7 +52,7 @@ class Visitors:
             return
         self._count += 1
         source = LiveSource(f"visitor {next(self._numbers)}", "visitor")
-        self._session.feeds.add(source)
+        self._session.scheduler.add(source)
         try:
             await self._send(websocket, {"type": "welcome", "source": source.id, "name": source.name})
             await self._serve(websocket, source)
@@ -61,7 +61,7 @@ class Visitors:
         finally:
             self._count -= 1
             self._awaited.pop(source.id, None)
-            self._session.feeds.remove(source)
+            self._session.scheduler.remove(source)
 
     async def _serve(self, websocket: WebSocket, source: LiveSource) -> None:
         while not source.has_ended:
@@ -92,7 +92,7 @@ class Visitors:
             await asyncio.sleep(_LEAST_FRAME_S - (time.perf_counter() - arrived_s))
         await sockets.refuse(websocket, sockets.GOING_AWAY, "the demo has ended", self._drop)
 
-    async def _answer(self, source: LiveSource, frame: Frame) -> Update | None:
+    async def _answer(self, source: LiveSource, frame: Frame) -> FrameResult | None:
         """None where the loop did not get to it in time: it is paused, or very busy."""
         awaited = self._awaited[source.id] = _Awaited(frame)
         source.push(frame.image, frame.captured_s)
@@ -112,8 +112,8 @@ class _Awaited:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         self.loop = asyncio.get_running_loop()
-        self.update: asyncio.Future[Update] = self.loop.create_future()
+        self.update: asyncio.Future[FrameResult] = self.loop.create_future()
 
-    def resolve(self, update: Update) -> None:
+    def resolve(self, update: FrameResult) -> None:
         if not self.update.done():
             self.update.set_result(update)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from demos import model_flags, webcam
-from demos.live import live_source
-from demos.live.display import NoDisplay
-from demos.live.feeds import Feeds
-from demos.live.result import Update
-from demos.live.screen import Screen
-from demos.live.selection import Selection
+from demos.live.model_config import ModelConfig
+from demos.live.result import FrameResult
 from demos.live.session import Session
-from demos.live.source_choice import open_source
+from demos.live.sources import live
+from demos.live.sources.factory import open_source
+from demos.live.sources.scheduler import SourceScheduler
+from demos.live.window.display import NoDisplay
+from demos.live.window.view import Screen
 from tests.conftest import MakeArtifact
 
 ParseFlags = Callable[..., argparse.Namespace]
@@ -48,9 +48,9 @@ class Recorded(Session):
     def __init__(self, *arguments: Any) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.said: list[str] = []
-        super().__init__(*arguments, say=self.said.append, event=lambda name, **facts: self.told.append((name, facts)))
-        self.updates: list[Update] = []
-        self.listen(self.updates.append)
+        super().__init__(*arguments, log=self.said.append, event=lambda name, **facts: self.told.append((name, facts)))
+        self.updates: list[FrameResult] = []
+        self.subscribe(self.updates.append)
 
     def run(self, **limits: Any) -> str:
         return webcam.run(self, Screen(self, NoDisplay(), Path("/nonexistent")), **limits)
@@ -59,12 +59,12 @@ class Recorded(Session):
         """Goes on until it is so; a frame after it at the latest."""
         deadline_s = time.perf_counter() + _DEADLINE_S
 
-        def look(update: Update) -> None:
+        def look(update: FrameResult) -> None:
             assert time.perf_counter() < deadline_s
             if condition():
                 self.quit = "test"
 
-        stop = self.listen(look)
+        stop = self.subscribe(look)
         assert self.run() == "test"
         stop()
         self.quit = ""
@@ -76,8 +76,8 @@ def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
     opened: list[Session] = []
 
     def make(source: str, *typed: str, **how: Any) -> Recorded:
-        selection, lineup = Selection.from_arguments(parse_flags(*typed)).load(lambda line: None)
-        session = Recorded(Feeds([open_source(source, **how)]), selection, lineup)
+        selection, model_group = ModelConfig.from_arguments(parse_flags(*typed)).load(lambda line: None)
+        session = Recorded(SourceScheduler([open_source(source, **how)]), selection, model_group)
         opened.append(session)
         return session
 
@@ -89,6 +89,6 @@ def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
 @pytest.fixture
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Between two tries to open a source again; and in the end no reader is left."""
-    monkeypatch.setattr(live_source, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.02)
     yield
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("reader of")]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.result import Answer, Update
-from demos.live.sources import Frame, Source, SourceKind
+from demos.live.result import FrameResult, ModelResult
+from demos.live.sources.base import Frame, Source, SourceKind
 from runtimes import Prediction
 
 UInt8Array = npt.NDArray[np.uint8]
 
-GREY = 128
+GRAY = 128
 MODELS = ("torch fp32", "onnxruntime int8", "openvino int8", "openvino bf16", "onnxruntime fp32", "torch bf16")
 LABELS = ("Ankle boot", "Sneaker", "Sandal", "Bag", "Coat")
 
@@ -37,7 +37,7 @@ class Still(Source):
         pass
 
 
-def grey(width: int = 640, height: int = 480, shade: int = GREY) -> UInt8Array:
+def gray(width: int = 640, height: int = 480, shade: int = GRAY) -> UInt8Array:
     return np.full((height, width, 3), shade, np.uint8)
 
 
@@ -51,14 +51,14 @@ def make_update(
     labels: tuple[str, ...] = LABELS,
     best: float = 0.9,
     agrees: bool = True,
-) -> Update:
+) -> FrameResult:
     """Every model answers `labels`, the first of them with the probability `best`."""
     rest = (1 - best) / max(1, len(labels) - 1)
     predictions = tuple(Prediction(label, place, rest if place else best) for place, label in enumerate(labels))
-    answers = [Answer(name, *name.split(), predictions, 0.2, agrees if place else None)
+    answers = [ModelResult(name, *name.split(), predictions, 0.2, agrees if place else None)
                for place, name in enumerate(MODELS[:models])]  # fmt: skip
-    frame = Frame(grey() if image is None else image, 1.0)
-    return Update(Still(source, kind), frame, tuple(answers), 0.2, 0.3, number)
+    frame = Frame(gray() if image is None else image, 1.0)
+    return FrameResult(Still(source, kind), frame, tuple(answers), 0.2, 0.3, number)
 
 
 def make_state(models: int = 1, sources: int | list[dict[str, Any]] = 1, **changes: Any) -> dict[str, Any]:

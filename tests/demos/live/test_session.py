@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demos.artifact_choice import Say
-from demos.live.selection import Selection
+from demos.artifact_choice import Log
+from demos.live.model_config import ModelConfig
 from simplenet.errors import ArtifactError, UsageError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
@@ -22,7 +22,7 @@ def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
 ) -> None:
     clip = write_video("clip.avi", shades(40))
     session = make_session(str(clip), loop=True)
-    session.listen(lambda update: session.command("backend", "openvino") if update.number == 5 else None)
+    session.subscribe(lambda update: session.command("backend", "openvino") if update.number == 5 else None)
     session.run_until(lambda: session.updates[-1].answers[0].backend == "openvino")
     assert [update.number for update in session.updates] == list(range(1, len(session.updates) + 1))
     shown = [int(update.frame.image[..., 0].mean() / 5 + 0.5) for update in session.updates]
@@ -103,10 +103,10 @@ def test_a_backend_that_fails_for_any_reason_is_passed_over_until_all_have_been_
 ) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "onnxruntime")
 
-    def damaged(selection: Selection, say: Say) -> None:
+    def damaged(selection: ModelConfig, log: Log) -> None:
         raise ArtifactError(f"{selection.backends[0]} is damaged")
 
-    monkeypatch.setattr(Selection, "load", damaged)
+    monkeypatch.setattr(ModelConfig, "load", damaged)
     others = [name for name in session.state()["choices"]["backend"] if name != "onnxruntime"]
     for press in range(len(others) + 2):
         session.command("next-backend")
@@ -122,13 +122,13 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
     session.run(max_frames=10)
     session.command("pause")
     threading.Timer(0.6, session.command, args=("pause",)).start()
-    dropped = session.feeds.sources[0].dropped
+    dropped = session.scheduler.sources[0].dropped
     before_s = time.perf_counter()
     session.run(max_frames=15)
     assert time.perf_counter() - before_s >= 0.6
     (resumed,) = [index for index, (name, _) in enumerate(session.told) if name == "resumed"]
     assert session.told[resumed - 1][0] == "paused"
-    assert session.feeds.sources[0].dropped < dropped + 20  # of a pause's 36 frames none counts as missed
+    assert session.scheduler.sources[0].dropped < dropped + 20  # of a pause's 36 frames none counts as missed
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_a_picture_that_no_model_can_take_is_told_and_skipped(
     session = make_session(str(tmp_path))
     assert session.run() == "end of file"
     assert [update.frame.image.shape for update in session.updates] == [(90, 90, 3)]
-    assert "a.png" in str(session.feeds.sources[0].note)
+    assert "a.png" in str(session.scheduler.sources[0].note)
 
 
 def test_the_browsers_model_is_the_one_that_runs(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "openvino")
     artifact = session.onnx_artifact()
     assert (artifact.manifest.format, artifact.manifest.precision) == ("onnx", "fp32")
-    assert artifact.manifest.weights == session.lineup.models[0].manifest.weights
+    assert artifact.manifest.weights == session.model_group.models[0].manifest.weights

@@ -1,7 +1,7 @@
 /* Puts the page together. */
 
 import { showAnswers } from "./answers.js";
-import { mount } from "./browser_model.js";
+import { mount } from "./browser/model.js";
 import { tunnel } from "./camera.js";
 import { byId, make, write } from "./dom.js";
 import { showFigures } from "./figures.js";

@@ -1,4 +1,4 @@
-"""A small demo for the page to show: real feeds and a real loop; its models know three colours."""
+"""A small demo for the page to show: real scheduler and a real loop; its models know three colors."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from demos.live.feeds import Feeds
-from demos.live.live_source import LiveSource
 from demos.live.page import jpeg
 from demos.live.page.server import Page
-from demos.live.result import Answer, Update
+from demos.live.result import FrameResult, ModelResult
+from demos.live.sources.live import LiveSource
+from demos.live.sources.scheduler import SourceScheduler
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, UsageError
 from tests.conftest import MakeArtifact
 from tests.demos.live.page.chromium import CHROMIUM, FLAGS, OpenTab, Tab
 
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
 
 
 class Scene(LiveSource):
-    """A camera of the server: `show` a colour and it gives it 30 times a second."""
+    """A camera of the server: `show` a color and it gives it 30 times a second."""
 
     def __init__(self, name: str = "camera 0") -> None:
         super().__init__(name, "camera")
-        self.colour, self.size = "red", (640, 480)
+        self.color, self.size = "red", (640, 480)
         self._over = threading.Event()
         self._player = threading.Thread(target=self._play, daemon=True)
         self._player.start()
 
     def _play(self) -> None:
         while not self._over.wait(1 / 30):
-            self.push(plain(self.colour, *self.size))
+            self.push(plain(self.color, *self.size))
 
     def lose(self, note: str) -> None:
         """It gives no picture any more, and is being looked for."""
         self._over.set()
         self._player.join()
-        self.turn("reconnecting", note)
+        self.set_state("reconnecting", note)
 
     def close(self) -> None:
         self._over.set()
@@ -56,9 +56,9 @@ class Demo:
     """What the page needs of a Session, small enough to see through."""
 
     def __init__(self) -> None:
-        self.feeds = Feeds()
+        self.scheduler = SourceScheduler()
         self.commands: list[tuple[str, str | None]] = []
-        self.seen: list[Update] = []
+        self.seen: list[FrameResult] = []
         self.facts: dict[str, Any] = {
             "paused": False,
             "switching": False,
@@ -67,7 +67,7 @@ class Demo:
             "untrained": False,
         }
         self.selected: dict[str, Any] = {"backend": ["onnxruntime", "openvino"], "precision": "fp32", "variant": "1.5m"}
-        self._listeners: list[Callable[[Update], None]] = []
+        self._listeners: list[Callable[[FrameResult], None]] = []
         self._latencies: deque[float] = deque([0.3], maxlen=60)
         self._frames: dict[int, tuple[int, int, int]] = {}
         self._number = 0
@@ -91,11 +91,11 @@ class Demo:
             "schema_version": 1, "variant": self.selected["variant"], "weights": "fashion-mnist", "ended": None,
             "title": f"{self.selected['variant']}, fashion-mnist weights", "loop_fps": 30.0, "frames": self._number,
             "choices": CHOICES, "selected": self.selected, **self.facts,
-            "sources": [self._source(source) for source in self.feeds.sources],
+            "sources": [self._source(source) for source in self.scheduler.sources],
             "models": [self._model(at, name) for at, name in enumerate(self.selected["backend"])],
         }  # fmt: skip
 
-    def listen(self, callback: Callable[[Update], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
 
@@ -105,11 +105,11 @@ class Demo:
     def close(self) -> None:
         self._over = True
         self._thread.join(5)
-        self.feeds.close()
+        self.scheduler.close()
 
     def _loop(self) -> None:
         while not self._over:
-            served = None if self.facts["paused"] else self.feeds.next(0.02)
+            served = None if self.facts["paused"] else self.scheduler.next(0.02)
             if served is None:
                 time.sleep(0.005)
                 continue
@@ -119,19 +119,21 @@ class Demo:
             self._frames[source.id] = self._frames.get(source.id, (0, 0, 0))[0] + 1, width, height
             age_ms = (time.perf_counter() - frame.captured_s) * 1e3
             answers = tuple(self._answer(at, name, frame.image) for at, name in enumerate(self.selected["backend"]))
-            update = Update(source, frame, answers, age_ms, 0.1, self._number)
+            update = FrameResult(source, frame, answers, age_ms, 0.1, self._number)
             self.seen = [*self.seen[-9:], update]
             for listener in list(self._listeners):
                 listener(update)
 
-    def _answer(self, at: int, backend: str, image: npt.NDArray[np.uint8]) -> Answer:
+    def _answer(self, at: int, backend: str, image: npt.NDArray[np.uint8]) -> ModelResult:
         light = image.reshape(-1, 3).mean(axis=0) + 1e-3
         shares = light / light.sum()
-        best = [Prediction(COLOURS[index], int(index), float(shares[index])) for index in np.argsort(-shares)]
+        best = [Prediction(COLORS[index], int(index), float(shares[index])) for index in np.argsort(-shares)]
         latency_ms = 0.2 + 0.1 * at + 0.05 * abs(np.sin(self._number / 3))
         self._latencies.append(latency_ms)
         name = f"{backend} {self.selected['precision']}"
-        return Answer(name, backend, self.selected["precision"], tuple(best), latency_ms, None if at == 0 else True)
+        return ModelResult(
+            name, backend, self.selected["precision"], tuple(best), latency_ms, None if at == 0 else True
+        )
 
     def _model(self, at: int, backend: str) -> dict[str, Any]:
         recent = [latency + 0.1 * at for latency in list(self._latencies)]
@@ -150,10 +152,10 @@ class Demo:
         }  # fmt: skip
 
 
-def plain(colour: str, width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
-    """A picture of one colour, RGB uint8 [H, W, 3]."""
+def plain(color: str, width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
+    """A picture of one color, RGB uint8 [H, W, 3]."""
     image = np.full((height, width, 3), 20, np.uint8)
-    image[..., COLOURS.index(colour)] = 220
+    image[..., COLORS.index(color)] = 220
     return image
 
 
@@ -167,7 +169,7 @@ def demo() -> Iterator[Demo]:
 @pytest.fixture
 def scene(demo: Demo) -> Scene:
     scene = Scene()
-    demo.feeds.add(scene)
+    demo.scheduler.add(scene)
     return scene
 
 
@@ -213,7 +215,7 @@ def open_tab(browser: Callable[..., Any]) -> Iterator[OpenTab]:
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A camera that sees green for a second, then blue, and so on."""
     path = tmp_path_factory.mktemp("film") / "film.mjpeg"
-    frames = [jpeg.encode(plain(colour, 320, 240), 320)[0] for colour in ("green", "blue") for _ in range(30)]
+    frames = [jpeg.encode(plain(color, 320, 240), 320)[0] for color in ("green", "blue") for _ in range(30)]
     path.write_bytes(b"".join(frames))
     return f"--use-file-for-fake-video-capture={path}"
 

@@ -29,7 +29,7 @@ def test_picture_answers_and_figures_are_shown_and_follow_the_scene(
     tab.best("red")
     assert tab.pixel()[0] > 200
     assert max(tab.pixel()[1:]) < 40
-    scene.colour = "blue"
+    scene.color = "blue"
     tab.best("blue")
     tab.shows("#answers", "green")
     assert tab.pixel()[2] > 200
@@ -153,8 +153,8 @@ def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab
 def garden(demo: Demo, scene: Scene) -> Scene:
     """A second, green camera beside the red one."""
     garden = Scene("garden")
-    garden.colour = "green"
-    demo.feeds.add(garden)
+    garden.color = "green"
+    demo.scheduler.add(garden)
     return garden
 
 

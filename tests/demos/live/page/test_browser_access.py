@@ -15,12 +15,12 @@ from tests.demos.live.page.conftest import Demo
 pytestmark = in_chromium
 
 
-# Texts with less than 4.5:1 (3:1 where large) between their colour and what they lie on; not those over the picture.
+# Texts with less than 4.5:1 (3:1 where large) between their color and what they lie on; not those over the picture.
 LOW_CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
+  const rgba = (color) => {
     canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
+    canvas.fillStyle = color;
     canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };

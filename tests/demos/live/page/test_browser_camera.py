@@ -31,17 +31,17 @@ def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
     tab = open_tab(page, ALLOWED, FAKE, film)
     other = open_tab(page)
     tab.view.get_by_label("My camera").check()
-    for colour in ("green", "blue", "green"):
-        tab.best(colour)
-        tab.shows("#models .says >> nth=1", colour)
+    for color in ("green", "blue", "green"):
+        tab.best(color)
+        tab.shows("#models .says >> nth=1", color)
     wait_until(lambda: max(tab.pixel()[1:]) > 180 and tab.pixel()[0] < 60)
     tab.shows("#figures", "Round trip")
     other.shows("#visitors", "1 visitor\N{RIGHT SINGLE QUOTATION MARK}s camera, not shown")
     other.best("red")
-    assert [source.kind for source in demo.feeds.sources] == ["camera", "visitor"]
+    assert [source.kind for source in demo.scheduler.sources] == ["camera", "visitor"]
     tab.view.locator("#place input[value=server]").check()
     tab.best("red")
-    wait_until(lambda: [source.kind for source in demo.feeds.sources] == ["camera"])
+    wait_until(lambda: [source.kind for source in demo.scheduler.sources] == ["camera"])
     assert not tab.complaints
     assert not other.complaints
 
@@ -52,7 +52,7 @@ def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: s
         tab.shows("#veil", "no picture of its own: choose")
         tab.view.get_by_label("My camera").check()
         tab.best("green")
-        assert [source.kind for source in demo.feeds.sources] == ["visitor"]
+        assert [source.kind for source in demo.scheduler.sources] == ["visitor"]
 
 
 def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
@@ -90,12 +90,12 @@ def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene
         tab.view.get_by_label("My camera").check()
         tab.shows("#camera-trouble", "may not use a camera")
         tab.shows("#camera-trouble", f"ssh -L 8000:{address}:{port} {address}")
-        assert [source.kind for source in demo.feeds.sources] == ["camera"]
+        assert [source.kind for source in demo.scheduler.sources] == ["camera"]
 
 
 def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, open_tab: OpenTab) -> None:
     scene = Scene()
-    demo.feeds.add(scene)
+    demo.scheduler.add(scene)
     page = Page(demo, port=0)
     page.start()
     port = urllib.parse.urlsplit(page.url).port or 0
@@ -109,7 +109,7 @@ def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, 
         each.shows("#status", "not connected")
     tab.shows("#veil", "this is the last picture")
     assert tab.pixel()[0] > 200
-    scene.colour = "blue"
+    scene.color = "blue"
     with Page(demo, port=port):
         for each in (tab, mine):
             each.hides("#trouble")

@@ -45,7 +45,7 @@ def send_and_read_on(client: ClientConnection, message: str | bytes) -> None:
         client.recv(10)
 
 
-def say(client: ClientConnection, **wish: object) -> None:
+def log(client: ClientConnection, **wish: object) -> None:
     client.send(json.dumps(wish))
 
 
@@ -58,10 +58,10 @@ def test_a_viewer_gets_state_and_pictures_with_their_answers(page: Page, scene: 
         np.testing.assert_allclose(image, plain("red", 640, 480), atol=6)
         assert head["answers"][0]["predictions"][0]["label"] == "red"
         assert [answer["agrees"] for answer in head["answers"]] == [None, True]
-        scene.colour = "blue"
+        scene.color = "blue"
         deadline_s = time.monotonic() + 10
         while head["answers"][0]["predictions"][0]["label"] != "blue" and time.monotonic() < deadline_s:
-            say(client, shown=head["number"])
+            log(client, shown=head["number"])
             head, content = receive(client, bytes)
         np.testing.assert_allclose(jpeg.decode(content, 10**6), plain("blue", 640, 480), atol=6)
 
@@ -69,11 +69,11 @@ def test_a_viewer_gets_state_and_pictures_with_their_answers(page: Page, scene: 
 def test_no_picture_comes_before_the_last_one_was_taken(page: Page, demo: Demo) -> None:
     with open_socket(page) as client:
         first, _ = receive(client, bytes)
-        say(client, shown=first["number"] + 1000)  # not that one
+        log(client, shown=first["number"] + 1000)  # not that one
         with pytest.raises(TimeoutError):
             receive(client, bytes, timeout_s=1)
         wait_until(lambda: demo._number >= first["number"] + 10)
-        say(client, shown=first["number"])
+        log(client, shown=first["number"])
         second, _ = receive(client, bytes)
         assert second["number"] >= first["number"] + 10  # the newest one, not the next
 
@@ -96,9 +96,9 @@ def test_nothing_is_encoded_while_nobody_looks_and_once_for_all_who_do(page: Pag
 
 def test_a_command_acts_and_shows_in_the_state_at_once(page: Page, demo: Demo) -> None:
     with open_socket(page) as client, open_socket(page) as other:
-        say(client, command="backend", value="openvino")
-        say(client, command="precision", value="int8")
-        say(client, command="pause")
+        log(client, command="backend", value="openvino")
+        log(client, command="precision", value="int8")
+        log(client, command="pause")
         for viewer_of_it in (client, other):
             assert state_where(viewer_of_it, "paused", True)["selected"]["precision"] == "int8"
         assert demo.selected["backend"] == ["openvino"]
@@ -107,7 +107,7 @@ def test_a_command_acts_and_shows_in_the_state_at_once(page: Page, demo: Demo) -
 def test_a_wrong_command_is_told_to_its_sender_alone(page: Page, demo: Demo) -> None:
     with open_socket(page) as client, open_socket(page) as other:
         for wish in ({"command": "backend", "value": "abacus"}, {"command": "quit"}, {"command": "x" * 999}):
-            say(client, **wish)
+            log(client, **wish)
             while (message := receive(client, str))["type"] == "state":
                 pass
             assert message["type"] == "error"
@@ -118,18 +118,18 @@ def test_a_wrong_command_is_told_to_its_sender_alone(page: Page, demo: Demo) -> 
 
 def test_a_viewer_chooses_the_source_to_look_at(page: Page, demo: Demo) -> None:
     garden = Scene("garden")
-    garden.colour = "green"
-    demo.feeds.add(garden)
+    garden.color = "green"
+    demo.scheduler.add(garden)
     with open_socket(page) as client:
         assert receive(client, bytes)[0]["source"] == 0
-        say(client, look=garden.id)
+        log(client, look=garden.id)
         head, _ = receive(client, bytes)
         assert head["source"] == garden.id
         assert head["answers"][0]["predictions"][0]["label"] == "green"
         while (message := receive(client, str))["looking_at"] != garden.id:
             pass
-        demo.feeds.remove(garden)
-        say(client, shown=head["number"])
+        demo.scheduler.remove(garden)
+        log(client, shown=head["number"])
         while (message := receive(client, str))["looking_at"] != 0:
             assert message["type"] == "state"
 
@@ -192,7 +192,7 @@ def test_a_viewer_who_does_not_read_is_dropped_and_nobody_waits_for_it(
         head, _ = receive(other, bytes)
         deadline_s = time.monotonic() + 20
         while page._viewers._count > 1 and time.monotonic() < deadline_s:
-            say(other, shown=head["number"])
+            log(other, shown=head["number"])
             head, _ = receive(other, bytes)
         assert page._viewers._count == 1
         assert deaf.fileno() >= 0

@@ -234,7 +234,7 @@ def test_the_newest_picture_can_be_fetched_alone(page: Page, demo: Demo) -> None
 
 def test_half_a_request_does_not_keep_its_place(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     with Page(demo, port=0) as page, monkeypatch.context() as patch:
-        patch.setattr("demos.live.page.patience.PATIENCE_S", 0.3)
+        patch.setattr("demos.live.page.timeout.PATIENCE_S", 0.3)
         address = urllib.parse.urlsplit(page.url)
         for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n"):
             with (

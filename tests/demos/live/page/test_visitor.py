@@ -13,18 +13,18 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from demos.live.live_source import LiveSource
 from demos.live.page import jpeg, visitor
 from demos.live.page.server import Page
+from demos.live.sources.live import LiveSource
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_jpeg import announcing, encoded
-from tests.demos.live.page.test_live import receive, say, send_and_read_on, state_where
+from tests.demos.live.page.test_live import log, receive, send_and_read_on, state_where
 from tests.demos.live.page.test_server import open_socket
 from tests.waiting import wait_until
 
 
-def picture(colour: str, width: int = 320, height: int = 240) -> bytes:
-    return jpeg.encode(plain(colour, width, height), 10_000)[0]
+def picture(color: str, width: int = 320, height: int = 240) -> bytes:
+    return jpeg.encode(plain(color, width, height), 10_000)[0]
 
 
 @contextmanager
@@ -42,12 +42,12 @@ def ask(client: ClientConnection, content: bytes) -> dict[str, Any]:
 def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
     with join(page) as (client, welcome):
         assert welcome["type"] == "welcome"
-        for colour in ("green", "blue", "red"):
-            result = ask(client, picture(colour))
+        for color in ("green", "blue", "red"):
+            result = ask(client, picture(color))
             assert result["source"] == welcome["source"]
             assert (result["width"], result["height"]) == (320, 240)
             assert [answer["backend"] for answer in result["answers"]] == ["onnxruntime", "openvino"]
-            assert {answer["predictions"][0]["label"] for answer in result["answers"]} == {colour}
+            assert {answer["predictions"][0]["label"] for answer in result["answers"]} == {color}
             assert result["answers"][0]["infer_ms"] > 0
             assert result["frame_age_ms"] >= result["decode_ms"] > 0
 
@@ -55,24 +55,24 @@ def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
 def test_a_visitor_is_a_source_while_it_is_there_and_never_looked_at(page: Page, demo: Demo) -> None:
     with join(page) as (client, welcome), open_socket(page) as viewer:
         ask(client, picture("green"))
-        say(viewer, look=welcome["source"])
+        log(viewer, look=welcome["source"])
         for _ in range(5):
             head, _ = receive(viewer, bytes)
             assert head["source"] == 0
-            say(viewer, shown=head["number"])
-        assert [source.kind for source in demo.feeds.sources] == ["camera", "visitor"]
+            log(viewer, shown=head["number"])
+        assert [source.kind for source in demo.scheduler.sources] == ["camera", "visitor"]
         assert page.pictures.newest(welcome["source"]) is None
-    wait_until(lambda: [source.kind for source in demo.feeds.sources] == ["camera"])
+    wait_until(lambda: [source.kind for source in demo.scheduler.sources] == ["camera"])
 
 
 def test_every_visitor_gets_its_own_answers(page: Page) -> None:
     with ExitStack() as stack:
-        visitors = {colour: stack.enter_context(join(page))[0] for colour in ("red", "green", "blue")}
+        visitors = {color: stack.enter_context(join(page))[0] for color in ("red", "green", "blue")}
         for _ in range(5):
-            for colour, client in visitors.items():
-                client.send(picture(colour))
-            for colour, client in visitors.items():
-                assert receive(client, str)["answers"][0]["predictions"][0]["label"] == colour
+            for color, client in visitors.items():
+                client.send(picture(color))
+            for color, client in visitors.items():
+                assert receive(client, str)["answers"][0]["predictions"][0]["label"] == color
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_flood_waits_at_its_own_end_and_costs_no_memory(page: Page, demo: Demo
         assert sent < 50  # half a gigabyte did not go through
         demo.command("pause")
         for _ in range(3):
-            say(viewer, shown=head["number"])
+            log(viewer, shown=head["number"])
             head, _ = receive(viewer, bytes)
-        wait_until(lambda: welcome["source"] not in [source.id for source in demo.feeds.sources])
+        wait_until(lambda: welcome["source"] not in [source.id for source in demo.scheduler.sources])
 
 
 def test_there_is_room_for_so_many_visitors(page: Page) -> None:

@@ -1,0 +1,1 @@
+"""What demos/compare.py is made of: worker processes, rounds, statistics, the table."""

@@ -1,0 +1,1 @@
+"""The model in the visitor's browser, through onnxruntime-web."""

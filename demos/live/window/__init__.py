@@ -1,0 +1,1 @@
+"""The OpenCV window, recordings and snapshots."""

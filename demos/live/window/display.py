@@ -1,0 +1,171 @@
+"""Where pictures go: a window, or nowhere; and which of window, browser page and nothing can be had here."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.sources.opencv import opencv
+from simplenet.errors import SimpleNetError, one_line
+
+UInt8Array = npt.NDArray[np.uint8]
+
+DISPLAYS = ("auto", "window", "browser", "none")
+KEYS = {
+    "q": "quit",
+    "escape": "quit",
+    "space": "pause",
+    "s": "snapshot",
+    "r": "record",
+    "b": "next-backend",
+    "p": "next-precision",
+    "h": "help",
+}
+"""What the keys of a window mean, as the commands of a session."""
+_TITLE = "SimpleNet Edge (h: help)"
+_LARGEST_WINDOW = (1280, 960)
+_PROBE = "import cv2, os; cv2.namedWindow('probe'); os._exit(0)"
+_PROBE_TIMEOUT_S = 20
+_NAMED_KEYS = {27: "escape", 32: "space"}
+
+
+class Display(abc.ABC):
+    """Shows pictures and hears keys."""
+
+    shows_pictures = True
+    """Where this is False, nothing needs to be drawn either."""
+
+    @abc.abstractmethod
+    def show(self, image: UInt8Array) -> str:
+        """Takes RGB uint8 [H, W, 3]; returns the key pressed since the last call ('q', 'escape', 'space', ...) or ''.
+
+        To be called a few times a second, with the last picture while there is no new one: that keeps a window alive.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Lets go of the window; harmless the second time."""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class NoDisplay(Display):
+    """For machines without a screen, for the browser page, and for measuring."""
+
+    shows_pictures = False
+
+    def show(self, image: UInt8Array) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class Window(Display):
+    """An OpenCV window; it opens with the first picture. Closing it counts as the key 'q'."""
+
+    def __init__(self) -> None:
+        self._cv2 = opencv()
+        self._shown = False
+
+    def show(self, image: UInt8Array) -> str:
+        cv2 = self._cv2
+        if not self._shown:
+            height, width = image.shape[:2]
+            scale = min(1.0, _LARGEST_WINDOW[0] / width, _LARGEST_WINDOW[1] / height)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
+        elif self._was_closed():
+            self._shown = False
+            return "q"
+        self._shown = True
+        cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        key = cv2.pollKey()
+        if key < 0:
+            return ""
+        return _NAMED_KEYS.get(key & 0xFF) or chr(key & 0xFF).lower()
+
+    def _was_closed(self) -> bool:
+        try:
+            return bool(self._cv2.getWindowProperty(_TITLE, self._cv2.WND_PROP_VISIBLE) < 1)
+        except self._cv2.error:  # Qt's answer once its last window is gone
+            return True
+
+    def close(self) -> None:
+        if self._shown:
+            self._cv2.destroyAllWindows()
+            self._cv2.pollKey()  # the window system closes it only while events are handled
+            self._shown = False
+
+
+def choose(
+    kind: str, browser_available: Callable[[], str | None], log: Callable[[str], None]
+) -> Literal["window", "browser", "none"]:
+    """What one of `DISPLAYS` comes to here: auto is a window where one can be opened, else the page, else none.
+
+    Args:
+        browser_available: None where the page can be served, else why not; asked only where it matters.
+        log: is told, in one line, what auto does without.
+
+    Raises:
+        SimpleNetError: what was asked for by name cannot be had.
+    """
+    if kind == "none":
+        return "none"
+    if kind == "browser":
+        if (no_page := browser_available()) is not None:
+            raise SimpleNetError(f"no browser page can be served here ({no_page}); or use --display none")
+        return "browser"
+    if (no_window := why_no_window()) is None:
+        return "window"
+    no_window = f"no window can be opened here ({no_window})"
+    if kind == "window":
+        raise SimpleNetError(f"{no_window}; use --display browser or --display none")
+    if (no_page := browser_available()) is None:
+        log(f"{no_window}; showing a browser page instead")
+        return "browser"
+    log(f"{no_window}, nor a browser page ({no_page}); running without a picture")
+    return "none"
+
+
+def why_no_window() -> str | None:
+    """None where a window can be opened, else why not; tried once for each screen, in about the time of an import."""
+    screens = os.environ.get("DISPLAY", ""), os.environ.get("WAYLAND_DISPLAY", "")
+    if sys.platform == "linux" and not any(screens):
+        return "there is no screen: DISPLAY is not set"
+    return _probe(screens)
+
+
+@functools.cache
+def _probe(screens: tuple[str, str]) -> str | None:
+    """Tried in a process of its own: OpenCV aborts the one that tries in vain, and nothing catches that."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"the screen {' '.join(filter(None, screens))} did not answer for {_PROBE_TIMEOUT_S} s"
+    except OSError as error:
+        return one_line(error, 120)
+    if probe.returncode < 0:  # aborted
+        return f"OpenCV cannot use the screen {' '.join(filter(None, screens))}".rstrip()
+    last_words = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
+    return one_line(last_words[-1], 120) if probe.returncode else None

@@ -1,0 +1,76 @@
+"""The network as a device runs it: batch norms folded, dropouts gone, normalization inside."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from simplenet.model import SimpleNet
+from simplenet.preprocessing import Preprocessing
+
+
+class ExportModel(nn.Module):
+    """A trained SimpleNet made ready for export; the original is left as it was.
+
+    Takes uint8 [N, H, W, 3] RGB pictures where `preprocessing` is given, else float32 [N, 3, H, W] normalized ones, and
+    gives logits float32 [N, num_classes]. With `half` the layers compute in float16, the normalization in float32.
+    """
+
+    scale: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, model: SimpleNet, preprocessing: Preprocessing | None, half: bool = False) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*_folded(model.features))
+        self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
+        self.classifier.load_state_dict(model.classifier.state_dict())
+        if half:
+            self.half()
+        self.is_half = half
+        self.normalizes = preprocessing is not None
+        if preprocessing is not None:
+            # (x / 255 - mean) / std as one multiplication and one addition.
+            mean = torch.tensor(preprocessing.mean, dtype=torch.float64).view(1, 3, 1, 1)
+            std = torch.tensor(preprocessing.std, dtype=torch.float64).view(1, 3, 1, 1)
+            self.register_buffer("scale", (1 / (255 * std)).float())
+            self.register_buffer("offset", (-mean / std).float())
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if self.normalizes:
+            image = image.permute(0, 3, 1, 2).float() * self.scale + self.offset
+        if self.is_half:
+            image = image.half()
+        maps = self.features(image)
+        logits: torch.Tensor = self.classifier(torch.amax(maps, dim=(2, 3)))
+        return logits.float() if self.is_half else logits
+
+    def example(self, batch: int, size: int) -> torch.Tensor:
+        """An input of `batch` black pictures of `size` x `size` pixels."""
+        if self.normalizes:
+            return torch.zeros(batch, size, size, 3, dtype=torch.uint8)
+        return torch.zeros(batch, 3, size, size)
+
+
+def _folded(features: nn.Sequential) -> list[nn.Module]:
+    """Convolutions with their batch norms multiplied in, ReLUs and pools."""
+    layers: list[nn.Module] = []
+    convolution: nn.Conv2d | None = None
+    for module in features:
+        if isinstance(module, nn.Conv2d):
+            convolution = module
+        elif isinstance(module, nn.BatchNorm2d):
+            assert convolution is not None
+            layers.append(_fused(convolution, module))
+        elif not isinstance(module, nn.Dropout2d):
+            layers.append(module)
+    return layers
+
+
+def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Multiplied in float64, so that folding costs no accuracy."""
+    return fuse_conv_bn_eval(copy.deepcopy(convolution).double(), copy.deepcopy(norm).double()).float()

@@ -1,0 +1,37 @@
+"""The table of model formats: their files on disk, the precisions they are exported in, the backend that opens them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Every precision a model can run in. bf16 is a way to run an fp32 artifact, never an artifact's own precision."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of the table.
+
+    `files` lists the model files of an artifact; a runtime opens the first. `precisions` are those an exporter makes.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    precisions: tuple[str, ...]
+    default_backend: str
+
+    @property
+    def model_file(self) -> str:
+        return self.files[0]
+
+
+FORMATS = {
+    format.name: format
+    for format in (
+        Format("torch", ("model.pt2",), ("fp32",), default_backend="torch"),
+        Format("onnx", ("model.onnx",), ("fp32", "fp16", "int8"), default_backend="onnxruntime"),
+        Format("openvino", ("model.xml", "model.bin"), ("fp32", "fp16", "int8"), default_backend="openvino"),
+        Format("tensorrt", ("model.engine",), ("fp32", "fp16", "int8"), default_backend="tensorrt"),
+    )
+}
+"""Formats by name, PyTorch, the reference, first."""

@@ -1,0 +1,39 @@
+"""Accuracy and agreement of logits, for evaluation, comparison and the check of every export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+
+def ranked(logits: Float32Array, k: int) -> Int64Array:
+    """The `k` best classes of each image, best first, int64 [N, min(k, classes)]; ties go to the lower class index."""
+    best: Int64Array = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int64)
+    return best
+
+
+def top_k_correct(logits: Float32Array, labels: Int64Array, k: int) -> int:
+    """On how many images the label, int64 [N], is among the `k` best of logits float32 [N, classes]."""
+    return int((ranked(logits, k) == labels[:, None]).any(axis=1).sum())
+
+
+def top1_agreement(logits: Float32Array, reference: Float32Array) -> float:
+    """Share of images, 0 to 1, on which both logits, float32 [N, classes], have the same top-1."""
+    return float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+
+
+def cosine_similarities(logits: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Float64Array:
+    """Cosine of each image's logits with the reference's, float64 [N]; 0 where either is all zeros.
+
+    Computed in float64: close to 1, float32 has too few digits to tell a good export from a bad one.
+    """
+    a, b = logits.astype(np.float64), reference.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines: Float64Array = np.minimum((a * b).sum(axis=1) / np.maximum(norms, 1e-30), 1.0)
+    return cosines

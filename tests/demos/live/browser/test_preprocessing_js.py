@@ -1,0 +1,219 @@
+"""preprocessing.js, run by node, against Pillow and simplenet.preprocessing."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simplenet import preprocessing
+from simplenet.preprocessing import (
+    CIFAR10_PREPROCESSING,
+    CIFAR100_PREPROCESSING,
+    IMAGENET_PREPROCESSING,
+    Preprocessing,
+    UInt8Array,
+    crop_geometry,
+)
+
+SCRIPT = Path(__file__).resolve().parents[4] / "demos/live/browser/static/preprocessing.js"
+GRAY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
+CONFIGURATIONS = [IMAGENET_PREPROCESSING, CIFAR10_PREPROCESSING, GRAY28, Preprocessing(100, 37, (0, 0, 0), (1, 1, 1))]
+
+# Answers lines of JSON: {"call", "pixels" (base64), "width", "height", "preprocessing"}.
+HARNESS = """
+import { createInterface } from "node:readline";
+const calls = await import(process.argv[1]);
+for await (const line of createInterface({ input: process.stdin })) {
+  const { call, pixels, width, height, preprocessing } = JSON.parse(line);
+  const bytes = Uint8ClampedArray.from(Buffer.from(pixels, "base64"));
+  let answer;
+  try {
+    if (call === "check") calls.checkPreprocessing(preprocessing);
+    else if (call === "geometry") answer = calls.cropGeometry(width, height, preprocessing);
+    else {
+      const result = call === "normalize" ? calls.normalize(bytes, preprocessing)
+                                          : calls.toModelInput(bytes, width, height, preprocessing);
+      answer = Buffer.from(result.buffer).toString("base64");
+    }
+    console.log(JSON.stringify({ answer }));
+  } catch (error) {
+    console.log(JSON.stringify({ error: `${error.name}: ${error.message}` }));
+  }
+}
+"""
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def call() -> Iterator[Call]:
+    """`call("geometry", width=..., height=..., preprocessing=...)` in one node process for all tests."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    command = [node, "--input-type=module", "--eval", HARNESS, SCRIPT.as_uri()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ask, answers = process.stdin, process.stdout
+
+        def call(name: str, preprocessing: Preprocessing | dict[str, Any], **values: Any) -> Any:
+            pixels = base64.b64encode(values.pop("pixels", b"")).decode()
+            table = preprocessing if isinstance(preprocessing, dict) else dataclasses.asdict(preprocessing)
+            ask.write(json.dumps({"call": name, "pixels": pixels, "preprocessing": table, **values}) + "\n")
+            ask.flush()
+            said = json.loads(answers.readline())
+            if "error" in said:
+                raise ValueError(said["error"])
+            return said.get("answer")
+
+        yield call
+        ask.close()
+
+
+def in_javascript(call: Call, image: UInt8Array, configuration: Preprocessing) -> UInt8Array:
+    """`toModelInput` of an opaque RGBA frame."""
+    height, width = image.shape[:2]
+    rgba = np.dstack([image, np.full((height, width), 255, np.uint8)])
+    answer = call("input", configuration, pixels=rgba.tobytes(), width=width, height=height)
+    size = configuration.input_size
+    return np.frombuffer(base64.b64decode(answer), np.uint8).reshape(size, size, 3)
+
+
+def in_pillow(image: UInt8Array, configuration: Preprocessing) -> UInt8Array:
+    """The crop's box resized across, then down: what `resize` does in one call, but for tall frames in Pillow 13."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = crop_geometry(width, height, configuration).box
+    crop, bicubic = configuration.crop_size, Image.Resampling.BICUBIC
+    across = Image.fromarray(image).resize((crop, height), bicubic, box=(left, 0, right, height))
+    down = np.asarray(across.resize((crop, crop), bicubic, box=(0, top, crop, bottom)))
+    return np.pad(down, ((configuration.padding,) * 2, (configuration.padding,) * 2, (0, 0)))
+
+
+def noise(width: int, height: int, grain: int, seed: int) -> UInt8Array:
+    """Patches of about `grain` pixels; 1 is the worst case, where neighbors have nothing to do with each other."""
+    small = np.random.default_rng(seed).integers(0, 256, (-(-height // grain), -(-width // grain), 3), np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@settings(max_examples=80)
+@given(
+    width=st.integers(1, 500),
+    height=st.integers(1, 500),
+    configuration=st.sampled_from(CONFIGURATIONS),
+    grain=st.sampled_from([1, 8]),
+    seed=st.integers(0, 1000),
+)
+@example(width=640, height=480, configuration=IMAGENET_PREPROCESSING, grain=1, seed=0)
+@example(width=480, height=640, configuration=IMAGENET_PREPROCESSING, grain=8, seed=0)
+@example(width=1280, height=720, configuration=GRAY28, grain=8, seed=0)
+@example(width=256, height=300, configuration=IMAGENET_PREPROCESSING, grain=1, seed=0)
+@example(width=1, height=1, configuration=CIFAR10_PREPROCESSING, grain=1, seed=0)
+def test_the_pixels_are_pillows(
+    call: Call, width: int, height: int, configuration: Preprocessing, grain: int, seed: int
+) -> None:
+    if max(width, height) > 200 * min(width, height):
+        return
+    image = noise(width, height, grain, seed)
+    found = in_javascript(call, image, configuration).astype(int)
+    difference = np.abs(found - in_pillow(image, configuration))
+    assert difference.max() <= 1  # 0 where Pillow's compiler does not fuse multiplications with additions
+    assert difference.mean() < 0.001
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1280, 720), (720, 1280), (320, 240), (40, 30), (21, 15)])
+def test_it_is_as_near_to_the_server_as_the_server_to_the_training(
+    call: Call, size: tuple[int, int], configuration: Preprocessing
+) -> None:
+    image = noise(*size, grain=8, seed=1)
+    found = in_javascript(call, image, configuration).astype(int)
+    for expected in (
+        preprocessing.to_model_input(image, configuration),
+        preprocessing.reference(image, configuration),
+    ):
+        difference = np.abs(found - expected)
+        assert difference.mean() <= 0.3
+        assert difference.max() <= 8
+
+
+@settings(max_examples=300)
+@given(width=st.integers(1, 65_535), height=st.integers(1, 65_535), configuration=st.sampled_from(CONFIGURATIONS))
+def test_the_geometry_is_the_same_to_the_last_bit(
+    call: Call, width: int, height: int, configuration: Preprocessing
+) -> None:
+    found = call("geometry", configuration, width=width, height=height)
+    expected = crop_geometry(width, height, configuration)
+    assert (found["resizedWidth"], found["resizedHeight"]) == (expected.resized_width, expected.resized_height)
+    assert (found["left"], found["top"], tuple(found["box"])) == (expected.left, expected.top, expected.box)
+
+
+def test_where_the_size_matches_no_pixel_changes(call: Call) -> None:
+    image = noise(28, 28, 1, 0)
+    found = in_javascript(call, image, GRAY28)
+    assert np.array_equal(found[2:-2, 2:-2], image)
+    assert found.sum() == image.sum(dtype=int)  # the padding is black
+    wider = noise(300, 256, 1, 0)
+    assert np.array_equal(in_javascript(call, wider, IMAGENET_PREPROCESSING), wider[16:240, 38:262])
+
+
+def test_many_frame_sizes_in_turn_do_not_mix(call: Call) -> None:
+    """More of them than plans are kept."""
+    frames = [noise(40 + 3 * index, 50, 8, index) for index in range(24)]
+    for frame in [*frames, *frames]:
+        assert (
+            np.abs(
+                in_javascript(call, frame, CIFAR10_PREPROCESSING).astype(int) - in_pillow(frame, CIFAR10_PREPROCESSING)
+            ).max()
+            <= 1
+        )
+
+
+@pytest.mark.parametrize("configuration", [IMAGENET_PREPROCESSING, CIFAR100_PREPROCESSING])
+def test_normalized_values_are_numpys(call: Call, configuration: Preprocessing) -> None:
+    pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)  # every level
+    answer = call("normalize", configuration, pixels=pixels.tobytes())
+    found = np.frombuffer(base64.b64decode(answer), np.float32).reshape(1, 3, 16, 16)
+    assert np.array_equal(found, preprocessing.normalize(pixels, configuration))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "length"), [(0, 4, 0), (4, 4, 63), (4, 4, 65), (1, 201, 804), (1, 65_536, 4 * 65_536)]
+)
+def test_impossible_frames_are_refused(call: Call, width: int, height: int, length: int) -> None:
+    with pytest.raises(ValueError, match=r"TypeError: a frame of \d+x\d+ pixels"):
+        call("input", IMAGENET_PREPROCESSING, pixels=bytes(length), width=width, height=height)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"crop_size": 0},
+        {"crop_size": 257},
+        {"resize_shorter_side": 5000},
+        {"crop_size": 22.5},
+        {"crop_size": "224"},
+        {"padding": -1},
+        {"mean": [0.5, 0.5]},
+        {"mean": None},
+        {"mean": ["a", "b", "c"]},
+        {"std": [0.5, 0.5, 0.0]},
+        {"std": [0.5, 0.5, None]},
+    ],
+)
+def test_impossible_values_are_refused(call: Call, values: dict[str, object]) -> None:
+    call("check", IMAGENET_PREPROCESSING)
+    with pytest.raises(ValueError, match="TypeError: preprocessing has"):
+        call("check", {**dataclasses.asdict(IMAGENET_PREPROCESSING), **values})

@@ -1,0 +1,78 @@
+"""A camera whose every frame the test lets through."""
+
+from __future__ import annotations
+
+import queue
+
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.sources.base import Source
+from demos.live.sources.live import CaptureSource, Opened
+from simplenet.errors import SourceError
+from tests.waiting import wait_until
+
+
+class ScriptedCamera:
+    """Stands in for cv2.VideoCapture: `read` blocks until the test lets the next frame (or the end) through."""
+
+    def __init__(self) -> None:
+        self.frames: queue.Queue[npt.NDArray[np.uint8] | Exception | None] = queue.Queue()
+        self.reads = self.releases = 0
+
+    def read(self) -> tuple[bool, npt.NDArray[np.uint8] | None]:
+        assert not self.releases, "read after release"
+        self.reads += 1
+        frame = self.frames.get(timeout=10)
+        if isinstance(frame, Exception):
+            raise frame
+        return frame is not None, frame
+
+    def release(self) -> None:
+        self.releases += 1
+
+    def show(self, brightness: int, width: int = 8, height: int = 8) -> None:
+        self.frames.put(picture(brightness, width, height))
+
+    def end(self) -> None:
+        for _ in range(20):  # single bad frames are passed over
+            self.frames.put(None)
+
+    def wait_for_reads(self, count: int) -> None:
+        """Until the reader asks for frame number `count`, so that those before it have been dealt with."""
+        wait_until(lambda: self.reads >= count)
+
+
+def picture(brightness: int, width: int = 8, height: int = 8) -> npt.NDArray[np.uint8]:
+    """Red, in OpenCV's order: blue, green, red."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[..., 2] = brightness
+    return frame
+
+
+def source_of(
+    *cameras: ScriptedCamera,
+    name: str = "camera 7",
+    frames: int = 0,
+    patience_s: float = 60,
+    pace: bool = False,
+) -> CaptureSource:
+    """Opens one camera after the other, each with a first frame of brightness 1; then none can be opened any more.
+    `frames`: how many frames each announces."""
+    left = list(cameras)
+
+    def open() -> Opened:
+        if not left:
+            raise SourceError(f"{name} cannot be opened; plug it in")
+        return Opened(left.pop(0), picture(1), 100.0, frames)
+
+    return CaptureSource(name, "camera", open, open(), patience_s=patience_s, pace=pace)
+
+
+def brightness(source: Source, timeout_s: float | None = 10) -> float:
+    """Of the next frame's red channel; the others must be dark."""
+    frame = source.next(timeout_s)
+    assert frame is not None
+    assert frame.image.dtype == np.uint8
+    assert frame.image[..., 1:].max() < 40
+    return float(frame.image[..., 0].mean())

@@ -1,0 +1,253 @@
+"""Files and pictures lose no frame, and whatever is wrong with them is one clear line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from demos.live.sources import base, files
+from demos.live.sources.base import Source
+from demos.live.sources.factory import open_source
+from demos.live.sources.files import VideoFile
+from demos.live.sources.opencv import opencv
+from simplenet.errors import SourceError
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness
+
+
+def all_frames(source: Source) -> list[float]:
+    seen = []
+    while (frame := source.next()) is not None:
+        seen.append(float(frame.image[..., 0].mean()))
+    return seen
+
+
+def save_picture(path: Path, red: int) -> None:
+    Image.new("RGB", (32, 24), (red, 0, 0)).save(path)
+
+
+def test_a_file_gives_every_frame_in_order_as_rgb_however_slow_the_caller(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(40))
+    with open_source(str(path)) as source:
+        assert (source.kind, source.is_live, source.state, source.frame_rate) == ("file", False, "running", 30)
+        seen = []
+        for index in range(40):
+            seen.append(brightness(source))
+            if index == 5:
+                time.sleep(0.2)
+        assert source.next() is None
+        assert source.state == "ended"
+        assert source.next() is None
+    np.testing.assert_allclose(seen, 5 * np.arange(40), atol=4)
+    assert source.dropped == 0
+    assert source.note is None
+
+
+def test_a_looping_file_starts_again_and_loses_no_frame(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(7))
+    with open_source(str(path), loop=True) as source:
+        seen = [brightness(source) for _ in range(17)]
+        assert source.state == "running"
+    np.testing.assert_allclose(seen, 5 * (np.arange(17) % 7), atol=4)
+    assert source.next() is None
+
+
+def test_a_looping_file_that_is_taken_away_has_failed(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(3))
+    with open_source(str(path), loop=True) as source:
+        for _ in range(3):
+            source.next()
+        path.unlink()
+        for _ in range(2):  # and it goes on saying so
+            with pytest.raises(SourceError, match="not a video"):
+                source.next()
+        assert source.state == "failed"
+        assert "not a video" in str(source.note)
+
+
+def test_a_paced_file_waits_for_each_frame_and_loses_none(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(6))
+    with open_source(str(path), pace=True) as source:
+        start_s = time.perf_counter()
+        assert source.next() is not None
+        assert source.take() is None  # not due yet
+        assert source.next(timeout_s=0.001) is None  # nor so soon
+        assert source.state == "running"
+        seen = all_frames(source)
+        assert time.perf_counter() - start_s >= 5 / 30 - 0.001  # it may be slower, never faster
+    np.testing.assert_allclose(seen, 5 * np.arange(1, 6), atol=4)
+
+
+def test_close_wakes_a_caller_that_waits_for_a_paced_frame(tmp_path: Path) -> None:
+    for number in range(2):
+        save_picture(tmp_path / f"{number}.png", 10)
+    source = open_source(str(tmp_path), pace=True)
+    source.next()
+    threading.Timer(0.05, source.close).start()
+    assert source.next() is None
+    assert source.state == "ended"
+
+
+def test_a_truncated_file_gives_what_is_there_and_says_so(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(40))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with open_source(str(path)) as source:
+        count = len(all_frames(source))
+    assert 5 <= count < 40
+    assert source.note == f"{path} announces 40 frames, {count} could be decoded"
+
+
+def test_a_damaged_frame_is_not_the_end(write_video: WriteVideo) -> None:
+    path = write_video("clip.avi", shades(40))
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(len(content)) if content[at : at + 3] == b"\xff\xd8\xff"]  # of JPEG pictures
+    content[starts[10] : starts[10] + 400] = bytes(400)
+    path.write_bytes(content)
+    with open_source(str(path)) as source:
+        seen = all_frames(source)
+    assert len(seen) >= 38
+    assert seen[-1] == pytest.approx(5 * 39, abs=4)
+
+
+def test_the_pictures_of_a_folder_come_in_order_and_unreadable_ones_are_named_and_skipped(tmp_path: Path) -> None:
+    for number in (3, 1, 2):
+        save_picture(tmp_path / f"{number}.png", 50 * number)
+    (tmp_path / "1b.jpg").write_bytes(b"not a picture")
+    (tmp_path / "2b.png").touch()
+    (tmp_path / "notes.txt").write_text("no picture")
+    with open_source(str(tmp_path)) as source:
+        assert (source.kind, source.is_live, source.frame_rate) == ("pictures", False, None)
+        assert all_frames(source) == [50, 100, 150]
+        assert source.state == "ended"
+    assert source.note == "2 of 5 pictures cannot be used: 1b.jpg, 2b.png"
+
+
+def test_one_picture_is_one_frame_unless_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_picture(tmp_path / "one.png", 90)
+    with open_source(str(tmp_path / "one.png")) as source:
+        assert all_frames(source) == [90]
+        assert source.state == "ended"
+    monkeypatch.setattr(files, "PICTURES_PER_SECOND", 50.0)
+    with open_source(str(tmp_path / "one.png"), loop=True) as source:
+        assert brightness(source) == 90
+        assert source.take() is None  # paced
+        assert [brightness(source) for _ in range(4)] == [90] * 4
+        assert source.state == "running"
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_pictures_of_which_none_can_be_used_are_an_error_not_an_endless_search(tmp_path: Path, loop: bool) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"junk")
+    with open_source(str(tmp_path), loop=loop) as source:
+        with pytest.raises(SourceError, match="none of the 3 pictures") as caught:
+            source.next()
+        assert source.state == "failed"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_looping_folder_whose_pictures_vanish_fails_at_last(tmp_path: Path) -> None:
+    for number in range(2):
+        save_picture(tmp_path / f"{number}.png", 40)
+    with open_source(str(tmp_path), loop=True) as source:
+        assert [brightness(source) for _ in range(5)] == [40] * 5
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with pytest.raises(SourceError, match="none of the 2 pictures"):
+            source.next()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(min_size=1, max_size=400),
+    kind=st.sampled_from([b"", b"RIFF\0\0\1\0AVI LIST", b"\0\0\0 ftypisom"]),
+)
+def test_random_bytes_are_never_more_than_a_source_error(tmp_path: Path, content: bytes, kind: bytes) -> None:
+    path = tmp_path / "clip.avi"
+    path.write_bytes(kind + content)
+    with pytest.raises(SourceError), open_source(str(path)) as source:
+        source.next()
+
+
+def test_a_file_of_huge_frames_is_refused_before_one_is_read(
+    write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video("clip.avi", shades(2, width=640, height=480))
+    monkeypatch.setattr(base, "LARGEST_FRAME_MEGAPIXELS", 0.3)
+    with pytest.raises(SourceError, match=r"640x480, over 0\.3 megapixels"):
+        open_source(str(path))
+
+
+def test_a_frame_that_grows_beyond_bounds_is_refused() -> None:
+    camera = ScriptedCamera()
+    camera.frames.put(np.zeros((5, 7, 3), np.uint8))
+    camera.frames.put(np.zeros((10_000, 10_000, 3), np.uint8))
+    with VideoFile("clip", camera) as source:
+        assert source.next() is not None
+        with pytest.raises(SourceError, match="10000x10000, over 50 megapixels"):
+            source.next()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "rgb"),
+    [
+        (np.full((4, 6), 7, np.uint8), (7, 7, 7)),
+        (np.full((4, 6, 1), 7, np.uint8), (7, 7, 7)),
+        (np.full((4, 6), 257 * 9, np.uint16), (9, 9, 9)),
+        (np.full((4, 6, 4), (1, 2, 3, 200), np.uint8), (3, 2, 1)),
+        (np.full((4, 6, 3), 1.0, np.float32), None),
+        (np.full((4, 6, 2), 1, np.uint8), None),
+        (np.full((4, 6, 3), 1, np.uint16), None),
+        (np.full(24, 1, np.uint8), None),
+    ],
+    ids=lambda value: f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else "",
+)
+def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
+    pixels: npt.NDArray[np.uint8], rgb: tuple[int, int, int] | None
+) -> None:
+    camera = ScriptedCamera()
+    camera.frames.put(pixels)
+    with VideoFile("camera", camera) as source:
+        if rgb is None:
+            with pytest.raises(SourceError, match="not 8-bit color or gray"):
+                source.next()
+            return
+        frame = source.next()
+    assert frame is not None
+    assert frame.image.shape == (4, 6, 3)
+    assert (frame.image == rgb).all()
+
+
+def test_a_file_is_not_let_go_of_under_a_running_read() -> None:
+    camera = ScriptedCamera()
+    source = VideoFile("clip", camera)
+    reader, closer = threading.Thread(target=source.next), threading.Thread(target=source.close)
+    reader.start()
+    camera.wait_for_reads(1)
+    closer.start()
+    closer.join(0.1)
+    assert camera.releases == 0
+    camera.show(10)
+    reader.join()
+    closer.join()
+    assert camera.releases == 1
+
+
+def test_a_file_that_opencv_gives_up_on_is_one_line() -> None:
+    camera = ScriptedCamera()
+    camera.frames.put(opencv().error("bad\nsector"))
+    with (
+        VideoFile("clip", camera) as source,
+        pytest.raises(SourceError, match=r"^clip cannot be decoded: bad sector$"),
+    ):
+        source.next()
+    assert camera.releases == 1

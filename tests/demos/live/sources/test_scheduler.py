@@ -1,0 +1,253 @@
+"""Several sources are served in turn: nobody starves, files lose nothing, and a dead one stops no other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from demos.live.sources import files
+from demos.live.sources.base import Source
+from demos.live.sources.factory import open_source
+from demos.live.sources.files import VideoFile
+from demos.live.sources.live import LiveSource
+from demos.live.sources.scheduler import SourceScheduler
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.sources.network_camera import Request, send_burst, serving, start_stream
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, picture, source_of
+from tests.waiting import wait_until
+
+
+class CountedFrames:
+    """In the place of cv2.VideoCapture: so many frames, the n-th of brightness n."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.given, self.releases = count, 0, 0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:  # type: ignore[type-arg]
+        if self.given == self.count:
+            return False, None
+        self.given += 1
+        return True, picture(self.given)
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+def pixel(value: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+@given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]) -> None:
+    captures = [CountedFrames(count) for count in counts]
+    scheduler = SourceScheduler(VideoFile(str(number), capture) for number, capture in enumerate(captures))
+    seen: dict[int, list[int]] = {number: [] for number in range(len(counts))}
+    order: list[int] = []
+    while not scheduler.all_ended:
+        served = scheduler.next(timeout_s=5)
+        if served is None:
+            break
+        source, frame = served
+        seen[source.id].append(int(frame.image[0, 0, 0]))
+        order.append(source.id)
+    assert {number: list(range(1, count + 1)) for number, count in enumerate(counts)} == seen
+    for until in range(len(order)):  # at any time, of those with frames left, none is more than one turn behind
+        turns = Counter(order[:until])
+        left = [turns[number] for number, count in enumerate(counts) if turns[number] < count]
+        assert not left or max(left) - min(left) <= 1
+    scheduler.close()
+    assert all(capture.releases == 1 for capture in captures)
+
+
+@given(pushes=st.lists(st.integers(0, 3), max_size=40), takes=st.lists(st.booleans(), max_size=40))
+def test_of_live_sources_every_frame_is_served_or_counted_as_dropped(pushes: list[int], takes: list[bool]) -> None:
+    sources = [LiveSource(str(number), "visitor") for number in range(4)]
+    scheduler = SourceScheduler(sources)
+    for source in sources:
+        source.take()  # dropped frames count from the first time one is asked for
+    pushed, served = Counter[int](), Counter[int]()
+    latest: dict[int, int] = {}
+    for step, (number, take) in enumerate(zip(pushes, takes, strict=False)):
+        sources[number].push(pixel(step))
+        pushed[number] += 1
+        latest[number] = step
+        if take and (given_ := scheduler.next(timeout_s=0)) is not None:
+            assert given_[1].image[0, 0, 0] == latest.pop(given_[0].id)  # the newest one
+            served[given_[0].id] += 1
+    while (given_ := scheduler.next(timeout_s=0)) is not None:
+        served[given_[0].id] += 1
+    assert {number: served[number] + sources[number].dropped for number in pushed} == dict(pushed)
+
+
+def test_a_source_that_floods_starves_no_other() -> None:
+    loud, quiet = LiveSource("loud", "visitor"), LiveSource("quiet", "visitor")
+    scheduler = SourceScheduler([loud, quiet])
+    for number in range(20):
+        loud.push(pixel(number))
+        served = scheduler.next(timeout_s=0)
+        assert served is not None
+        assert served[0] is loud
+        loud.push(pixel(number))  # it always has one
+        quiet.push(pixel(number))
+        served = scheduler.next(timeout_s=0)
+        assert served is not None
+        assert served[0] is quiet
+        assert scheduler.next(timeout_s=0) is not None
+
+
+def test_a_frame_wakes_the_loop_and_so_does_a_key() -> None:
+    source = LiveSource("visitor", "visitor")
+    scheduler = SourceScheduler([source])
+    threading.Timer(0.05, source.push, [pixel(3)]).start()
+    served = scheduler.next(timeout_s=30)
+    assert served is not None
+    assert served[0] is source
+    threading.Timer(0.05, scheduler.wake).start()
+    start_s = time.monotonic()
+    assert scheduler.next(timeout_s=30) is None
+    assert time.monotonic() - start_s < 20
+    scheduler.wake()  # before anybody waits
+    assert scheduler.next(timeout_s=30) is None
+    assert scheduler.next(timeout_s=0.01) is None
+    threading.Timer(0.05, source.close).start()
+    assert scheduler.next(timeout_s=30) is None
+    assert scheduler.all_ended
+
+
+def test_visitors_come_and_go_while_the_loop_waits() -> None:
+    scheduler = SourceScheduler()
+    assert not scheduler.all_ended  # somebody may come
+    source = LiveSource("visitor", "visitor")
+
+    def come() -> None:
+        source.push(pixel(1))
+        scheduler.add(source)
+
+    threading.Timer(0.05, come).start()
+    served = scheduler.next(timeout_s=30)
+    assert served is not None
+    assert (served[0], source.id, scheduler.sources) == (source, 0, (source,))
+    scheduler.add(source)  # twice is once
+    other = LiveSource("other", "visitor")
+    scheduler.add(other)
+    assert scheduler.sources == (source, other)
+    scheduler.remove(source)
+    scheduler.remove(source)
+    assert (source.state, scheduler.sources, other.id) == ("ended", (other,), 1)
+    scheduler.close()
+    assert other.state == "ended"
+    late = LiveSource("late", "visitor")
+    scheduler.add(late)
+    assert late.state == "ended"
+    assert scheduler.next(timeout_s=30) is None
+
+
+def test_the_last_frame_of_an_ended_source_is_still_served() -> None:
+    source = LiveSource("visitor", "visitor")
+    scheduler = SourceScheduler([source])
+    source.push(pixel(9))
+    source.set_state("ended", None)
+    assert not scheduler.all_ended
+    assert scheduler.next(timeout_s=1) is not None
+    assert scheduler.all_ended
+
+
+def test_a_paced_file_does_not_hold_up_a_camera(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    camera = ScriptedCamera()
+    live = source_of(camera)
+    scheduler = SourceScheduler([open_source(str(tmp_path), pace=True), live])
+    names = []
+    for number in range(6):
+        served = scheduler.next(timeout_s=10)
+        assert served is not None
+        names.append(served[0].kind)
+        if served[0] is live:
+            camera.show(number)
+    assert names == ["pictures"] + 5 * ["camera"]
+    live.stop_soon()
+    camera.end()
+    scheduler.close()
+
+
+def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "junk.png").write_bytes(b"junk")
+    clip = write_video("clip.avi", shades(10))
+
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        send_burst(request, 90)
+
+    with serving(answer) as host:
+        stream = open_source(f"http://{host}/", patience_s=0.1)
+    scheduler = SourceScheduler([
+        open_source(str(tmp_path / "bad")),
+        stream,
+        open_source("http://127.0.0.1:9/", wait_for_it=True, patience_s=0.2),
+        open_source(str(clip)),
+    ])  # fmt: skip
+    served: list[Source] = []
+    while not scheduler.all_ended:
+        if (given_ := scheduler.next(timeout_s=10)) is not None:
+            served.append(given_[0])
+    states = [source.state for source in scheduler.sources]
+    assert states == ["failed", "failed", "failed", "ended"]
+    assert all(source.note for source in scheduler.sources[:3])
+    counts = Counter(source.id for source in served)
+    assert counts[3] == 10
+    assert counts[1] >= 1
+    scheduler.close()
+
+
+def test_a_paced_picture_is_served_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PICTURES_PER_SECOND", 20.0)
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    scheduler = SourceScheduler([open_source(str(tmp_path), pace=True)])
+    start_s = time.monotonic()
+    assert [scheduler.next(timeout_s=30) is not None for _ in range(4)] == [True, True, True, False]
+    assert time.monotonic() - start_s < 20  # not when the loop's patience ends
+
+
+def test_all_are_asked_to_stop_before_one_is_waited_for() -> None:
+    events: list[str] = []
+
+    class Slow(LiveSource):
+        def stop_soon(self) -> None:
+            events.append("stop")
+
+        def close(self) -> None:
+            events.append("close")
+
+    SourceScheduler([Slow("one", "visitor"), Slow("other", "visitor")]).close()
+    assert events == ["stop", "stop", "close", "close"]
+
+
+def test_closing_takes_as_long_as_the_slowest_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.5)
+    done = threading.Event()
+
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        send_burst(request, 90)
+        done.wait(20)
+
+    try:
+        with serving(answer) as host:
+            scheduler = SourceScheduler(open_source(f"http://{host}/{number}") for number in range(4))
+            wait_until(lambda: all(source.due_s() == 0 for source in scheduler.sources))
+            scheduler.close()
+            assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader of")]
+            done.set()
+    finally:
+        done.set()

@@ -1,0 +1,267 @@
+"""Streams and videos from addresses, over real sockets: what dies comes back, what floods is thinned, nothing hangs."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demos.live.sources.factory import open_source
+from demos.live.sources.opencv import opencv
+from simplenet.errors import SourceError
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.sources.network_camera import (
+    Request,
+    send_burst,
+    send_file,
+    send_frame,
+    send_part,
+    serving,
+    start_stream,
+)
+from tests.demos.live.sources.rtsp_camera import rtsp_camera
+from tests.demos.live.sources.scripted_camera import brightness
+
+pytestmark = pytest.mark.usefixtures("quick_pauses")
+
+
+def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
+    write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demos.live.sources.capture.OPEN_TIMEOUT_S", 10)
+    clip = write_video("clip.avi", shades(2))
+    asked, done = threading.Event(), threading.Event()
+
+    def answer(_: Request, __: int) -> None:
+        asked.set()
+        done.wait(20)
+
+    try:
+        with serving(answer) as host, open_source(f"http://{host}/", wait_for_it=True) as source:
+            assert asked.wait(10)
+            with open_source(str(clip)) as file:
+                assert file.next() is not None
+            assert source.note == f"connecting to http://{host}/"  # still
+            done.set()
+    finally:
+        done.set()
+
+
+def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> None:
+    authorizations: list[str] = []
+
+    def answer(request: Request, _: int) -> None:
+        given = request.headers.get("Authorization", "")
+        if not given:
+            request.send_response(401)
+            request.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            request.end_headers()
+            return
+        authorizations.append(base64.b64decode(given.removeprefix("Basic ")).decode())
+        start_stream(request)
+        for value in range(0, 250, 5):
+            send_frame(request, value)
+            time.sleep(0.005)
+
+    with (
+        serving(answer) as host,
+        open_source(f"http://cook:p4ssw0rd@{host}/stream.mjpg?key=s3cret", patience_s=0.05) as source,
+    ):
+        assert (source.kind, source.is_live) == ("stream", True)
+        assert source.name == f"http://***@{host}/stream.mjpg?…"
+        names = {thread.name for thread in threading.enumerate()}
+        values = [brightness(source)]
+        while (frame := source.next(timeout_s=10)) is not None and source.reconnects == 0:
+            values.append(float(frame.image[..., 0].mean()))
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(245, abs=8)
+    assert set(authorizations) == {"cook:p4ssw0rd"}
+    assert "p4ssw0rd" not in f"{names}{source.note}"
+
+
+def test_a_stream_that_dies_comes_back_with_another_size() -> None:
+    def answer(request: Request, number: int) -> None:
+        start_stream(request)
+        for value in range(0, 50, 5):
+            send_frame(request, value, *((64, 48) if number == 0 else (80, 32)))
+
+    shapes = set()
+    with serving(answer) as host, open_source(f"http://{host}/") as source:
+        while source.reconnects < 2:
+            frame = source.next(timeout_s=10)
+            assert frame is not None
+            assert frame.image[..., 1:].max() < 40
+            shapes.add(frame.image.shape)
+    assert shapes == {(48, 64, 3), (32, 80, 3)}
+
+
+def test_a_stream_that_stalls_is_given_up_and_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.3)
+    done = threading.Event()
+
+    def answer(request: Request, number: int) -> None:
+        start_stream(request)
+        send_burst(request, 40 + number)
+        done.wait(20)
+
+    try:
+        with serving(answer) as host, open_source(f"http://{host}/") as source:
+            while source.reconnects == 0:
+                assert source.next(timeout_s=10) is not None
+            assert source.state == "running"
+            done.set()
+    finally:
+        done.set()
+
+
+def test_a_stream_that_floods_is_read_at_its_newest_and_can_be_closed() -> None:
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        number = 0
+        while True:
+            send_frame(request, number % 250, 16, 16)
+            number += 1
+
+    with serving(answer) as host, open_source(f"http://{host}/") as source:
+        for _ in range(50):
+            assert source.next(timeout_s=10) is not None
+            time.sleep(0.002)
+        assert source.dropped > 0
+        assert source.state == "running"
+
+
+def test_garbage_between_frames_of_a_stream_does_not_end_it() -> None:
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        send_frame(request, 10)
+        for value in range(10, 250):
+            send_part(request, b"\xff\xd8\xff garbage" * 9 if value % 20 == 0 else b"")
+            send_frame(request, value)
+            time.sleep(0.002)
+
+    with serving(answer) as host, open_source(f"http://{host}/", patience_s=0.1) as source:
+        values = []
+        while len(values) < 20 and (frame := source.next(timeout_s=10)) is not None:
+            values.append(float(frame.image[..., 0].mean()))
+    assert len(values) == 20
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4"])
+def test_a_video_with_an_end_from_the_network_loses_no_frame_and_ends(tmp_path: Path, suffix: str) -> None:
+    content = video(tmp_path / f"clip.{suffix}", "MJPG" if suffix == "avi" else "mp4v")
+
+    with (
+        serving(lambda request, _: send_file(request, content)) as host,
+        open_source(f"http://{host}/clip.{suffix}") as source,
+    ):
+        assert not source.is_live
+        assert source.frame_rate == 30
+        seen = []
+        while (frame := source.next(timeout_s=10)) is not None:
+            seen.append(float(frame.image[..., 0].mean()))
+            time.sleep(0.003)  # slower than the network
+        assert source.state == "ended"
+    np.testing.assert_allclose(seen, 5 * np.arange(40), atol=6)
+    assert (source.dropped, source.reconnects, source.note) == (0, 0, None)
+
+
+def test_a_video_with_an_end_that_breaks_off_says_how_much_there_was(tmp_path: Path) -> None:
+    content = video(tmp_path / "clip.avi", "MJPG")
+
+    def answer(request: Request, _: int) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content[: len(content) // 2])
+
+    with serving(answer) as host, open_source(f"http://{host}/clip.avi") as source:
+        count = 0
+        while source.next(timeout_s=20) is not None:
+            count += 1
+        assert source.state == "ended"
+    assert 5 <= count < 40
+    assert source.note == f"http://{host}/clip.avi announces 40 frames, {count} could be read"
+
+
+def test_a_video_with_an_end_starts_again_where_it_shall(tmp_path: Path) -> None:
+    content = video(tmp_path / "clip.avi", "MJPG")
+    with (
+        serving(lambda request, _: send_file(request, content)) as host,
+        open_source(f"http://{host}/clip.avi", loop=True) as source,
+    ):
+        seen = [brightness(source) for _ in range(90)]
+    np.testing.assert_allclose(seen, 5 * (np.arange(90) % 40), atol=6)
+
+
+def test_a_stream_that_is_not_there_yet_is_waited_for() -> None:
+    def answer(request: Request, _: int) -> None:
+        start_stream(request)
+        while True:
+            send_frame(request, 70)
+            time.sleep(0.005)
+
+    with serving(answer) as host:
+        pass  # now the port is free again, and nobody answers there
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_source(f"http://{host}/")
+    with open_source(f"http://{host}/", wait_for_it=True) as source:
+        assert source.state == "reconnecting"
+        assert source.next(timeout_s=0.05) is None
+        with serving(answer, port=int(host.partition(":")[2])):
+            assert brightness(source) == pytest.approx(70, abs=4)
+            assert (source.state, source.reconnects) == ("running", 0)
+            source.close()
+
+
+def test_an_rtsp_camera_is_read_and_read_again_when_it_hangs_up(tmp_path: Path) -> None:
+    video(tmp_path / "clip.avi", "XVID")
+    with (
+        rtsp_camera(tmp_path / "clip.avi", "cook:p4ss") as host,
+        open_source(f"rtsp://cook:p4ss@{host}/live") as source,
+    ):
+        assert (source.is_live, source.name) == (True, f"rtsp://***@{host}/live")
+        while source.reconnects < 2:
+            assert brightness(source) < 210
+    with rtsp_camera(tmp_path / "clip.avi", "cook:other") as host, pytest.raises(SourceError) as caught:
+        open_source(f"rtsp://cook:p4ss@{host}/live")
+    assert "p4ss" not in str(caught.value)
+
+
+def test_a_udp_stream_is_read(tmp_path: Path) -> None:
+    content = video(tmp_path / "clip.ts", "mp2v")
+    stop = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
+            while not stop.is_set():
+                for start in range(0, len(content), 1316):
+                    to.sendto(content[start : start + 1316], ("127.0.0.1", port))
+                    time.sleep(0.002)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with open_source(f"udp://127.0.0.1:{port}") as source:
+            assert source.is_live
+            for _ in range(20):
+                assert brightness(source) < 210
+    finally:
+        stop.set()
+        sender.join()
+
+
+def video(path: Path, codec: str) -> bytes:
+    cv2 = opencv()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 30, (64, 48))
+    for frame in shades(40):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path.read_bytes()

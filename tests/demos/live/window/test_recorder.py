@@ -1,0 +1,367 @@
+"""Recordings are read back: as long as it took, as large as the first picture, whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demos.live.sources.opencv import opencv
+from demos.live.window import recorder
+from demos.live.window.recorder import Recorder, save_snapshot
+from simplenet.errors import SimpleNetError, UsageError
+from tests.demos.conftest import ROOT
+from tests.demos.live.scenes import UInt8Array, gray
+
+SUFFIXES = (".mp4", ".avi")
+
+
+def read(path: Path) -> tuple[list[UInt8Array], float]:
+    """The frames of a video, RGB, and its frames per second."""
+    cv2, frames = opencv(), []
+    capture = cv2.VideoCapture(str(path))
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    while (found := capture.read())[0]:
+        frames.append(cv2.cvtColor(found[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return frames, rate
+
+
+def shades(path: Path) -> list[int]:
+    return [round(float(frame.mean()) / 10) * 10 for frame in read(path)[0]]
+
+
+@pytest.fixture
+def quick_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine counts as quick enough for every frame rate."""
+    monkeypatch.setattr(recorder, "ENCODING_SHARE", 1e6)
+
+
+@pytest.mark.usefixtures("quick_encoder")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_was_recorded_plays_in_its_colors_size_and_time(tmp_path: Path, suffix: str) -> None:
+    image = gray(64, 48, 0)
+    image[..., 0], image[..., 2] = 200, 40
+    with Recorder(tmp_path / f"clip{suffix}", 25) as film:
+        for place in range(50):
+            film.write(image, 7 + place / 25)
+        assert film.seconds == 2
+    frames, rate = read(tmp_path / f"clip{suffix}")
+    assert (len(frames), rate, film.frames, film.path) == (50, 25, 50, tmp_path / f"clip{suffix}")
+    assert all(frame.shape == (48, 64, 3) for frame in frames)
+    np.testing.assert_allclose(np.mean(frames, axis=(0, 1, 2)), (200, 0, 40), atol=6)
+    assert list(tmp_path.iterdir()) == [film.path]
+
+
+@pytest.mark.usefixtures("quick_encoder")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rate", [1, 7.123, 23.976, 29.98765, 59.94, 119.88])
+def test_any_frame_rate_can_be_written_and_is_told_truly(tmp_path: Path, suffix: str, rate: float) -> None:
+    with Recorder(tmp_path / f"clip{suffix}", rate) as film:
+        for place in range(8):
+            film.write(gray(32, 32), place / rate)
+    frames, written = read(film.path)
+    assert len(frames) == 8
+    assert written == pytest.approx(film.frame_rate, abs=0.01)
+    assert written == pytest.approx(rate, rel=0.002)
+
+
+@pytest.mark.parametrize(("rate", "used"), [(0, 1), (-5, 1), (4000, 120), (float("nan"), 30), (float("inf"), 30)])
+def test_a_senseless_frame_rate_is_brought_to_sense(tmp_path: Path, rate: float, used: float) -> None:
+    with Recorder(tmp_path / "clip.avi", rate) as film:
+        film.write(gray(32, 32), 0)
+    assert film.frame_rate == used
+    assert len(read(film.path)[0]) == 1
+
+
+@settings(max_examples=40)
+@given(
+    pauses_s=st.lists(st.floats(0, 0.5), min_size=1, max_size=30),
+    rate=st.sampled_from([5.0, 15.0, 29.97, 60.0]),
+    start_s=st.floats(0, 1e6),
+)
+def test_the_file_lasts_as_long_as_the_recording_however_unsteady_its_pace(
+    tmp_path_factory: pytest.TempPathFactory, pauses_s: list[float], rate: float, start_s: float
+) -> None:
+    path = tmp_path_factory.mktemp("films") / "clip.avi"
+    with pytest.MonkeyPatch.context() as patch, Recorder(path, rate) as film:
+        patch.setattr(recorder, "ENCODING_SHARE", 1e6)
+        film.write(gray(16, 16), start_s)
+        for elapsed_s in np.cumsum(pauses_s):
+            film.write(gray(16, 16), start_s + float(elapsed_s))
+    frames, written = read(film.path)
+    assert len(frames) == film.frames
+    assert (len(frames) - 1) / written == pytest.approx(sum(pauses_s), abs=0.51 / rate + 0.01)
+
+
+def test_a_picture_is_repeated_or_skipped_as_time_demands(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "clip.avi", 10) as film:
+        for shade, captured_s in ((50, 0), (100, 0.3), (150, 0.32), (200, 0.4), (250, 0.55)):
+            film.write(gray(64, 48, shade), captured_s)
+    assert shades(film.path) == [50, 50, 50, 150, 200, 200, 250]
+
+
+def test_frames_of_a_file_follow_one_another_whatever_the_clock_says(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "clip.avi", 10) as film:
+        for shade in (50, 100, 150):
+            film.write(gray(64, 48, shade))
+    assert shades(film.path) == [50, 100, 150]
+
+
+@pytest.mark.parametrize(("rate", "frames", "written"), [(240, 480, 240), (0.5, 3, 6)])
+def test_a_file_too_fast_or_too_slow_for_ours_still_plays_in_its_time(
+    tmp_path: Path, rate: float, frames: int, written: int
+) -> None:
+    with Recorder(tmp_path / "clip.avi", rate) as film:
+        for _ in range(frames):
+            film.write(gray(16, 16))
+    assert film.frames == pytest.approx(written, abs=1)
+    assert film.seconds == pytest.approx(frames / rate, abs=1)
+
+
+def test_a_night_asleep_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "LONGEST_GAP_S", 2.0)
+    with Recorder(tmp_path / "clip.avi", 5) as film:
+        for captured_s in (0, 0.2, 30_000, 30_000.2, 30_000.4):
+            film.write(gray(16, 16), captured_s)
+    assert film.frames == 1 + 10 + 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (64, 47), (1, 1), (2, 901), (28, 28)])
+def test_odd_sides_are_made_even_and_nothing_is_resized_for_it(
+    tmp_path: Path, suffix: str, size: tuple[int, int]
+) -> None:
+    with Recorder(tmp_path / f"clip{suffix}", 10) as film:
+        film.write(gray(*size, 200), 0)
+    (frame,), _ = read(film.path)
+    width, height = size
+    assert frame.shape == (height + height % 2, width + width % 2, 3)
+    if min(size) > 20:
+        np.testing.assert_allclose(frame[4 : height - 4, 4 : width - 4], 200, atol=12)
+
+
+def test_another_size_is_fitted_into_the_first_one(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "clip.avi", 10) as film:
+        for place, size in enumerate(((160, 120), (320, 120), (60, 120), (1000, 3000))):
+            film.write(gray(*size, 200), place / 10)
+    frames, _ = read(film.path)
+    lit = [(frame.min(axis=2) > 150) for frame in frames]
+    assert [frame.shape for frame in frames] == [(120, 160, 3)] * 4
+    sizes = [(int(one.any(axis=0).sum()), int(one.any(axis=1).sum())) for one in lit]
+    np.testing.assert_allclose(sizes, [(160, 120), (160, 60), (60, 120), (40, 120)], atol=6)
+    assert not lit[1][:20].any()
+    assert not lit[1][-20:].any()
+
+
+def test_no_file_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_text("mine")
+    (tmp_path / "clip-2.mp4").symlink_to(tmp_path / "nowhere")
+    written = []
+    for _ in range(2):
+        with Recorder(tmp_path / "clip.mp4", 10) as film:
+            film.write(gray(32, 32), 0)
+        written.append(film.path.name)
+    assert written == ["clip-3.mp4", "clip-4.mp4"]
+    assert (tmp_path / "clip.mp4").read_text() == "mine"
+    first = save_snapshot(tmp_path, gray())
+    taken = {first, *(save_snapshot(tmp_path, gray()) for _ in range(4))}
+    assert len(taken) == 5
+
+
+def test_a_file_system_without_links_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "clip.avi").write_text("mine")
+    with Recorder(tmp_path / "clip.avi", 10) as film:
+        film.write(gray(32, 32), 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip-2.avi", "clip.avi"]
+    assert len(read(film.path)[0]) == 1
+
+
+def test_without_a_picture_there_is_no_file_and_closing_again_does_nothing(tmp_path: Path) -> None:
+    film = Recorder(tmp_path / "new" / "clip.mp4", 10)
+    film.close()
+    film.close()
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(SimpleNetError, match="is closed"):
+        film.write(gray(), 0)
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip", "clip.mp4.txt", ".mp4"])
+def test_another_suffix_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.mp4 or \.avi$"):
+        Recorder(tmp_path / name, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:clip.avi", "cam:1/clip.mp4", "%03d.avi"])
+def test_a_name_is_a_file_and_never_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Recorder(name, 10) as film:
+        film.write(gray())
+    assert len(read(tmp_path / name)[0]) == 1
+    assert [path.name for path in tmp_path.rglob("*.*")] == [Path(name).name]
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no Unicode; choose another name"):
+        Recorder(tmp_path / "clip\udcff.avi", 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", Path("/proc/nowhere"), tmp_path / "nul\0"):
+        with pytest.raises(SimpleNetError, match="choose a folder you can write to") as caught:
+            Recorder(folder / "clip.mp4", 10)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(SimpleNetError, match="choose a folder you can write to"):
+            save_snapshot(folder, gray())
+
+
+def test_with_the_disk_nearly_full_what_was_recorded_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = Recorder(tmp_path / "clip.mp4", 10)
+    for place in range(21):
+        film.write(gray(64, 48), place / 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(SimpleNetError, match=r"disk is nearly full; .*clip\.mp4 has the 2 s before") as caught:
+        film.write(gray(64, 48), 2.1)
+    assert "\n" not in str(caught.value)
+    assert len(read(film.path)[0]) == 20
+    film.close()
+    assert list(tmp_path.iterdir()) == [film.path]
+
+
+def test_with_the_disk_nearly_full_from_the_start_there_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    film = Recorder(tmp_path / "clip.mp4", 10)
+    film.write(gray(64, 48), 0)
+    with pytest.raises(SimpleNetError, match=r"disk is nearly full; nothing was recorded$"):
+        film.write(gray(64, 48), 0.1)
+    assert list(tmp_path.iterdir()) == []
+    film = Recorder(tmp_path / "clip.mp4", 10)
+    film.write(gray(64, 48), 0)
+    with pytest.raises(SimpleNetError, match="disk is nearly full"):  # nothing would be left of it
+        film.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_the_disk_full_at_the_end_only_the_last_picture_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = Recorder(tmp_path / "clip.avi", 10)
+    for place in range(5):
+        film.write(gray(64, 48), place / 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    film.close()
+    assert len(read(film.path)[0]) == 4
+
+
+RECORD = """
+import resource, sys, time
+import numpy as np
+from demos.live.recorder import Recorder
+from simplenet.errors import SimpleNetError
+path, limit = sys.argv[1], int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), np.uint8)
+try:
+    with Recorder(path, 30) as film:
+        for place in range(200 if limit else 10**9):
+            film.write(noise[place % 8], place / 30)
+            if place == 60:
+                print("recording", flush=True)
+except SimpleNetError as error:
+    print("refused:", error)
+"""
+
+
+def record_in_a_process(path: Path, limit: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RECORD, str(path), str(limit)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_the_system_cuts_short_is_not_passed_off_as_whole(tmp_path: Path, suffix: str) -> None:
+    with record_in_a_process(tmp_path / f"clip{suffix}", limit=1_000_000) as process:
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "refused:" in out
+    assert "could not be written whole" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_killed_it_leaves_nothing_under_the_final_name_and_by_ctrl_c_a_whole_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    for deadly in (signal.SIGKILL, signal.SIGINT):
+        with record_in_a_process(path) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "recording\n"
+            assert not path.exists()
+            process.send_signal(deadly)
+            process.communicate(timeout=60)
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith("clip.unfinished-") if deadly == signal.SIGKILL else left == path
+        if deadly == signal.SIGINT:
+            assert len(read(path)[0]) > 50
+        left.unlink()
+
+
+def test_a_snapshot_is_the_picture_with_the_time_in_its_name(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    path = save_snapshot(tmp_path / "new" / "folder", image)
+    cv2 = opencv()
+    assert np.array_equal(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), image)
+    stem, day, clock = path.stem.split("-")
+    assert (stem, len(day), len(clock), path.suffix) == ("simplenet", 8, 6, ".png")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SimpleNetError, match="No space left on device"):
+        save_snapshot(tmp_path, gray())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_does_not_take_the_last_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 60, 40))
+    with pytest.raises(SimpleNetError, match="the disk is nearly full"):
+        save_snapshot(tmp_path, gray())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_too_large_for_the_machine_gets_a_lower_rate_and_never_stops_the_demo(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
+    with Recorder(tmp_path / "film.avi", 120) as film:
+        for place in range(4):
+            film.write(noise, place / 2)
+        assert film.frame_rate < 120
+        film.write(noise, 60.0)  # a minute later; a minute of noise would take longer than anybody waits
+    assert film.frames < 60 * film.frame_rate
+
+
+def test_a_place_that_cannot_be_written_to_is_known_before_the_first_picture(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SimpleNetError, match="cannot write"):
+        Recorder(tmp_path / "file" / "film.mp4", 30)

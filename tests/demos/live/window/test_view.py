@@ -1,0 +1,157 @@
+"""Keys become commands, and what is drawn is drawn once, for whoever looks."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from demos import webcam
+from demos.live.result import FrameResult
+from demos.live.sources.live import LiveSource
+from demos.live.sources.opencv import opencv
+from demos.live.window.display import Display, NoDisplay
+from demos.live.window.view import Screen
+from tests.demos.conftest import WriteVideo, shades
+from tests.demos.live.conftest import MakeSession
+
+
+class Fingers(Display):
+    """A window that nobody sees: keeps what it was shown and presses keys at certain pictures."""
+
+    def __init__(self, keys: dict[int, str]) -> None:
+        self.keys = keys
+        self.shown: list[npt.NDArray[np.uint8]] = []
+
+    def show(self, image: npt.NDArray[np.uint8]) -> str:
+        self.shown.append(image)
+        return self.keys.get(len(self.shown), "")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("key", "ended"), [("q", "q"), ("escape", "Esc"), ("x", "end of file")])
+def test_a_key_ends_it_and_answers_are_drawn_over_the_picture(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, key: str, ended: str
+) -> None:
+    session, window = make_session(str(write_video("clip.avi", shades(9, 640, 480)))), Fingers({7: key})
+    assert webcam.run(session, Screen(session, window, tmp_path)) == ended
+    expected = 7 if ended != "end of file" else 9
+    assert session.timer.frames == expected
+    assert session.summary(ended).stages["draw"].n == expected
+    assert all((image.min(axis=2) > 150).sum() > 30 for image in window.shown)  # white letters on a red scene
+
+
+def test_s_saves_what_is_seen_and_r_records_until_r(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(30, 320, 240))))
+    window = Fingers({3: "s", 5: "r", 15: "r"})
+    assert webcam.run(session, Screen(session, window, tmp_path / "out")) == "end of file"
+    (snapshot,), (film,) = (tmp_path / "out").glob("*.png"), (tmp_path / "out").glob("*.mp4")
+    cv2 = opencv()
+    picture = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
+    assert any(np.array_equal(picture, image) for image in window.shown[2:5])
+    capture = cv2.VideoCapture(str(film))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    assert count == 10
+    told = dict(session.told)
+    assert told["snapshot"] == {"path": str(snapshot)}
+    assert told["recording"] == {"path": str(film)}
+
+
+def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session("synthetic:640x480@30")
+    window = Fingers({3: "space", 6: "space", 9: "q"})  # pictures 4 to 6 are drawn in the pause
+    assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
+    assert [name for name, _ in session.told if name in ("paused", "resumed")] == ["paused", "resumed"]
+    assert session.timer.frames < 9
+    paused = window.shown[3]
+    assert not np.array_equal(paused, window.shown[2])
+    assert (paused != window.shown[2]).any(axis=2).mean() < 0.2  # the same scene, but for the banner
+
+
+def test_a_pause_is_recorded_as_it_was_seen(make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session("synthetic:640x480@30")
+    window = Fingers({2: "r", 5: "space", 15: "space", 20: "r", 21: "q"})  # 10 pictures of a pause, a second
+    assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
+    (film,) = tmp_path.glob("*.mp4")
+    cv2 = opencv()
+    capture = cv2.VideoCapture(str(film))
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
+    while (read := capture.read())[0]:
+        frames.append(read[1].astype(int))
+    capture.release()
+    still = sum(abs(after - before).mean() < 0.5 for before, after in itertools.pairwise(frames))
+    assert still >= 0.6 * rate  # of the frames that a second has
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    session = make_session(str(write_video("clip.avi", shades(8))))
+    screen = Screen(session, Fingers({2: "r", 4: "s"}), tmp_path / "file")
+    assert webcam.run(session, screen) == "end of file"
+    notices = [facts["text"] for name, facts in session.told if name == "notice"]
+    assert len(notices) == 2
+    assert all(str(tmp_path / "file") in notice and "\n" not in notice for notice in notices)
+
+
+def test_a_full_disk_has_the_last_word_on_a_recording(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(8))))
+    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert webcam.run(session, screen) == "end of file"
+    (notice,) = [facts["text"] for name, facts in session.told if name == "notice"]
+    assert notice.endswith("the disk is nearly full; nothing was recorded")
+    assert str(screen.lost) == notice
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_visitor_changes_nothing_in_the_recording_of_a_file(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(12))))
+    seen = 0
+
+    def visit(update: FrameResult) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 4:
+            session.scheduler.add(visitor)
+        elif seen == 10:
+            session.scheduler.remove(visitor)
+
+    visitor = LiveSource("visitor 1", "visitor")
+    session.subscribe(visit)
+    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    assert webcam.run(session, screen) == "end of file"
+    screen.stop_recording()
+    capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    assert count == 12
+
+
+def test_without_anybody_who_looks_nothing_is_drawn(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(5))))
+    screen = Screen(session, NoDisplay(), tmp_path)
+    assert not screen.draws
+    assert webcam.run(session, screen) == "end of file"
+    assert "draw" not in session.summary("end of file").stages

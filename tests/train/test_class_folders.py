@@ -1,0 +1,124 @@
+"""Folders of classes: read in a fixed order, and what is wrong with one is said by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simplenet.errors import DataError
+from train import class_folders, data
+from train.class_folders import UnreadableImagesWarning
+
+
+def _class_folders(folder: Path) -> Path:
+    """Two images of each CIFAR-10 class in each split; the red channel is the class."""
+    for split in ("train", "test"):
+        for index, label in enumerate(data.get("cifar10").labels):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(2):
+                pixels = np.full((32, 32, 3), (20 * index, number, 9), np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+    return folder
+
+
+def test_class_folders_are_read_in_the_order_of_classes_and_names(tmp_path: Path) -> None:
+    train, test = data.load(data.get("cifar10"), _class_folders(tmp_path))
+    assert train.images.shape == test.images.shape == (20, 32, 32, 3)
+    np.testing.assert_array_equal(train.labels, np.repeat(np.arange(10), 2))
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
+    assert test.images[:, 5, 5, 1].tolist() == [0, 1] * 10
+
+
+def test_what_is_measured_with_may_be_called_val(tmp_path: Path) -> None:
+    folder, spec = _class_folders(tmp_path), data.get("cifar10")
+    (folder / "test").rename(folder / "val")
+    assert len(data.load(spec, folder)[1]) == 20
+    (folder / "val").rename(folder / "valid")
+    with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; add one"):
+        data.load(spec, folder)
+
+
+def test_what_cannot_be_read_is_named_counted_and_left_out(tmp_path: Path) -> None:
+    folder, spec = _class_folders(tmp_path), data.get("cifar10")
+    for name in ("cat/0.png", "frog/1.png"):
+        path = folder / "train" / name
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.warns(
+        UnreadableImagesWarning, match=r"2 of 20 images in .*train are left out; the first: .*cat/0\.png"
+    ):
+        train, test = data.load(spec, folder)
+    assert (len(train), len(test)) == (18, 20)
+    assert (train.left_out, test.left_out) == (2, 0)
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
+    (folder / "train/cat/1.png").write_bytes(b"")
+    with (
+        pytest.warns(UnreadableImagesWarning),
+        pytest.raises(DataError, match=r"no image in .*train/cat can be read; the first reason: .*cat/0\.png"),
+    ):
+        data.load(spec, folder)
+
+
+def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
+    folder, spec = _class_folders(tmp_path), data.get("cifar10")
+    Image.new("RGB", (31, 32)).save(folder / "train/frog/0.png")
+    with pytest.raises(DataError, match=r"frog/0\.png has the shape \(32, 31, 3\)"):
+        data.load(spec, folder)
+    for image in (folder / "train/cat").iterdir():
+        image.unlink()
+    with pytest.raises(DataError, match=r"no images in .*train/cat; put some there"):
+        data.load(spec, folder)
+    (folder / "train/cat").rmdir()
+    with pytest.raises(DataError, match=r"train has no folder for the class 'cat'; every class needs a folder"):
+        data.load(spec, folder)
+    (folder / "train/kitten").mkdir()
+    with pytest.raises(DataError, match=r"train/kitten is none of the 10 classes"):
+        data.load(spec, folder)
+
+
+def test_a_class_whose_name_no_folder_can_have_is_found_by_one_like_it(tmp_path: Path) -> None:
+    spec = data.get("fashion-mnist")
+    for split in ("train", "test"):
+        for index, label in enumerate(spec.labels):
+            folder = tmp_path / split / label.replace("/", "-")
+            folder.mkdir(parents=True)
+            Image.new("RGB", (28, 28), (20 * index, 0, 0)).save(folder / "1.png")
+    train, _ = data.load(spec, tmp_path)
+    assert train.classes == spec.labels
+    assert train.classes[0] == "T-shirt/top"
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
+    (tmp_path / "test" / "t_shirt_top").mkdir()
+    with pytest.raises(DataError, match=r"are one class, 'T-shirt/top'; make them one"):
+        data.load(spec, tmp_path)
+
+
+def test_a_folder_like_two_classes_is_neither(tmp_path: Path) -> None:
+    for name in ("train/C", "train/C++", "test/C", "test/C#"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    with pytest.raises(DataError, match="test/C# is none of the 2 classes"):
+        data.load(data.get("folder"), tmp_path)
+
+
+def test_training_and_test_folders_must_have_the_same_classes(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "test/a"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    with pytest.raises(DataError, match="test has 1 folders of classes"):
+        data.load(data.get("folder"), tmp_path)
+    (tmp_path / "test/c").mkdir()
+    with pytest.raises(DataError, match="test/c is none of the 2 classes"):
+        data.load(data.get("folder"), tmp_path)
+
+
+def test_names_that_no_terminal_can_show_are_refused(tmp_path: Path) -> None:
+    for name in (
+        b"good",
+        b"\x1b[2J",
+    ):
+        (tmp_path / name.decode()).mkdir()
+    with pytest.raises(DataError, match="a name that cannot be shown") as caught:
+        class_folders.class_names(tmp_path)
+    assert str(caught.value).isprintable()

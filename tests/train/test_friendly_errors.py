@@ -1,0 +1,79 @@
+"""What goes wrong in PyTorch and can be helped is one line that says how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from simplenet.errors import SimpleNetError
+from train import friendly_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "the GPU's memory is full .*--batch"),
+        (MemoryError(), "the memory is full; lower --batch"),
+    ],
+)
+def test_full_memory_says_what_to_lower(error: Exception, advice: str) -> None:
+    with pytest.raises(SimpleNetError, match=advice), friendly_errors.explained():
+        raise error
+
+
+def test_a_batch_that_no_memory_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(SimpleNetError, match=r"the memory is full \(.*\); lower --batch"), friendly_errors.explained():
+        torch.empty(1 << 50, dtype=torch.uint8)
+
+
+class _KilledWhileDecoding(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_decoding_process_that_the_system_killed() -> None:
+    with pytest.raises(SimpleNetError, match="was killed; lower --workers"), friendly_errors.explained():
+        list(DataLoader(_KilledWhileDecoding(), num_workers=1))
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"), friendly_errors.explained():
+        torch.zeros(2) + torch.zeros(3)
+
+
+NO_COMPILER = """
+import torch
+from simplenet import cli
+from train import friendly_errors
+
+def main():
+    with friendly_errors.explained():
+        torch.compile(torch.nn.Linear(2, 2))(torch.zeros(1, 2))
+
+cli.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the compiler is found in other ways")
+def test_a_machine_without_a_compiler_is_told_to_leave_compile_out(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_COMPILER], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --compile does not work here (")
+    assert "Traceback" not in done.stderr

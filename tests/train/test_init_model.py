@@ -1,0 +1,82 @@
+"""What training starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from simplenet import model, weights
+from simplenet.errors import UsageError
+from simplenet.model_card import ModelCard
+from simplenet.preprocessing import CIFAR10_PREPROCESSING
+from train import cifar, init_model
+from train.data import DATASETS
+from train.recipe import Recipe
+
+CONFIG = Recipe(epochs=1, batch_size=16, average_decay=0.0)
+
+
+def _save(path: Path, labels: tuple[str, ...], classes: int = 3) -> dict[str, torch.Tensor]:
+    state = model.create("cifar-310k", classes, seed=7).state_dict()
+    weights.save(path, state, ModelCard("cifar-310k", classes, CIFAR10_PREPROCESSING, labels))
+    return state
+
+
+def test_random_weights_follow_the_seed() -> None:
+    network, card = init_model.network(
+        "cifar-310k", "random", ("a", "b"), dataclasses.replace(CONFIG, seed=4, dropout=0.3)
+    )
+    expected = model.create("cifar-310k", 2, seed=4).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    assert {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout2d)} == {0.3}
+    assert card is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_kept"),
+    [(("a", "b", "c"), True), ((), True), (("c", "b", "a"), False), (("a", "b", "c", "d"), False)],
+    ids=["same", "no names", "another order", "another number"],
+)
+def test_the_last_layer_is_kept_only_for_the_same_classes(
+    labels: tuple[str, ...], is_kept: bool, tmp_path: Path
+) -> None:
+    saved = _save(tmp_path / "x.safetensors", labels, len(labels) or 3)
+    network, card = init_model.network("cifar-310k", str(tmp_path / "x.safetensors"), ("a", "b", "c"), CONFIG)
+    assert card is not None
+    assert card.labels == labels
+    assert torch.equal(network.features[0].weight, saved["features.0.weight"])
+    fresh = model.create("cifar-310k", 3, seed=CONFIG.seed).state_dict()
+    expected = saved if is_kept else fresh
+    assert torch.equal(network.classifier.weight, expected["classifier.weight"])
+    assert torch.equal(network.classifier.bias, expected["classifier.bias"])
+
+
+def test_training_on_small_images_goes_on_from_weights(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    folder = write_idx_set(tmp_path / "data", train=32, test=8)
+    saved = _save(tmp_path / "x.safetensors", DATASETS["mnist"].labels, 10)
+    hardly = dataclasses.replace(CONFIG, peak_learning_rate=1e-12, bf16=False)
+    result = cifar.train(
+        "mnist", "cifar-310k", tmp_path / "run", hardly, folder, initial=str(tmp_path / "x.safetensors")
+    )
+    assert result is not None
+    assert not json.loads(result.checkpoint.with_suffix(".training.json").read_text())["recipe"]["flip"]  # of digits
+    after = load_file(result.checkpoint)
+    for name in ("features.0.weight", "classifier.weight"):
+        torch.testing.assert_close(after[name], saved[name])
+    with pytest.raises(UsageError, match=r"holds a run with --weights .*, not random"):
+        cifar.train("mnist", "cifar-310k", tmp_path / "run", hardly, folder, resume=True)
+
+
+def test_unknown_weights_are_refused_before_anything_is_written(
+    tmp_path: Path, write_idx_set: Callable[..., Path]
+) -> None:
+    folder = write_idx_set(tmp_path / "data", train=32, test=8)
+    with pytest.raises(UsageError, match="unknown weights 'cifar01', did you mean 'cifar10'"):
+        cifar.train("mnist", "cifar-310k", tmp_path / "run", CONFIG, folder, initial="cifar01")
+    assert not (tmp_path / "run").exists()

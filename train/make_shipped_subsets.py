@@ -1,0 +1,99 @@
+"""Make the small evaluation and calibration sets that the project ships, from a data set's own files.
+
+    python train/embed.py
+    python train/embed.py --dataset fashion-mnist --data DIR --output simplenet/shipped/fashion-mnist
+
+Both are class-balanced and drawn with a fixed seed: evaluation.npz from the test split, which training never sees,
+and calibration.npz from the training split. Running it again writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+
+from simplenet import cli, datasets, files
+from simplenet.datasets import LabeledImages
+from simplenet.errors import DataError, one_line
+from train import data, flags
+
+EVALUATION_IMAGES = 2000
+CALIBRATION_IMAGES = 500
+SEED = 0
+
+
+def balanced(split: LabeledImages, count: int, classes: int, seed: int = SEED) -> LabeledImages:
+    """`count` images of `split`, equally many of each class, drawn without replacement and kept in the split's order.
+
+    Raises:
+        DataError: `count` cannot be shared equally, or a class has too few images.
+    """
+    per_class, rest = divmod(count, classes)
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(split.labels == label) for label in range(classes)]
+    if rest or min(map(len, members)) < per_class:
+        raise DataError(f"{split.name} cannot give {count} images, equally many of {classes} classes")
+    chosen = np.sort(np.concatenate([rng.choice(of_class, per_class, replace=False) for of_class in members]))
+    return LabeledImages(split.name, split.images[chosen], split.labels[chosen], split.classes)
+
+
+def embed(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[Path, Path]:
+    """Writes evaluation.npz and calibration.npz into `output` and returns their paths.
+
+    Raises:
+        UsageError: unknown data set.
+        DataError: the data set cannot be read or is too small.
+        SimpleNetError: `output` cannot be written.
+    """
+    spec = data.get(dataset)
+    train_split, test_split = data.load(spec, data_folder)
+    evaluation, calibration = output / "evaluation.npz", output / "calibration.npz"
+    _write(evaluation, balanced(test_split, EVALUATION_IMAGES, len(test_split.classes)))
+    _write(calibration, balanced(train_split, CALIBRATION_IMAGES, len(train_split.classes)))
+    return evaluation, calibration
+
+
+def _write(path: Path, images: LabeledImages) -> None:
+    """An .npz that is the same at every run (numpy's own carries the time); gray images are stored once, not thrice."""
+    pixels = images.images
+    if (pixels[..., :1] == pixels).all():
+        pixels = pixels[..., 0]
+    with (
+        files.replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
+    ):
+        classes = np.array(images.classes, dtype=np.str_)
+        for name, array in (("images", pixels), ("labels", images.labels.astype(np.uint8)), ("classes", classes)):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    flags.add_dataset(parser)
+    parser.add_argument(
+        "--output", type=cli.path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    output = arguments.output or datasets.SHIPPED / arguments.dataset
+    for path in embed(arguments.dataset, output, arguments.data):
+        count, megabytes = len(datasets.load(path)), path.stat().st_size / 1e6
+        print(one_line(f"{path}: {count} images, {megabytes:.2f} MB, sha256 {files.sha256(path)}", limit=2000))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
