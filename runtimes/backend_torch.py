@@ -13,17 +13,8 @@ from runtimes import pt2_archive
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
 from simplenet.errors import BackendUnavailable
 
-_SPINS = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"
-
-
-def rest_when_idle() -> bool:
-    """Lets PyTorch's idle threads sleep instead of spin, in this process and for good; whether they do.
-
-    Before PyTorch is imported: its OpenMP reads the variable once (OpenMP 5.2, 21.2.5: OMP_WAIT_POLICY).
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+_WAIT_POLICY = "OMP_WAIT_POLICY"
+_SPINNING_NOTE = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"
 
 
 class Backend(Runtime):
@@ -34,7 +25,10 @@ class Backend(Runtime):
     PRECISIONS = {"fp32": ("bf16",)}
 
     def _open(self) -> None:
-        self._spins_unasked = not self.options.allow_spinning and not rest_when_idle()
+        if not self.options.allow_spinning:
+            self.disable_spinning()
+        is_passive = os.environ.get(_WAIT_POLICY, "").lower() == "passive"
+        self._spins_anyway = not self.options.allow_spinning and not is_passive
         torch = vendor_import("torch", "torch")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")
@@ -70,8 +64,14 @@ class Backend(Runtime):
             precision=self.precision,
             threads=self._torch.get_num_threads() if on_cpu else None,
             versions={"torch": self._torch.__version__},
-            notes=(_SPINS,) if on_cpu and self._spins_unasked else (),
+            notes=(_SPINNING_NOTE,) if on_cpu and self._spins_anyway else (),
         )
+
+    @classmethod
+    def disable_spinning(cls) -> None:
+        # PyTorch's OpenMP reads the variable once, when PyTorch is imported (OpenMP 5.2, 21.2.5).
+        if "torch" not in sys.modules:
+            os.environ.setdefault(_WAIT_POLICY, "passive")
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:

@@ -241,9 +241,13 @@ class Runtime(abc.ABC):
     def _describe(self) -> Description:
         """What `_open` really got, asked of the vendor where it can be asked."""
 
+    @classmethod  # noqa: B027, optional
+    def disable_spinning(cls) -> None:
+        """Let the vendor's idle threads sleep, where only a setting made before the vendor's import does that."""
+
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        """The manifest's JSON inside a model file, or None: a format that has no place for one keeps this answer."""
+        """The manifest's JSON inside a model file, or None where the format has no place for one."""
         return None
 
     def _check_options(self) -> None:

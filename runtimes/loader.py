@@ -34,6 +34,16 @@ def backend_class(name: str) -> type[Runtime]:
     return cast("type[Runtime]", module.Backend)
 
 
+def disable_spinning() -> None:
+    """Let idle threads of every backend sleep, in this process and for good.
+
+    Call it before an export or a load where several models will share the processor: `load(allow_spinning=False)` alone
+    comes too late for PyTorch, if an export imports PyTorch first.
+    """
+    for name in names():
+        backend_class(name).disable_spinning()
+
+
 def load(
     artifact: str | Path | Artifact,
     backend: str | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import export
 from simplenet.artifacts import Artifact
 
 MakeArtifact = Callable[[str, str], Artifact]
@@ -36,9 +36,8 @@ def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
 
     def make(format: str, precision: str) -> Artifact:
         if (format, precision) not in made:
-            export = getattr(importlib.import_module(f"export.to_{format}"), f"export_{format}")
-            made[format, precision] = export(
-                variant="cifar-310k", weights="fashion-mnist", precision=precision, artifacts=root
+            made[format, precision] = export.make(
+                format, variant="cifar-310k", weights="fashion-mnist", precision=precision, artifacts=root
             )
         return made[format, precision]
 

@@ -15,8 +15,7 @@ from demos import model_flags
 from demos.artifact_choice import Log
 from demos.live.latency_window import LIVE_SAMPLES, LatencyWindow
 from demos.live.result import ModelResult
-from runtimes import Prediction, Runtime
-from runtimes.backend_torch import rest_when_idle
+from runtimes import Prediction, Runtime, disable_spinning
 from simplenet.errors import SimpleNetError, WeightsError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -155,7 +154,7 @@ def load(arguments: argparse.Namespace, backends: Sequence[str | None], log: Log
     """
     refused: list[tuple[str | None, SimpleNetError]] = []
     if len(backends) > 1:
-        rest_when_idle()  # now: an export may import PyTorch
+        disable_spinning()  # before an export imports PyTorch
     with contextlib.ExitStack() as opened:
         models: list[Runtime] = []
         for backend in backends:

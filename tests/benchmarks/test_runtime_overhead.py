@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import export
 import runtimes
 from simplenet import fast_resize, image_sets, preprocessing
 from simplenet.artifacts import Artifact
@@ -34,14 +35,10 @@ CASES = [
 @pytest.fixture(scope="module")
 def make_imagenet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
     """The 1.5m variant with random weights: its latency is that of trained ones."""
-    import importlib
-
     root = tmp_path_factory.mktemp("artifacts")
 
     def make(format: str, precision: str) -> Artifact:
-        export = getattr(importlib.import_module(f"export.to_{format}"), f"export_{format}")
-        artifact: Artifact = export(variant="1.5m", weights="random", precision=precision, artifacts=root)
-        return artifact
+        return export.make(format, variant="1.5m", weights="random", precision=precision, artifacts=root)
 
     return make
 
