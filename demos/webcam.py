@@ -31,7 +31,6 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import model_flags
-from demos.live import stage_timer
 from demos.live.events import EventWriter
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
@@ -39,8 +38,8 @@ from demos.live.session import Session
 from demos.live.sources.base import Source
 from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
-from demos.live.stage_timer import Summary
 from demos.live.status_line import StatusLine
+from demos.live.summary import Summary, print_summary
 from demos.live.window import display
 from demos.live.window.overlay import UNTRAINED
 from demos.live.window.recorder import CODECS
@@ -156,8 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="stop after so long, pauses not counted (default: never)",
     )
     parser.add_argument(
-        "--patience", type=cli.positive_number, default=60.0, metavar="SECONDS",
-        help="how long a camera or stream that has gone may take to come back (default: 60)",
+        "--reconnect-timeout", type=cli.positive_number, default=60.0, metavar="SECONDS",
+        help="a camera or stream without a frame for this long fails for good (default: 60)",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
     parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
@@ -257,7 +256,9 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
     Raises:
         SourceError: the only source, or every one of several files, cannot be opened.
     """
-    open_one = functools.partial(open_source, loop=arguments.loop, pace=pace, patience_s=arguments.patience)
+    open_one = functools.partial(
+        open_source, loop=arguments.loop, pace=pace, reconnect_timeout_s=arguments.reconnect_timeout
+    )
     if arguments.source is None:
         try:
             yield open_one("0")
@@ -269,7 +270,7 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
     refused: list[SourceError] = []
     for name in names:
         try:
-            yield open_one(name, wait_for_it=len(names) > 1)
+            yield open_one(name, connect_in_background=len(names) > 1)
         except SourceError as error:
             if len(refused) + 1 == len(names):
                 raise
@@ -331,7 +332,7 @@ def _report(session: Session, summary: Summary, events: EventWriter | None, stdo
 
     state = session.state()
     title = state["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
-    stage_timer.show(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
+    print_summary(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
 
 
 def _nothing(event: str, **facts: object) -> None:

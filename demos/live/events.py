@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 from demos.live.result import FrameResult
-from demos.live.stage_timer import Summary
+from demos.live.summary import Summary
 
 SCHEMA_VERSION = 1
 

@@ -31,7 +31,7 @@ class FrameResult:
 
     source: Source
     frame: Frame
-    answers: tuple[ModelResult, ...]
+    model_results: tuple[ModelResult, ...]
     frame_age_ms: float | None
     preprocess_ms: float
     number: int
@@ -42,5 +42,5 @@ class FrameResult:
             "number": self.number,
             "frame_age_ms": self.frame_age_ms,
             "preprocess_ms": self.preprocess_ms,
-            "answers": [dataclasses.asdict(answer) for answer in self.answers],
+            "model_results": [dataclasses.asdict(answer) for answer in self.model_results],
         }

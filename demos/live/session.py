@@ -16,7 +16,8 @@ from demos.live.result import FrameResult
 from demos.live.source_stats import SourceStats
 from demos.live.sources.base import Source
 from demos.live.sources.scheduler import SourceScheduler
-from demos.live.stage_timer import ModelSummary, StageTimer, Summary
+from demos.live.stage_timer import StageTimer
+from demos.live.summary import ModelSummary, Summary
 from demos.live.window.recorder import Recorder
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact

@@ -6,7 +6,7 @@ from typing import Any
 
 from demos.live.latency_window import LIVE_SAMPLES, LatencyWindow
 from demos.live.sources.base import Frame, Source
-from demos.live.stage_timer import SourceSummary
+from demos.live.summary import SourceSummary
 
 
 class SourceStats:

@@ -27,7 +27,7 @@ class StatusLine:
         if not self._console.is_terminal or now_s < self._next_s:
             return
         self._next_s = now_s + _EVERY_S
-        best = update.answers[0].predictions[0]
+        best = update.model_results[0].predictions[0]
         line = f"{update.source.name}: frame {update.number}, {self._session.timer.recent_fps():.0f} FPS, "
         line += f"{best.label} {100 * best.probability:.1f} %"
         self._write(one_line(line, self._console.width - 1))

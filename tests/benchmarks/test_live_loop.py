@@ -59,12 +59,12 @@ class Still(Source):
         self._image = np.resize(self._image, (480, 640, 3))
 
     def next(self, timeout_s: float | None = None) -> Frame | None:
-        return self.take()
+        return self.poll()
 
-    def take(self) -> Frame | None:
+    def poll(self) -> Frame | None:
         return Frame(self._image, 0.0)
 
-    def due_s(self) -> float:
+    def ready_at_s(self) -> float:
         return 0.0
 
     def close(self) -> None:

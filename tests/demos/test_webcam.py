@@ -53,7 +53,7 @@ def test_every_frame_of_a_file_is_an_event_and_the_summary_counts_them(
             image = source.next()
             assert image is not None
             expected = [[p.label, p.probability] for p in model.classify([image.image])[0]]
-            assert [[top["label"], top["probability"]] for top in frame["answers"][0]["predictions"]] == expected
+            assert [[top["label"], top["probability"]] for top in frame["model_results"][0]["predictions"]] == expected
     assert (summary["event"], summary["frames"], summary["ended"]) == ("summary", 70, "end of file")
     assert list(summary["stages"]) == ["capture", "preprocess", "infer", "post"]  # nothing was drawn
     assert all(stage["n"] == 70 and stage["p90_ms"] is not None for stage in summary["stages"].values())
@@ -114,7 +114,16 @@ def test_a_dead_source_does_not_stop_the_other(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
 ) -> None:
     clip = write_video("clip.avi", shades(30))
-    flags = ("--source", "http://cook:p4ss@127.0.0.1:9/live", "--source", clip, "--patience", 1, "--display", "none")
+    flags = (
+        "--source",
+        "http://cook:p4ss@127.0.0.1:9/live",
+        "--source",
+        clip,
+        "--reconnect-timeout",
+        1,
+        "--display",
+        "none",
+    )
     result = run_demo("webcam", *flags, "--artifact", onnx_artifact.folder, "--json")
     assert result.returncode == 0, result.stderr  # it was told of, and the other one ended well
     told = [line for line in result.stderr.splitlines() if "http://" in line]

@@ -87,7 +87,7 @@ class Visitors:
             decode_ms = (time.perf_counter() - arrived_s) * 1e3
             # Nothing is read until this frame is answered: a flood waits at its own end, and costs no memory here.
             update = await self._answer(source, Frame(image, arrived_s))
-            answer = messages.result(update) if update is not None else {"answers": None}
+            answer = messages.result(update) if update is not None else {"model_results": None}
             await self._send(websocket, {"type": "result", "decode_ms": decode_ms, **answer})
             await asyncio.sleep(_LEAST_FRAME_S - (time.perf_counter() - arrived_s))
         await sockets.refuse(websocket, sockets.GOING_AWAY, "the demo has ended", self._drop)
@@ -99,7 +99,7 @@ class Visitors:
         try:
             return await asyncio.wait_for(awaited.update, ANSWER_TIMEOUT_S)
         except asyncio.TimeoutError:
-            source.take()
+            source.poll()
             return None
 
     async def _send(self, websocket: WebSocket, message: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ from simplenet.errors import SourceError
 
 UInt8Array = npt.NDArray[np.uint8]
 SourceState = Literal["running", "reconnecting", "ended", "failed"]
-SourceKind = Literal["camera", "stream", "file", "pictures", "synthetic", "visitor"]
+SourceKind = Literal["camera", "stream", "file", "images", "synthetic", "visitor"]
 
-LARGEST_FRAME_MEGAPIXELS = 50
+MAX_FRAME_MEGAPIXELS = 50
 TYPE_NEXT = "name a video, a camera or a stream, or try --source synthetic"
 BAD_FRAMES_IN_A_ROW, BAD_FRAMES_S = 8, 1.0
 
@@ -79,17 +79,17 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def take(self) -> Frame | None:
+    def poll(self) -> Frame | None:
         """The next frame if it can be had without waiting for it. Only a file raises SourceError here."""
 
     @abc.abstractmethod
-    def due_s(self) -> float:
+    def ready_at_s(self) -> float:
         """From when on `take` gives a frame, by time.perf_counter; `math.inf` where another thread will tell."""
 
     def subscribe(self, changed: threading.Condition) -> None:  # noqa: B027 - files have nothing to tell
         """From now on, also notifies `changed` whenever a frame arrives or the state changes."""
 
-    def stop_soon(self) -> None:  # noqa: B027 - where nothing runs, nothing has to stop
+    def request_stop(self) -> None:  # noqa: B027 - where nothing runs, nothing has to stop
         """Asks for the end without waiting for it, so that several sources can be closed in the time of one."""
 
     @abc.abstractmethod
@@ -108,19 +108,19 @@ class Source(abc.ABC):
 
 
 def check_size(width: float, height: float, name: str) -> None:
-    """Raises SourceError for frames of more than `LARGEST_FRAME_MEGAPIXELS`."""
-    if width * height > LARGEST_FRAME_MEGAPIXELS * 1e6:
+    """Raises SourceError for frames of more than `MAX_FRAME_MEGAPIXELS`."""
+    if width * height > MAX_FRAME_MEGAPIXELS * 1e6:
         raise SourceError(
-            f"{name} has frames of {width:.0f}x{height:.0f}, over {LARGEST_FRAME_MEGAPIXELS} megapixels; scale it down"
+            f"{name} has frames of {width:.0f}x{height:.0f}, over {MAX_FRAME_MEGAPIXELS} megapixels; scale it down"
         )
 
 
-def sane_rate(frames_per_second: float) -> float | None:
+def valid_frame_rate(frames_per_second: float) -> float | None:
     """What a file or device announces, if it can be true."""
     return frames_per_second if math.isfinite(frames_per_second) and 0 < frames_per_second <= 1000 else None
 
 
-def due_after(due_s: float, period_s: float, now_s: float) -> float:
+def next_deadline(due_s: float, period_s: float, now_s: float) -> float:
     """When the frame after the one that was due at `due_s` and came at `now_s` is due: a caller a little late catches
     up, one that is late by more than a frame does not rush."""
     return (due_s if now_s - due_s < period_s else now_s) + period_s
@@ -139,7 +139,7 @@ def read_pixels(capture: Capture, name: str) -> UInt8Array | None:
     return _to_bgr(pixels, name)
 
 
-def read_past_bad_frames(capture: Capture, name: str) -> UInt8Array | None:
+def read_frame(capture: Capture, name: str) -> UInt8Array | None:
     """The same, but a few damaged frames between good ones are passed over; to OpenCV each looks like the end.
 
     Not so after a read that took long: what has stalled shall not be waited for eight times.

@@ -12,9 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demos.live.sources.base import TYPE_NEXT, Source, SourceKind, check_size
-from demos.live.sources.capture import csi_pipeline, open_camera, open_gstreamer, open_stream, open_video, redacted
+from demos.live.sources.capture import (
+    CaptureSource,
+    OpenedCapture,
+    csi_pipeline,
+    open_camera,
+    open_gstreamer,
+    open_stream,
+    open_video,
+    redacted,
+)
 from demos.live.sources.files import ImageSequenceSource, VideoFile
-from demos.live.sources.live import CaptureSource, Opened
 from demos.live.sources.synthetic import open_synthetic
 from simplenet.errors import DataError, SourceError, UsageError, one_line
 from simplenet.images import SUFFIXES, find_images
@@ -29,8 +37,8 @@ def open_source(
     *,
     loop: bool = False,
     pace: bool = False,
-    patience_s: float = 60,
-    wait_for_it: bool = False,
+    reconnect_timeout_s: float = 60,
+    connect_in_background: bool = False,
 ) -> Source:
     """The source that `text` names: a camera's number or /dev path, a stream's address, a video file, a picture, a
     folder of pictures, `synthetic[:640x480@30]`, `csi:0[:1280x720@30]` (the Jetson's camera) or `gst:PIPELINE`.
@@ -38,18 +46,19 @@ def open_source(
     Args:
         loop: files and pictures start again at the end.
         pace: files play at their own frame rate at most, pictures one a second; still, none is lost.
-        patience_s: a live source that gives no frame for so long has failed for good.
-        wait_for_it: a camera or stream that cannot be opened (yet) is tried again in the background; otherwise it is
-            a SourceError at once.
+        reconnect_timeout_s: a live source that gives no frame for so long has failed for good.
+        connect_in_background: open cameras and streams in the background, and retry; else a failure raises at once.
 
     Raises:
         SourceError: it cannot be opened; the message says why and what to type instead, and never a password.
         UsageError: an address of an unknown kind. BackendUnavailable: OpenCV, or its GStreamer, is not installed.
     """
 
-    def live(name: str, kind: SourceKind, open: Callable[[], Opened], at_once: bool = not wait_for_it) -> Source:
+    def live(
+        name: str, kind: SourceKind, open: Callable[[], OpenedCapture], at_once: bool = not connect_in_background
+    ) -> Source:
         opened = open() if at_once else None
-        return CaptureSource(name, kind, open, opened, loop=loop, pace=pace, patience_s=patience_s)
+        return CaptureSource(name, kind, open, opened, loop=loop, pace=pace, reconnect_timeout_s=reconnect_timeout_s)
 
     if re.fullmatch(r"[0-9]{1,3}", text) or text.startswith("/dev/"):
         name = one_line(f"camera {text}")

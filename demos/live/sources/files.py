@@ -17,15 +17,15 @@ from demos.live.sources.base import (
     SourceKind,
     UInt8Array,
     check_size,
-    due_after,
-    read_past_bad_frames,
+    next_deadline,
+    read_frame,
     to_rgb,
 )
 from demos.live.sources.opencv import opencv
 from simplenet.errors import ImageError, SourceError, one_line
 from simplenet.images import read_rgb
 
-PICTURES_PER_SECOND = 1.0
+IMAGES_PER_SECOND = 1.0
 _MOST_NAMED = 3
 
 
@@ -49,7 +49,7 @@ class FileSource(Source):
     def _release(self) -> None:
         """Lets go of the file."""
 
-    def due_s(self) -> float:
+    def ready_at_s(self) -> float:
         return math.inf if self.has_ended else self._next_s
 
     def next(self, timeout_s: float | None = None) -> Frame | None:
@@ -60,7 +60,7 @@ class FileSource(Source):
                 return None
         return self._take()
 
-    def take(self) -> Frame | None:
+    def poll(self) -> Frame | None:
         return self._take() if time.perf_counter() >= self._next_s else None
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class FileSource(Source):
             if image is None:
                 self.state = "ended"
                 return None
-            self._next_s = due_after(self._next_s, self._period_s, now_s)
+            self._next_s = next_deadline(self._next_s, self._period_s, now_s)
         return Frame(image, now_s)
 
 
@@ -123,7 +123,7 @@ class VideoFile(FileSource):
 
     def _decode(self) -> UInt8Array | None:
         try:
-            return read_past_bad_frames(self._capture, self.name)
+            return read_frame(self._capture, self.name)
         except opencv().error as error:
             raise SourceError(f"{self.name} cannot be decoded: {one_line(error)}") from error
 
@@ -139,7 +139,7 @@ class ImageSequenceSource(FileSource):
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False, pace: bool = False) -> None:
         paced = pace or (loop and len(paths) == 1)
-        super().__init__(name, "pictures", PICTURES_PER_SECOND if paced else None, paced)
+        super().__init__(name, "images", IMAGES_PER_SECOND if paced else None, paced)
         self._paths, self._loop = tuple(paths), loop
         self._position = 0
         self.unreadable: dict[Path, str] = {}

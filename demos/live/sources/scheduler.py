@@ -39,7 +39,7 @@ class SourceScheduler:
     def all_ended(self) -> bool:
         """Whether no frame will come any more. Not so while there is no source at all: a visitor may bring one."""
         with self.changed:
-            ended = [source.has_ended and source.due_s() == math.inf for source in self._waiting]
+            ended = [source.has_ended and source.ready_at_s() == math.inf for source in self._waiting]
             return self._closed or (bool(ended) and all(ended))
 
     def add(self, source: Source) -> None:
@@ -74,7 +74,7 @@ class SourceScheduler:
             if source is None:
                 return None
             try:
-                frame = source.take()  # outside the lock: a file is decoded here
+                frame = source.poll()  # outside the lock: a file is decoded here
             except SourceError:  # it says so itself
                 continue
             if frame is not None:
@@ -93,7 +93,7 @@ class SourceScheduler:
             sources, self._waiting = self._waiting, []
             self.changed.notify_all()
         for source in sources:
-            source.stop_soon()
+            source.request_stop()
         for source in sources:
             source.close()
 
@@ -102,7 +102,7 @@ class SourceScheduler:
         while True:
             now_s, soonest_s = time.perf_counter(), math.inf
             for source in self._waiting:
-                due_s = source.due_s()
+                due_s = source.ready_at_s()
                 if due_s <= now_s:
                     self._waiting.remove(source)
                     self._waiting.append(source)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from demos.live.sources.base import UInt8Array
-from demos.live.sources.live import Opened
+from demos.live.sources.capture import OpenedCapture
 from demos.live.sources.opencv import opencv
 from simplenet import datasets
 from simplenet.errors import SimpleNetError
@@ -99,9 +99,9 @@ class SyntheticCapture:
         pass
 
 
-def open_synthetic(width: int, height: int, frame_rate: int) -> Opened:
+def open_synthetic(width: int, height: int, frame_rate: int) -> OpenedCapture:
     capture = SyntheticCapture(Scene(width, height, frame_rate))
-    return Opened(capture, capture.read()[1], float(frame_rate))
+    return OpenedCapture(capture, capture.read()[1], float(frame_rate))
 
 
 def _a_few_of_each_class(name: str) -> tuple[UInt8Array, tuple[str, ...]]:

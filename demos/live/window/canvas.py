@@ -88,7 +88,7 @@ def _compose(cells: Sequence[_Cell], state: Mapping[str, Any], show_help: bool) 
         if place[1] + place[3] == wall_height:
             banners_end = min(banners_end, place[1] + banner_top)
     newest = max((cell.update for cell in cells if cell.update), key=lambda update: update.number, default=None)
-    answers = {answer.name: answer for answer in newest.answers} if newest else {}
+    answers = {answer.name: answer for answer in newest.model_results} if newest else {}
     scale_ms = tiles.common_scale_ms(models)
     for number, box in enumerate(plan.tiles):
         tiles.draw(
@@ -149,11 +149,11 @@ def _draw_picture(area: UInt8Array, image: UInt8Array) -> None:
 def _over_the_picture(update: FrameResult, several_models: bool, alone: bool) -> Sequence[Prediction]:
     """A model's best answers, or every model's best one; nothing where the tiles say it all."""
     if not several_models:
-        best = update.answers[0].predictions if update.answers else ()
+        best = update.model_results[0].predictions if update.model_results else ()
         return best if alone else best[: tiles.ANSWERS]
     if alone:
         return ()
-    tops = [(answer.name, answer.predictions[0]) for answer in update.answers if answer.predictions]
+    tops = [(answer.name, answer.predictions[0]) for answer in update.model_results if answer.predictions]
     return [Prediction(f"{top.label}  ({name})", top.index, top.probability) for name, top in tops]
 
 

@@ -15,7 +15,7 @@ from demos import model_flags, webcam
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
 from demos.live.session import Session
-from demos.live.sources import live
+from demos.live.sources import capture
 from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.window.display import NoDisplay
@@ -89,6 +89,6 @@ def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
 @pytest.fixture
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Between two tries to open a source again; and in the end no reader is left."""
-    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(capture, "FIRST_BACKOFF_S", 0.02)
     yield
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("reader of")]

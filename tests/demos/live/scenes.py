@@ -28,9 +28,9 @@ class Still(Source):
     def next(self, timeout_s: float | None = None) -> Frame | None:
         raise NotImplementedError
 
-    take = next
+    poll = next
 
-    def due_s(self) -> float:
+    def ready_at_s(self) -> float:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -23,11 +23,11 @@ def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
     clip = write_video("clip.avi", shades(40))
     session = make_session(str(clip), loop=True)
     session.subscribe(lambda update: session.command("backend", "openvino") if update.number == 5 else None)
-    session.run_until(lambda: session.updates[-1].answers[0].backend == "openvino")
+    session.run_until(lambda: session.updates[-1].model_results[0].backend == "openvino")
     assert [update.number for update in session.updates] == list(range(1, len(session.updates) + 1))
     shown = [int(update.frame.image[..., 0].mean() / 5 + 0.5) for update in session.updates]
     assert all(abs(seen - index % 40) <= 1 for index, seen in enumerate(shown))
-    assert {update.answers[0].backend for update in session.updates[:5]} == {"onnxruntime"}
+    assert {update.model_results[0].backend for update in session.updates[:5]} == {"onnxruntime"}
     assert session.state()["selected"] == {"backend": ["openvino"], "precision": "fp32", "variant": "cifar-310k"}
     assert ("models", {"models": ["openvino fp32"], **session.state()["selected"]}) in session.told
     # Both are in the summary, and nothing that was timed while the second one was loading.
@@ -65,7 +65,7 @@ def test_several_backends_answer_the_same_frame_side_by_side(make_session: MakeS
 def test_the_answers_follow_the_scene_and_are_right(make_session: MakeSession) -> None:
     session = make_session("synthetic:320x240@60")
     session.run(duration_s=7)
-    best = [update.answers[0].predictions[0] for update in session.updates]
+    best = [update.model_results[0].predictions[0] for update in session.updates]
     assert len({prediction.label for prediction in best if prediction.probability > 0.8}) >= 2
 
 
@@ -79,11 +79,11 @@ def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSe
     assert notice in session.said
     assert not session.is_switching
     assert session.state()["notice"] == notice
-    assert session.updates[-1].answers[0].backend in ("torch", "onnxruntime")
+    assert session.updates[-1].model_results[0].backend in ("torch", "onnxruntime")
     session.command("next-backend")
     count = len(session.updates)
     session.run_until(lambda: not session.is_switching and len(session.updates) > count + 1)
-    assert session.updates[-1].answers[0].backend != "tensorrt"
+    assert session.updates[-1].model_results[0].backend != "tensorrt"
 
 
 def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_session: MakeSession) -> None:

@@ -9,9 +9,9 @@ import time
 import pytest
 from rich.console import Console
 
-from demos.live import stage_timer
 from demos.live.latency_window import KEPT_SAMPLES
-from demos.live.stage_timer import ModelSummary, SourceSummary, StageTimer
+from demos.live.stage_timer import StageTimer
+from demos.live.summary import ModelSummary, SourceSummary, print_summary
 from runtimes.timing import summarize
 
 
@@ -86,7 +86,7 @@ def test_the_table_names_every_stage_and_explains_a_missing_percentile() -> None
     source = SourceSummary("clip.avi", "file", "ended", 4, 0, 0, None, "clip.avi announces 9 frames")
     latency = summarize([2.0, 4.0])
     models = [ModelSummary("torch fp32", latency, None, 0), ModelSummary("openvino int8", latency, 75.0, 4)]
-    stage_timer.show(timer.summary("q", models, [source]), "clip.avi: [model]", Console(file=output, width=100))
+    print_summary(timer.summary("q", models, [source]), "clip.avi: [model]", Console(file=output, width=100))
     text = output.getvalue()
     for part in ("clip.avi: [model]", "capture", "infer", "frame age", "4 frames in", "ended by q"):
         assert part in text

@@ -60,8 +60,8 @@ const selection = new Selection((name, value) => live.command(name, value), ment
 
 function present(drawable, width, height, result, of) {
   picture.show(drawable, width, height, result, of);
-  showAnswers(result.answers);
-  showSayings(result.answers);
+  showAnswers(result.model_results);
+  showSayings(result.model_results);
   drawVeil();
 }
 

@@ -16,7 +16,7 @@ export function show(picture, width, height, result, of) {
   if (canvas.height !== height) canvas.height = height;
   context.drawImage(picture, 0, 0, width, height);
   const isNew = latest?.result.number !== result.number || latest?.of !== of;
-  latest = { canvas, sequence: result.number, answers: result.answers ?? [], result, of };
+  latest = { canvas, sequence: result.number, answers: result.model_results ?? [], result, of };
   describe();
   if (isNew) document.dispatchEvent(new CustomEvent("frame", { detail: latest }));
 }

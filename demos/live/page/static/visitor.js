@@ -107,7 +107,7 @@ export class Visitor {
 
   async goOnAlone() {
     await new Promise((done) => setTimeout(done, ALONE_PAUSE_MS));
-    return { number: `alone ${(this.alone += 1)}`, answers: null, round_trip_ms: null };
+    return { number: `alone ${(this.alone += 1)}`, model_results: null, round_trip_ms: null };
   }
 }
 

@@ -56,11 +56,11 @@ def test_a_viewer_gets_state_and_pictures_with_their_answers(page: Page, scene: 
         image = jpeg.decode(content, 10**6)
         assert image.shape == (480, 640, 3)
         np.testing.assert_allclose(image, plain("red", 640, 480), atol=6)
-        assert head["answers"][0]["predictions"][0]["label"] == "red"
-        assert [answer["agrees"] for answer in head["answers"]] == [None, True]
+        assert head["model_results"][0]["predictions"][0]["label"] == "red"
+        assert [answer["agrees"] for answer in head["model_results"]] == [None, True]
         scene.color = "blue"
         deadline_s = time.monotonic() + 10
-        while head["answers"][0]["predictions"][0]["label"] != "blue" and time.monotonic() < deadline_s:
+        while head["model_results"][0]["predictions"][0]["label"] != "blue" and time.monotonic() < deadline_s:
             log(client, shown=head["number"])
             head, content = receive(client, bytes)
         np.testing.assert_allclose(jpeg.decode(content, 10**6), plain("blue", 640, 480), atol=6)
@@ -125,7 +125,7 @@ def test_a_viewer_chooses_the_source_to_look_at(page: Page, demo: Demo) -> None:
         log(client, look=garden.id)
         head, _ = receive(client, bytes)
         assert head["source"] == garden.id
-        assert head["answers"][0]["predictions"][0]["label"] == "green"
+        assert head["model_results"][0]["predictions"][0]["label"] == "green"
         while (message := receive(client, str))["looking_at"] != garden.id:
             pass
         demo.scheduler.remove(garden)

@@ -46,9 +46,9 @@ def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
             result = ask(client, picture(color))
             assert result["source"] == welcome["source"]
             assert (result["width"], result["height"]) == (320, 240)
-            assert [answer["backend"] for answer in result["answers"]] == ["onnxruntime", "openvino"]
-            assert {answer["predictions"][0]["label"] for answer in result["answers"]} == {color}
-            assert result["answers"][0]["infer_ms"] > 0
+            assert [answer["backend"] for answer in result["model_results"]] == ["onnxruntime", "openvino"]
+            assert {answer["predictions"][0]["label"] for answer in result["model_results"]} == {color}
+            assert result["model_results"][0]["infer_ms"] > 0
             assert result["frame_age_ms"] >= result["decode_ms"] > 0
 
 
@@ -72,7 +72,7 @@ def test_every_visitor_gets_its_own_answers(page: Page) -> None:
             for color, client in visitors.items():
                 client.send(picture(color))
             for color, client in visitors.items():
-                assert receive(client, str)["answers"][0]["predictions"][0]["label"] == color
+                assert receive(client, str)["model_results"][0]["predictions"][0]["label"] == color
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_garbage_closes_that_socket_with_a_reason_and_hurts_nobody_else(
         closed = caught.value.rcvd
         assert (closed is None and len(garbage) > 1 << 20) or (closed is not None and closed.code == code)
         assert closed is None or reason in closed.reason
-        assert ask(good, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
+        assert ask(good, picture("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
 
 
 def test_a_flood_waits_at_its_own_end_and_costs_no_memory(page: Page, demo: Demo) -> None:
@@ -128,7 +128,7 @@ def test_there_is_room_for_so_many_visitors(page: Page) -> None:
         clients.pop().close()
         wait_until(lambda: page._visitors._count < visitor.MOST_VISITORS)
         with join(page) as (client, _):
-            assert ask(client, picture("red"))["answers"]
+            assert ask(client, picture("red"))["model_results"]
 
 
 def test_a_visitor_who_sends_nothing_makes_room(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +145,10 @@ def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
         demo.command("pause")
         state_where(viewer, "paused", True)
         time.sleep(0.1)
-        assert ask(client, picture("green"))["answers"] is None
+        assert ask(client, picture("green"))["model_results"] is None
         monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 10)
         demo.command("pause")
-        assert ask(client, picture("blue"))["answers"][0]["predictions"][0]["label"] == "blue"
+        assert ask(client, picture("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
 
 
 def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, m
 
 def test_a_visitors_source_keeps_the_newest_and_counts_what_it_replaced(demo: Demo, scene: Scene) -> None:
     source = LiveSource("visitor 1", "visitor")
-    assert source.take() is None
+    assert source.poll() is None
     assert source.next(0.01) is None
     for number in range(3):
         source.push(plain("red"), float(number))

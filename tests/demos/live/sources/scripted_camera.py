@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live.sources.base import Source
-from demos.live.sources.live import CaptureSource, Opened
+from demos.live.sources.capture import CaptureSource, OpenedCapture
 from simplenet.errors import SourceError
 from tests.waiting import wait_until
 
@@ -54,19 +54,19 @@ def source_of(
     *cameras: ScriptedCamera,
     name: str = "camera 7",
     frames: int = 0,
-    patience_s: float = 60,
+    reconnect_timeout_s: float = 60,
     pace: bool = False,
 ) -> CaptureSource:
     """Opens one camera after the other, each with a first frame of brightness 1; then none can be opened any more.
     `frames`: how many frames each announces."""
     left = list(cameras)
 
-    def open() -> Opened:
+    def open() -> OpenedCapture:
         if not left:
             raise SourceError(f"{name} cannot be opened; plug it in")
-        return Opened(left.pop(0), picture(1), 100.0, frames)
+        return OpenedCapture(left.pop(0), picture(1), 100.0, frames)
 
-    return CaptureSource(name, "camera", open, open(), patience_s=patience_s, pace=pace)
+    return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s, pace=pace)
 
 
 def brightness(source: Source, timeout_s: float | None = 10) -> float:

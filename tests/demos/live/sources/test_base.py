@@ -78,7 +78,7 @@ def test_a_paced_file_waits_for_each_frame_and_loses_none(write_video: WriteVide
     with open_source(str(path), pace=True) as source:
         start_s = time.perf_counter()
         assert source.next() is not None
-        assert source.take() is None  # not due yet
+        assert source.poll() is None  # not due yet
         assert source.next(timeout_s=0.001) is None  # nor so soon
         assert source.state == "running"
         seen = all_frames(source)
@@ -125,7 +125,7 @@ def test_the_pictures_of_a_folder_come_in_order_and_unreadable_ones_are_named_an
     (tmp_path / "2b.png").touch()
     (tmp_path / "notes.txt").write_text("no picture")
     with open_source(str(tmp_path)) as source:
-        assert (source.kind, source.is_live, source.frame_rate) == ("pictures", False, None)
+        assert (source.kind, source.is_live, source.frame_rate) == ("images", False, None)
         assert all_frames(source) == [50, 100, 150]
         assert source.state == "ended"
     assert source.note == "2 of 5 pictures cannot be used: 1b.jpg, 2b.png"
@@ -136,10 +136,10 @@ def test_one_picture_is_one_frame_unless_it_stays(tmp_path: Path, monkeypatch: p
     with open_source(str(tmp_path / "one.png")) as source:
         assert all_frames(source) == [90]
         assert source.state == "ended"
-    monkeypatch.setattr(files, "PICTURES_PER_SECOND", 50.0)
+    monkeypatch.setattr(files, "IMAGES_PER_SECOND", 50.0)
     with open_source(str(tmp_path / "one.png"), loop=True) as source:
         assert brightness(source) == 90
-        assert source.take() is None  # paced
+        assert source.poll() is None  # paced
         assert [brightness(source) for _ in range(4)] == [90] * 4
         assert source.state == "running"
 
@@ -182,7 +182,7 @@ def test_a_file_of_huge_frames_is_refused_before_one_is_read(
     write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video("clip.avi", shades(2, width=640, height=480))
-    monkeypatch.setattr(base, "LARGEST_FRAME_MEGAPIXELS", 0.3)
+    monkeypatch.setattr(base, "MAX_FRAME_MEGAPIXELS", 0.3)
     with pytest.raises(SourceError, match=r"640x480, over 0\.3 megapixels"):
         open_source(str(path))
 

@@ -117,7 +117,7 @@ def test_a_camera_that_is_not_there_is_named() -> None:
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
-    with open_source("98", wait_for_it=True, patience_s=0.05) as source:
+    with open_source("98", connect_in_background=True, reconnect_timeout_s=0.05) as source:
         assert (source.name, source.kind, source.is_live) == ("camera 98", "camera", True)
         with pytest.raises(SourceError, match=r"camera 98 gave no frame for 0\.05 s: no camera 98"):
             source.next(timeout_s=10)
@@ -130,7 +130,10 @@ def test_gstreamer_is_named_where_opencv_has_none() -> None:
         with pytest.raises(BackendUnavailable, match="needs an OpenCV with GStreamer") as caught:
             open_source(text)
         assert "p4ss" not in str(caught.value)
-        with open_source(text, wait_for_it=True) as source, pytest.raises(SourceError, match="GStreamer") as failed:
+        with (
+            open_source(text, connect_in_background=True) as source,
+            pytest.raises(SourceError, match="GStreamer") as failed,
+        ):
             source.next(timeout_s=10)
         assert "p4ss" not in f"{failed.value}{source.name}"
 
@@ -196,7 +199,7 @@ def test_whatever_is_wrong_with_an_address_its_password_is_not_shown(
     scheme: str, user: str, password: str, rest: str
 ) -> None:
     with pytest.raises(SimpleNetError) as caught:
-        open_source(f"{scheme}{user}:{password}@{rest}", patience_s=0.01)
+        open_source(f"{scheme}{user}:{password}@{rest}", reconnect_timeout_s=0.01)
     assert password not in str(caught.value)
 
 

@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from demos.live.sources import live
-from demos.live.sources.live import CaptureSource, LiveSource, Opened
+from demos.live.sources import capture
+from demos.live.sources.capture import CaptureSource, OpenedCapture
+from demos.live.sources.live import LiveSource
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SourceError
 from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, source_of
@@ -25,7 +26,7 @@ def camera() -> ScriptedCamera:
 
 def end(source: CaptureSource, *cameras: ScriptedCamera) -> None:
     """Lets the blocked reads go, so that the reader can end."""
-    source.stop_soon()
+    source.request_stop()
     for camera in cameras:
         camera.end()
     source.close()
@@ -38,7 +39,7 @@ def test_a_live_source_hands_over_the_newest_frame_and_counts_the_others(camera:
     camera.wait_for_reads(4)
     assert brightness(source) == 30
     assert source.dropped == 0
-    assert source.take() is None
+    assert source.poll() is None
     for value in (40, 50, 60, 70):
         camera.show(value)
     camera.wait_for_reads(8)
@@ -67,7 +68,7 @@ def test_a_waiting_caller_is_woken_by_the_frame_itself_and_so_is_the_shared_cond
     with changed:
         threading.Timer(0.1, camera.show, [91]).start()
         assert changed.wait(10)
-        wait_until(lambda: source.due_s() == 0)
+        wait_until(lambda: source.ready_at_s() == 0)
     assert brightness(source) == 91
     end(source, camera)
 
@@ -93,7 +94,7 @@ def test_a_lost_camera_comes_back_with_another_size_and_never_as_a_black_picture
 
 
 def test_a_lost_camera_that_stays_away_has_failed_after_a_while(camera: ScriptedCamera) -> None:
-    with source_of(camera, patience_s=0.2) as source:
+    with source_of(camera, reconnect_timeout_s=0.2) as source:
         assert brightness(source) == 1
         camera.end()
         for _ in range(2):
@@ -104,14 +105,14 @@ def test_a_lost_camera_that_stays_away_has_failed_after_a_while(camera: Scripted
 
 
 def test_the_pauses_between_tries_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LONGEST_PAUSE_S", 0.04)
+    monkeypatch.setattr(capture, "MAX_BACKOFF_S", 0.04)
     tries_s: list[float] = []
 
-    def open() -> Opened:
+    def open() -> OpenedCapture:
         tries_s.append(time.perf_counter())
         raise SourceError("unplugged")
 
-    with CaptureSource("camera 7", "camera", open, patience_s=0.5) as source:
+    with CaptureSource("camera 7", "camera", open, reconnect_timeout_s=0.5) as source:
         wait_until(lambda: source.state == "failed")
     gaps_s = np.diff(tries_s)
     assert gaps_s[0] >= 0.02
@@ -120,8 +121,8 @@ def test_the_pauses_between_tries_double_up_to_a_bound(monkeypatch: pytest.Monke
 
 
 def test_close_does_not_wait_for_a_pause(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "FIRST_PAUSE_S", 3600.0)
-    source = source_of(camera, patience_s=10_000)
+    monkeypatch.setattr(capture, "FIRST_BACKOFF_S", 3600.0)
+    source = source_of(camera, reconnect_timeout_s=10_000)
     camera.end()
     wait_until(lambda: source.state == "reconnecting")
     source.close()
@@ -178,14 +179,14 @@ def test_what_is_pushed_is_the_newest_frame_of_a_visitor() -> None:
     source = LiveSource("visitor", "visitor")
     source.push(np.full((4, 4, 3), 1, np.uint8))
     source.push(np.full((4, 4, 3), 2, np.uint8))
-    frame = source.take()
+    frame = source.poll()
     assert frame is not None
     assert frame.image[0, 0, 0] == 2
     source.set_state("failed", "the visitor sent garbage")
     with pytest.raises(SourceError, match="the visitor sent garbage"):
         source.next()
     source.push(np.full((4, 4, 3), 3, np.uint8))
-    assert source.take() is None
+    assert source.poll() is None
     other = LiveSource("visitor", "visitor")
     other.push(np.full((4, 4, 3), 1, np.uint8))
     other.close()

@@ -72,7 +72,7 @@ def test_of_live_sources_every_frame_is_served_or_counted_as_dropped(pushes: lis
     sources = [LiveSource(str(number), "visitor") for number in range(4)]
     scheduler = SourceScheduler(sources)
     for source in sources:
-        source.take()  # dropped frames count from the first time one is asked for
+        source.poll()  # dropped frames count from the first time one is asked for
     pushed, served = Counter[int](), Counter[int]()
     latest: dict[int, int] = {}
     for step, (number, take) in enumerate(zip(pushes, takes, strict=False)):
@@ -173,8 +173,8 @@ def test_a_paced_file_does_not_hold_up_a_camera(tmp_path: Path) -> None:
         names.append(served[0].kind)
         if served[0] is live:
             camera.show(number)
-    assert names == ["pictures"] + 5 * ["camera"]
-    live.stop_soon()
+    assert names == ["images"] + 5 * ["camera"]
+    live.request_stop()
     camera.end()
     scheduler.close()
 
@@ -189,11 +189,11 @@ def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo,
         send_burst(request, 90)
 
     with serving(answer) as host:
-        stream = open_source(f"http://{host}/", patience_s=0.1)
+        stream = open_source(f"http://{host}/", reconnect_timeout_s=0.1)
     scheduler = SourceScheduler([
         open_source(str(tmp_path / "bad")),
         stream,
-        open_source("http://127.0.0.1:9/", wait_for_it=True, patience_s=0.2),
+        open_source("http://127.0.0.1:9/", connect_in_background=True, reconnect_timeout_s=0.2),
         open_source(str(clip)),
     ])  # fmt: skip
     served: list[Source] = []
@@ -210,7 +210,7 @@ def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo,
 
 
 def test_a_paced_picture_is_served_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PICTURES_PER_SECOND", 20.0)
+    monkeypatch.setattr(files, "IMAGES_PER_SECOND", 20.0)
     for number in range(3):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     scheduler = SourceScheduler([open_source(str(tmp_path), pace=True)])
@@ -223,7 +223,7 @@ def test_all_are_asked_to_stop_before_one_is_waited_for() -> None:
     events: list[str] = []
 
     class Slow(LiveSource):
-        def stop_soon(self) -> None:
+        def request_stop(self) -> None:
             events.append("stop")
 
         def close(self) -> None:
@@ -245,7 +245,7 @@ def test_closing_takes_as_long_as_the_slowest_and_leaves_no_thread(monkeypatch: 
     try:
         with serving(answer) as host:
             scheduler = SourceScheduler(open_source(f"http://{host}/{number}") for number in range(4))
-            wait_until(lambda: all(source.due_s() == 0 for source in scheduler.sources))
+            wait_until(lambda: all(source.ready_at_s() == 0 for source in scheduler.sources))
             scheduler.close()
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader of")]
             done.set()

@@ -42,7 +42,7 @@ def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
         done.wait(20)
 
     try:
-        with serving(answer) as host, open_source(f"http://{host}/", wait_for_it=True) as source:
+        with serving(answer) as host, open_source(f"http://{host}/", connect_in_background=True) as source:
             assert asked.wait(10)
             with open_source(str(clip)) as file:
                 assert file.next() is not None
@@ -70,7 +70,7 @@ def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> No
 
     with (
         serving(answer) as host,
-        open_source(f"http://cook:p4ssw0rd@{host}/stream.mjpg?key=s3cret", patience_s=0.05) as source,
+        open_source(f"http://cook:p4ssw0rd@{host}/stream.mjpg?key=s3cret", reconnect_timeout_s=0.05) as source,
     ):
         assert (source.kind, source.is_live) == ("stream", True)
         assert source.name == f"http://***@{host}/stream.mjpg?…"
@@ -144,7 +144,7 @@ def test_garbage_between_frames_of_a_stream_does_not_end_it() -> None:
             send_frame(request, value)
             time.sleep(0.002)
 
-    with serving(answer) as host, open_source(f"http://{host}/", patience_s=0.1) as source:
+    with serving(answer) as host, open_source(f"http://{host}/", reconnect_timeout_s=0.1) as source:
         values = []
         while len(values) < 20 and (frame := source.next(timeout_s=10)) is not None:
             values.append(float(frame.image[..., 0].mean()))
@@ -209,7 +209,7 @@ def test_a_stream_that_is_not_there_yet_is_waited_for() -> None:
         pass  # now the port is free again, and nobody answers there
     with pytest.raises(SourceError, match="cannot be opened"):
         open_source(f"http://{host}/")
-    with open_source(f"http://{host}/", wait_for_it=True) as source:
+    with open_source(f"http://{host}/", connect_in_background=True) as source:
         assert source.state == "reconnecting"
         assert source.next(timeout_s=0.05) is None
         with serving(answer, port=int(host.partition(":")[2])):

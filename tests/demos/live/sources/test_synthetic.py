@@ -72,7 +72,7 @@ def test_it_is_a_live_source_at_its_own_rate() -> None:
         assert all(frame is not None and frame.image.shape == (120, 160, 3) for frame in frames)
         source.next()
         time.sleep(0.1)
-        assert source.take() is not None
+        assert source.poll() is not None
         assert source.dropped > 0
     assert source.state == "ended"
     with open_source("synthetic") as source:

@@ -21,7 +21,7 @@ TOP = slice(0, int(1.8 * UNIT))
 
 def draw(agrees: bool = True, *, reference: bool = False, scale_ms: float = 0.5, **changes: Any) -> UInt8Array:
     tile = gray(*SIZE)
-    answer = make_update(models=2, agrees=agrees).answers[1]
+    answer = make_update(models=2, agrees=agrees).model_results[1]
     model = model_state("onnxruntime int8", reference=reference, **changes)
     tiles.draw(tile, model, answer, reference=reference, scale_ms=scale_ms, unit=UNIT)
     return tile
