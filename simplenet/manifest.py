@@ -115,7 +115,7 @@ class Manifest:
 
     def _check(self) -> None:
         """Raises ValueError for values no export writes."""
-        if self.format not in FORMATS or self.precision not in PRECISIONS:
+        if not isinstance(self.format, str) or self.format not in FORMATS or self.precision not in PRECISIONS:
             raise ValueError(f"format {self.format!r}, precision {self.precision!r}")
         for name in (self.variant, self.weights.name):
             if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):

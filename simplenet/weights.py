@@ -20,7 +20,6 @@ from simplenet import checkpoints, datasets, download, files, labels, variants
 from simplenet import model as models
 from simplenet.checkpoints import save
 from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError
-from simplenet.http_get import Limits
 from simplenet.manifest import WeightsOrigin
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -40,14 +39,13 @@ class LoadedWeights:
     origin: WeightsOrigin
 
 
-def load(variant: str, weights: str | Path = "auto", *, seed: int = 0, limits: Limits | None = None) -> LoadedWeights:
+def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> LoadedWeights:
     """Finds, checks and loads weights.
 
     Args:
         variant: its name or reference name.
         weights: as this file's docstring says; a keyword or a shipped name wins over a file of that name.
         seed: of random weights.
-        limits: of the download.
 
     Raises:
         UsageError: unknown variant, unknown name, or 'pretrained' for a variant without official weights.
@@ -55,9 +53,9 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0, limits: L
     """
     spec, weights = variants.get(variant), str(weights)
     if weights == "auto":
-        return _auto(spec, seed, limits)
+        return _auto(spec, seed)
     if weights == "pretrained":
-        return _pretrained(spec, limits)
+        return _pretrained(spec)
     if weights == "random":
         return _random(spec, seed)
     if weights in shipped_names():
@@ -70,11 +68,11 @@ def shipped_names(variant: str | None = None) -> tuple[str, ...]:
     return datasets.shipped_weights(variant and variants.get(variant).name)
 
 
-def _auto(spec: Variant, seed: int, limits: Limits | None) -> LoadedWeights:
+def _auto(spec: Variant, seed: int) -> LoadedWeights:
     reason = f"no official weights exist for {spec.name}"
     if spec.official_weights_file:
         try:
-            return _pretrained(spec, limits)
+            return _pretrained(spec)
         except DownloadError as error:
             reason = str(error)
     if names := shipped_names(spec.name):
@@ -87,8 +85,8 @@ def _auto(spec: Variant, seed: int, limits: Limits | None) -> LoadedWeights:
     return _random(spec, seed)
 
 
-def _pretrained(spec: Variant, limits: Limits | None) -> LoadedWeights:
-    path = download.fetch_official(spec.name, limits)
+def _pretrained(spec: Variant) -> LoadedWeights:
+    path = download.fetch_official(spec.name)
     tensors, _ = checkpoints.read(path)
     network = checkpoints.fit(tensors, spec.name, path)
     origin = WeightsOrigin("pretrained", "pretrained", files.sha256(path))

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simplenet import download, fetch, images
+from simplenet import download, images
 from simplenet.datasets import LabeledImages
+from simplenet.download import RemoteFile
 from simplenet.errors import DataError, UsageError, WeightsError
-from simplenet.fetch import RemoteFile
-from simplenet.http_get import Limits
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
 from simplenet.variants import nearest
 from train import class_folders
@@ -82,12 +81,11 @@ def get(name: str) -> DatasetSpec:
     raise UsageError(f"unknown data set {name!r}{nearest(name, DATASETS)}; choose from: {', '.join(DATASETS)}")
 
 
-def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = None) -> Splits:
+def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
     """The whole training and test splits, as they are on disk: RGB uint8 [N, H, W, 3].
 
     Args:
         folder: of the data set's files or of folders of images; None is its Debian package, else the cache.
-        limits: of the downloads.
 
     Raises:
         DataError: the files cannot be had, are damaged, or do not fit together.
@@ -106,7 +104,7 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
         raise DataError(f"{where}; it needs train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
     if folder is None:
         package = DEBIAN_FOLDER / spec.name
-        folder = package if spec.debian_package and package.is_dir() else _downloaded(spec, limits)
+        folder = package if spec.debian_package and package.is_dir() else _downloaded(spec)
     train, test = spec.read(spec, folder)
     for split in (train, test):
         if split.labels.max() >= len(split.classes):
@@ -117,7 +115,7 @@ def load(spec: DatasetSpec, folder: Path | None = None, limits: Limits | None = 
     return train, test
 
 
-def _downloaded(spec: DatasetSpec, limits: Limits | None) -> Path:
+def _downloaded(spec: DatasetSpec) -> Path:
     """The folder in the cache that has all of the data set's files."""
     base = os.environ.get(URL_VARIABLE) or spec.url
     folder = download.cache_folder() / "datasets" / spec.name
@@ -126,11 +124,10 @@ def _downloaded(spec: DatasetSpec, limits: Limits | None) -> Path:
         remote = RemoteFile(
             url=f"{base.rstrip('/')}/{name}",
             sha256=sha256,
-            otherwise=f"{package}name the folder that has it: --data DIR",
-            elsewhere=download.OTHER_CACHE,
+            hint=f"{package}name the folder that has it: --data DIR",
         )
         try:
-            fetch.fetch(remote, folder / name, limits)
+            download.fetch(remote, folder / name)
         except WeightsError as error:
             raise DataError(str(error)) from error
     return folder

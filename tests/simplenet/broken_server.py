@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine, which can also be broken in every way that servers are."""
+"""An HTTP server on the loopback interface that can fail in every way that servers do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Each request takes the server's next answer; the last one stays."""
+    """Handles each request with the server's next answer; the last one is used again."""
 
     server: Server
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.requests.append((self.path, self.headers.get("Range")))
+        self.server.requests.append(self.path)
         answers = self.server.answers
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
         self.close_connection = True
@@ -43,26 +43,15 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[Answer] = [whole]
-        self.requests: list[tuple[str, str | None]] = []
+        self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
     def handle_error(self, *arguments: object) -> None:
-        """A client that hangs up is part of the tests."""
+        """Ignores clients that close the connection."""
 
 
 def whole(handler: Handler) -> None:
     handler.send(200, CONTENT)
-
-
-def ranged(handler: Handler) -> None:
-    wanted = handler.headers.get("Range")
-    if wanted is None:
-        return whole(handler)
-    start = int(wanted.removeprefix("bytes=").rstrip("-"))
-    if start >= len(CONTENT):
-        return handler.send(416, Content_Range=f"bytes */{len(CONTENT)}")
-    rest = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
-    return handler.send(206, CONTENT[start:], Content_Range=rest)
 
 
 def truncated(handler: Handler) -> None:
@@ -75,7 +64,7 @@ def stalled(handler: Handler) -> None:
     time.sleep(2)
 
 
-def dripping(handler: Handler) -> None:
+def trickling(handler: Handler) -> None:
     handler.send(200, b"", length=len(CONTENT))
     for _ in range(100):
         handler.wfile.write(b"x")
@@ -86,14 +75,12 @@ def silent(handler: Handler) -> None:
     time.sleep(2)
 
 
-SLOW = (stalled, dripping, silent)
+def endless(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(bytes(100_000))
 
 
 def status(code: int, location: str | None = None) -> Answer:
     return lambda handler: handler.send(code) if location is None else handler.send(code, Location=location)
-
-
-def other_range(handler: Handler) -> None:
-    if handler.headers.get("Range") is None:
-        return whole(handler)
-    return handler.send(206, CONTENT[:1000], Content_Range=f"bytes 0-999/{len(CONTENT)}")

@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIGHT = [
     "errors", "variants", "preprocessing", "fast_resize", "model_card", "manifest", "strict_json", "files", "artifacts",
-    "cli", "labels", "images", "pictures", "datasets", "download", "fetch", "http_get", "hardware",
+    "cli", "labels", "images", "image_sets", "datasets", "download", "hardware", "formats", "metrics",
 ]  # fmt: skip
 HEAVY = [
     "torch", "torchvision", "safetensors", "PIL", "cykooz_resizer", "cv2", "rich", "onnx", "onnxruntime", "onnxscript",
     "onnxslim", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda", "psutil", "matplotlib",
-    "starlette", "uvicorn",
+    "starlette", "uvicorn", "filelock",
 ]  # fmt: skip
 CODE = """
 import importlib, sys
