@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import stat
@@ -28,6 +29,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MOST_PIXELS = 100_000_000
 _MOST_BYTES = 1 << 30
+_MOST_JPEG_SCANS = 100  # encoders write 10; 4 MB of empty scans would take ten minutes, 100 of 8 megapixels take 0.3 s
 _EXIF_ORIENTATION = 0x0112
 _filters_lock = threading.Lock()  # warnings.catch_warnings changes the filters of all threads
 
@@ -46,27 +48,30 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
         ImageError: no file, no picture, empty, truncated, over 100 megapixels, of floats or 32-bit numbers, or too
             long and thin. The message starts with the path.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         _check_file(Path(path))
-        with open(path, "rb") as file, _open(file) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise ImageError(f"{image.width}x{image.height} pixels are over 100 million; make it smaller")
-            if reduction is not None and (most := reduction(*_upright_size(image))) >= 2:
-                image.draft("RGB", (math.ceil(image.width / most), math.ceil(image.height / most)))
-            image.load()
-            return check_image(_to_rgb(_upright(image)))
+        with open(path, "rb") as file:
+            return _decode(file, _FORMATS, _MOST_PIXELS, reduction)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not a picture of a known kind; convert it to JPEG or PNG") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: far over 100 million pixels; make it smaller") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({one_line(files.reason(error))}); replace it") from error
-    except Exception as error:  # Pillow's parsers let every kind out
+    except ValueError as error:  # a null byte in the path
         raise ImageError(f"{path}: damaged ({one_line(error)}); replace it") from error
+
+
+def decode_rgb(content: bytes, *, formats: Sequence[str] = _FORMATS, max_pixels: int = _MOST_PIXELS) -> UInt8Array:
+    """Decode an encoded image to RGB uint8 [H, W, 3], with the rules and limits of `read_rgb`.
+
+    Args:
+        content: the bytes of an image file.
+        formats: the formats to accept, as Pillow names them.
+        max_pixels: the limit on width * height, checked before anything is decoded.
+
+    Raises:
+        ImageError: not an image of these formats, truncated, damaged or too large.
+    """
+    return _decode(io.BytesIO(content), formats, max_pixels)
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -170,14 +175,58 @@ def _check_file(path: Path) -> None:
         raise ImageError("the file is over 1 GiB; make it smaller")
 
 
-def _open(file: IO[bytes]) -> Image.Image:
+def _decode(
+    file: IO[bytes],
+    formats: Sequence[str],
+    max_pixels: int,
+    reduction: Callable[[int, int], float] | None = None,
+) -> UInt8Array:
+    """Decode an untrusted file. Every failure is an ImageError."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with _open(file, formats) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{image.width}x{image.height} pixels are over {max_pixels / 1e6:g} million; make it smaller"
+                )
+            if image.format in ("JPEG", "MPO") and _count_scans(file) > _MOST_JPEG_SCANS:
+                raise ImageError(f"a JPEG of more than {_MOST_JPEG_SCANS} scans; save it again")
+            if reduction is not None and (most := reduction(*_upright_size(image))) >= 2:
+                image.draft("RGB", (math.ceil(image.width / most), math.ceil(image.height / most)))
+            image.load()
+            return check_image(_to_rgb(_upright(image)))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not an image of a supported format; convert it to {formats[0]}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"far over {max_pixels / 1e6:g} million pixels; make it smaller") from error
+    except OSError as error:
+        raise ImageError(f"cannot be read ({one_line(files.reason(error))}); replace it") from error
+    except Exception as error:  # Pillow's parsers raise many other types
+        raise ImageError(f"damaged ({one_line(error)}); replace it") from error
+
+
+def _count_scans(file: IO[bytes]) -> int:
+    """The number of start-of-scan markers in a JPEG file; metadata may add some."""
+    position, count, last = file.tell(), 0, b""
+    file.seek(0)
+    while block := file.read(1 << 20):
+        count += (last + block).count(b"\xff\xda")
+        last = block[-1:]
+    file.seek(position)
+    return count
+
+
+def _open(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
     """Reads no more than the header."""
     from PIL import Image
 
     Image.init()
     with _filters_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import os
 import random
 import struct
@@ -175,8 +176,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         tmp_path / "missing.jpg": "cannot be read .No such file",
         tmp_path: "a folder or device",
         tmp_path / "empty.jpg": "the file is empty",
-        tmp_path / "text.jpg": "not a picture of a known kind",
-        tmp_path / "page.png": "not a picture of a known kind",
+        tmp_path / "text.jpg": "not an image of a supported format",
+        tmp_path / "page.png": "not an image of a supported format",
         tmp_path / ("x" * 5000): "File name too long",
         tmp_path / "a\0b": "embedded null",
     }
@@ -192,7 +193,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 def test_a_picture_that_would_start_another_program_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.eps", Image.new("RGB", (8, 8))).rename(tmp_path / "a.jpg")
-    with pytest.raises(ImageError, match="not a picture of a known kind"):
+    with pytest.raises(ImageError, match="not an image of a supported format"):
         images.read_rgb(path)
 
 
@@ -348,3 +349,33 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_labels_without_letters_differ(tmp_path: Path) -> None:
     touch(tmp_path, "+/a.jpg", "-/b.jpg")
     assert [index for _, index in images.labeled_folder(tmp_path, ("+", "-"))] == [0, 1]
+
+
+def encode(format: str = "JPEG", size: tuple[int, int] = (8, 6), **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (20, 220, 20)).save(buffer, format, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_decodes_bytes_like_files() -> None:
+    image = images.decode_rgb(encode("PNG"))
+    assert image.shape == (6, 8, 3)
+    assert image[0, 0].tolist() == [20, 220, 20]
+
+
+def test_decode_checks_format_and_size_first() -> None:
+    with pytest.raises(ImageError, match=r"^not an image of a supported format; convert it to JPEG$"):
+        images.decode_rgb(encode("PNG"), formats=("JPEG",))
+    with pytest.raises(ImageError, match=r"^8x6 pixels are over 4e-05 million"):
+        images.decode_rgb(encode(), max_pixels=40)
+
+
+def test_rejects_jpeg_with_thousands_of_scans(tmp_path: Path) -> None:
+    content = encode(progressive=True)
+    last = content.rindex(b"\xff\xda")
+    content = content[:-2] + content[last:-2] * 2000 + content[-2:]
+    (tmp_path / "bomb.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match="scans"):
+        images.decode_rgb(content)
+    with pytest.raises(ImageError, match="scans"):
+        images.read_rgb(tmp_path / "bomb.jpg")

@@ -21,7 +21,7 @@ export function view(element, { onStart, onStop }) {
   const figures = make("dl", { className: "figures" });
   const heading = make("h2", { id: "browser-model-title" }, "In this browser");
   element.classList.add("card", "browser-model");
-  element.setAttribute("aria-labeledby", heading.id);
+  element.setAttribute("aria-labelledby", heading.id);
   element.replaceChildren(
     make("header", { className: "title" }, heading, status),
     make("div", { className: "browser-model-controls" }, field("Run on", provider), field("Threads", threads), button),
