@@ -13,7 +13,7 @@ SUPPORTED := import sys; assert (3, 10) <= sys.version_info < (3, 13)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help compare test test-live lint bench web format setup setup-dev setup-live clean distclean
+.PHONY: help compare test test-live lint bench web images format setup setup-dev setup-live clean distclean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ bench: setup-dev ## time the parts: pytest-benchmark over tests/benchmarks
 
 web: setup ## fetch onnxruntime-web from npm: the live page then also runs the model in the browser
 	$(RUN) demos/live/browser/onnxruntime_web.py $(ARGS)
+
+images: setup-live ## make the screenshots in docs/images again, with a real browser and a virtual screen
+	$(RUN) docs/make_images.py $(ARGS)
 
 format: setup-dev ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix .
