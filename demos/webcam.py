@@ -31,6 +31,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import model_flags
+from demos.live.dashboard import UNTRAINED
 from demos.live.events import EventWriter
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
@@ -41,7 +42,6 @@ from demos.live.sources.scheduler import SourceScheduler
 from demos.live.status_line import StatusLine
 from demos.live.summary import Summary, print_summary
 from demos.live.window import display
-from demos.live.window.overlay import UNTRAINED
 from demos.live.window.recorder import CODECS
 from demos.live.window.view import Screen
 from simplenet import cli
@@ -331,7 +331,7 @@ def _report(session: Session, summary: Summary, events: EventWriter | None, stdo
     from rich.console import Console
 
     state = session.state()
-    title = state["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
+    title = state["dashboard"]["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
     print_summary(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
 
 

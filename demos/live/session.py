@@ -10,6 +10,8 @@ from typing import Any
 
 from demos import artifact_choice
 from demos.artifact_choice import Log
+from demos.live import dashboard
+from demos.live.dashboard import COMMANDS, SELECTIONS
 from demos.live.model_config import ModelConfig, ModelLoader
 from demos.live.model_group import ModelGroup, Record
 from demos.live.result import FrameResult
@@ -23,8 +25,6 @@ from simplenet import cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
 
-COMMANDS = ("pause", "snapshot", "record", "help", "quit", "next-backend", "next-precision")
-SELECTIONS = ("backend", "precision", "variant")
 NOTICE_S = 6.0
 _MOST_COMMANDS = 100
 _MOST_RECORDS = 50
@@ -88,19 +88,18 @@ class Session:
         self.scheduler.wake()
 
     def state(self) -> dict[str, Any]:
-        """Everything a page or a window shows beside the picture, JSON-able."""
+        """All that the window and the page show beside the image, JSON-able; `dashboard` has it formatted."""
         manifest, wish, recorder = self.model_group.models[0].manifest, self._wish, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if wish is not None:
             wanted = wish.selected()
             notice = f"loading {wanted['variant']} {wanted['precision'] or ''} for {', '.join(wanted['backend'])}…"
         weights = manifest.weights
-        return {
+        state = {
             "schema_version": 1,
             "variant": manifest.variant,
             "weights": weights.name,
             "untrained": weights.source == "random",
-            "title": f"{manifest.variant}, {'random' if weights.source == 'random' else weights.name} weights",
             "paused": self.paused,
             "switching": wish is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
@@ -113,6 +112,7 @@ class Session:
             "choices": self.selection.choices(),
             "selected": self.selection.selected(),
         }
+        return {**state, "dashboard": dashboard.build(state)}
 
     def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
         """`callback` is called in the loop's thread after each frame and must be quick; call the result to end it."""
@@ -311,6 +311,5 @@ class Session:
                 if record.reported_state or source.state != "running":
                     self.event("source", source=source.name, state=source.state, note=source.note)
                 if source.state in ("reconnecting", "failed"):
-                    note = source.note or source.state
-                    self.log(note if note.startswith(source.name) else f"{source.name}: {note}")
+                    self.log(dashboard.source_text(source.name, source.state, source.note))
                 record.reported_state = source.state

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from demos.live.dashboard import PAGE_COMMANDS
 from demos.live.page import messages, sockets
 from demos.live.page.frames import FrameEncoder
 from demos.live.result import FrameResult
@@ -24,10 +25,6 @@ MOST_VIEWERS = 16
 MOST_REQUEST_CHARACTERS = 2_000
 _REQUEST_PAUSE_S, _COMMAND_PAUSE_S = 0.005, 0.05
 _MOST_REPLIES = 8
-FOR_EVERYBODY = (
-    "pause", "snapshot", "record", "next-backend", "next-precision", "backend", "precision", "variant",
-)  # fmt: skip
-"""Commands that the page may give: it cannot end the demo, and its help is its own."""
 
 
 class Session(Protocol):
@@ -137,8 +134,8 @@ class Viewer:
 
     def _command(self, name: str, value: str | None) -> None:
         try:
-            if name not in FOR_EVERYBODY:
-                raise SimpleNetError(f"the page has no command {name[:40]!r}; one of: {', '.join(FOR_EVERYBODY)}")
+            if name not in PAGE_COMMANDS:
+                raise SimpleNetError(f"the page has no command {name[:40]!r}; one of: {', '.join(PAGE_COMMANDS)}")
             self._room.session.command(name, value)
         except SimpleNetError as error:
             self._replies.append(json.dumps({"type": "error", "command": name[:40], "message": str(error)[:500]}))

@@ -19,17 +19,6 @@ from simplenet.errors import SimpleNetError, one_line
 UInt8Array = npt.NDArray[np.uint8]
 
 DISPLAYS = ("auto", "window", "browser", "none")
-KEYS = {
-    "q": "quit",
-    "escape": "quit",
-    "space": "pause",
-    "s": "snapshot",
-    "r": "record",
-    "b": "next-backend",
-    "p": "next-precision",
-    "h": "help",
-}
-"""What the keys of a window mean, as the commands of a session."""
 _TITLE = "SimpleNet Edge (h: help)"
 _LARGEST_WINDOW = (1280, 960)
 _PROBE = "import cv2, os; cv2.namedWindow('probe'); os._exit(0)"

@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from demos.live.dashboard import UNTRAINED, keys_help
 from demos.live.window import paint, text_rendering
 from demos.live.window.paint import ACCENT, ALARM, GRAY, SURFACE, WHITE
 from demos.live.window.text_rendering import UInt8Array
 from runtimes import Prediction
 
-UNTRAINED = "UNTRAINED"
 _UNTRAINED_MEANS = "random weights: the times are true, the answers mean nothing"
 _BANNER_LINES = 3
-KEYS_HELP = (
-    ("q  Esc", "quit"),
-    ("space", "pause"),
-    ("s", "snapshot"),
-    ("r", "record"),
-    ("b", "next backend"),
-    ("p", "next precision"),
-    ("h", "this help"),
-)
 
 
 def draw_answers(image: UInt8Array, predictions: Sequence[Prediction], unit: int, width_units: int = 14) -> None:
@@ -53,12 +44,12 @@ def draw_untrained(image: UInt8Array, unit: int) -> None:
 def draw_help(image: UInt8Array, unit: int) -> None:
     """The keys of the window, in the middle of the picture."""
     size, row = paint.text_size(unit), round(1.35 * unit)
-    keys = max(text_rendering.width_of(key, size, True) for key, _ in KEYS_HELP)
-    width = keys + max(text_rendering.width_of(what, size) for _, what in KEYS_HELP) + 3 * unit
-    height = len(KEYS_HELP) * row + unit
+    keys = max(text_rendering.width_of(key, size, True) for key, _ in keys_help())
+    width = keys + max(text_rendering.width_of(what, size) for _, what in keys_help()) + 3 * unit
+    height = len(keys_help()) * row + unit
     left, top = (image.shape[1] - width) // 2, (image.shape[0] - height) // 2
     paint.shade(image, left, top, width, height, opacity=0.88)
-    for place, (key, what) in enumerate(KEYS_HELP):
+    for place, (key, what) in enumerate(keys_help()):
         line = paint.baseline(top + unit // 2 + place * row, row, size)
         text_rendering.write(image, key, left + unit, line, size, ACCENT, bold=True)
         text_rendering.write(image, what, left + 2 * unit + keys, line, size, WHITE)

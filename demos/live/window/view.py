@@ -6,14 +6,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from demos.live.dashboard import KEYS
 from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.window.canvas import Renderer
-from demos.live.window.display import KEYS, Display
+from demos.live.window.display import Display
 from demos.live.window.recorder import Recorder, UInt8Array, save_snapshot
 from simplenet.errors import SimpleNetError
 
 _QUIT = {"q": "q", "escape": "Esc"}
+_COMMANDS = {key.key: key.command for key in KEYS}
 _UNKNOWN_FRAME_RATE = 30.0
 
 
@@ -145,5 +147,5 @@ class Screen:
     def _pressed(self, key: str) -> None:
         if key in _QUIT:
             self._session.quit = _QUIT[key]
-        elif key in KEYS:
-            self._session.command(KEYS[key])
+        elif key in _COMMANDS:
+            self._session.command(_COMMANDS[key])

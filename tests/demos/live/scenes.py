@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from demos.live import dashboard
 from demos.live.result import FrameResult, ModelResult
 from demos.live.sources.base import Frame, Source, SourceKind
 from runtimes import Prediction
@@ -61,17 +62,22 @@ def make_update(
     return FrameResult(Still(source, kind), frame, tuple(answers), 0.2, 0.3, number)
 
 
-def make_state(models: int = 1, sources: int | list[dict[str, Any]] = 1, **changes: Any) -> dict[str, Any]:
+def make_state(
+    models: int | list[dict[str, Any]] = 1, sources: int | list[dict[str, Any]] = 1, **changes: Any
+) -> dict[str, Any]:
     if isinstance(sources, int):
         sources = [source_state(number) for number in range(sources)]
-    state = {
+    if isinstance(models, int):
+        models = [model_state(name, reference=not place) for place, name in enumerate(MODELS[:models])]
+    state: dict[str, Any] = {
         "schema_version": 1, "variant": "cifar-310k", "weights": "fashion-mnist", "untrained": False,
-        "title": "cifar-310k, fashion-mnist weights", "paused": False, "recording": None, "notice": None,
+        "paused": False, "recording": None, "notice": None,
         "loop_fps": 29.9, "frames": 99, "ended": None, "choices": {}, "selected": {},
         "sources": sources,
-        "models": [model_state(name, reference=not place) for place, name in enumerate(MODELS[:models])],
+        "models": models,
     }  # fmt: skip
-    return {**state, **changes}
+    state |= changes
+    return {**state, "dashboard": dashboard.build(state)}
 
 
 def source_state(number: int = 0, **changes: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ function draw() {
   drawStatus();
   drawVeil();
   if (state === null) return;
-  write(byId("model"), state.title);
+  write(byId("model"), state.dashboard.title);
   byId("untrained").hidden = !state.untrained;
   showNotice(state.notice);
   showModels(state.models, picture.latestFrame()?.answers);

@@ -10,7 +10,7 @@ export async function saveSnapshot(state) {
   if (frame === null) return null;
   const answer = shown(frame.answers);
   const lines = (answer?.predictions ?? []).map(({ label, probability }) => `${percent(probability)}  ${label}`);
-  const title = [state?.title, answer?.name].filter(Boolean).join(", ");
+  const title = [state?.dashboard.title, answer?.name].filter(Boolean).join(", ");
   const untrained = state?.untrained ? ["UNTRAINED: the answers mean nothing"] : [];
   const blob = await draw(frame.canvas, [...untrained, title, ...lines].filter(Boolean));
   const name = `simplenet-${new Date().toISOString().replace(/[:.]/g, "-").slice(0, 19)}.jpg`;

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from demos.live import dashboard
 from demos.live.page import jpeg
 from demos.live.page.server import Page
 from demos.live.result import FrameResult, ModelResult
@@ -83,17 +84,19 @@ class Demo:
         elif name == "pause":
             self.facts["paused"] = not self.facts["paused"]
         elif name == "record":
-            self.facts["recording"] = None if self.facts["recording"] else "/tmp/simplenet.mp4"
+            recording = {"path": "/tmp/simplenet.mp4", "seconds": 72.5}
+            self.facts["recording"] = None if self.facts["recording"] else recording
         self.commands.append((name, value))
 
     def state(self) -> dict[str, Any]:
-        return {
+        state = {
             "schema_version": 1, "variant": self.selected["variant"], "weights": "fashion-mnist", "ended": None,
-            "title": f"{self.selected['variant']}, fashion-mnist weights", "loop_fps": 30.0, "frames": self._number,
+            "loop_fps": 30.0, "frames": self._number,
             "choices": CHOICES, "selected": self.selected, **self.facts,
             "sources": [self._source(source) for source in self.scheduler.sources],
             "models": [self._model(at, name) for at, name in enumerate(self.selected["backend"])],
         }  # fmt: skip
+        return {**state, "dashboard": dashboard.build(state)}
 
     def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
         self._listeners.append(callback)
