@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import ImageGrab
 
-from demos.live.window.display import DISPLAYS, KEYS, NoDisplay, choose, why_no_window
+from demos.live.dashboard import KEYS
+from demos.live.window.display import DISPLAYS, NoDisplay, choose, why_no_window
 from simplenet.errors import SimpleNetError
 from tests.demos.conftest import ROOT
 
@@ -26,7 +27,7 @@ COLOR = (200, 40, 90)
 LISTENER = f"""
 import select, sys
 import numpy as np
-from demos.live.display import Window
+from demos.live.window.display import Window
 with Window() as window:
     picture = np.full((240, 320, 3), {COLOR}, np.uint8)
     print(repr(window.show(picture)), flush=True)
@@ -109,7 +110,7 @@ def test_a_real_window_shows_the_picture_and_hears_every_key_while_no_frame_come
     assert COLOR[::-1] not in colors
     pressed = {"s": "s", "space": "space", "R": "r", "b": "b", "p": "p", "h": "h", "Escape": "escape"}
     assert [listener.press(key) for key in pressed] == list(pressed.values())
-    assert set(pressed.values()) | {"q"} == set(KEYS)
+    assert set(pressed.values()) | {"q"} == {key.key for key in KEYS}
     assert listener.press("q") == "q"
     assert listener.line() == "closed"
 

@@ -99,16 +99,3 @@ def test_figures_break_into_rows_and_do_not_jump_as_they_change() -> None:
     assert [len(row) for row in rows("9 FPS", 640)] == [3, 1]
     assert [len(row) for row in rows("9 FPS", 120)] == [1, 1, 1, 1]
     assert rows("9 FPS", 640) == rows("143 FPS", 640)
-
-
-def test_help_names_every_key_of_the_window() -> None:
-    from demos.live.window.display import KEYS
-
-    named = {key.lower() for keys, _ in overlay.KEYS_HELP for key in keys.split()}
-    assert named == {"esc" if key == "escape" else key for key in KEYS}
-    image = gray()
-    overlay.draw_help(image, UNIT)
-    changed = (image != GRAY).any(axis=2)
-    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    assert abs(rows[0] + rows[-1] - 479) <= 1  # in the middle
-    assert abs(columns[0] + columns[-1] - 639) <= 1

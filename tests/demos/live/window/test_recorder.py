@@ -274,7 +274,7 @@ def test_with_the_disk_full_at_the_end_only_the_last_picture_is_lost(
 RECORD = """
 import resource, sys, time
 import numpy as np
-from demos.live.recorder import Recorder
+from demos.live.window.recorder import Recorder
 from simplenet.errors import SimpleNetError
 path, limit = sys.argv[1], int(sys.argv[2])
 if limit:
