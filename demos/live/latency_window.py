@@ -1,4 +1,4 @@
-"""Latencies as they come: the latest ones, from which percentiles follow. Safe to read from any thread."""
+"""A sliding window of latencies, for percentiles."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections import deque
 from runtimes.timing import LatencySummary, summarize
 
 KEPT_SAMPLES = 10_000
-"""A loop may run for weeks: the percentiles of its summary are those of its latest frames."""
+"""Bounds the memory of a loop that runs for weeks; the percentiles of its summary are those of its latest frames."""
 LIVE_SAMPLES = 1_000
-"""Those that a window or a page shows meanwhile: of the last half minute or so."""
+"""For the percentiles that window and page show: about the last half minute."""
 
 
 class LatencyWindow:
-    """Milliseconds, the latest `KEPT_SAMPLES` of them."""
+    """The latest `KEPT_SAMPLES` latencies in milliseconds. Thread-safe."""
 
     def __init__(self) -> None:
         self._ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
@@ -26,11 +26,10 @@ class LatencyWindow:
             self._ms.append(milliseconds)
 
     def latest_ms(self, count: int = KEPT_SAMPLES) -> list[float]:
-        """At most so many, oldest first."""
+        """Return at most `count` samples, oldest first."""
         with self._lock:
-            newest_first = list(itertools.islice(reversed(self._ms), count))
-        return newest_first[::-1]
+            return list(itertools.islice(reversed(self._ms), count))[::-1]
 
     def summary(self, count: int = KEPT_SAMPLES) -> LatencySummary | None:
-        """Of the latest `count`; None before the first."""
+        """Summarize the latest `count` samples; None if there are none."""
         return summarize(samples) if (samples := self.latest_ms(count)) else None

@@ -1,4 +1,4 @@
-"""What the loop says of one frame: every model's answer, and how long each part took."""
+"""The result of the live loop for one frame: predictions and latency of every model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtimes import Prediction
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's answer. `agrees`: the same top-1 as the first model's; None for the first model itself."""
+    """Predictions of one model. `agrees`: top-1 equals the first model's; None for the first model itself."""
 
     name: str
     backend: str
@@ -24,9 +24,9 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame, classified by every model. `frame_age_ms`, capture to hand-over, is None for files.
+    """One frame, classified by every model.
 
-    `number` counts the frames of all sources together, from 1.
+    `frame_age_ms`, from capture to preprocessing, is None for files. `number` counts the frames of all sources from 1.
     """
 
     source: Source
@@ -37,10 +37,10 @@ class FrameResult:
     number: int
 
     def to_json(self) -> dict[str, Any]:
-        """What the models said, JSON-able, for the page and for --json."""
+        """The fields that page and --json get: all but source and image."""
         return {
             "number": self.number,
             "frame_age_ms": self.frame_age_ms,
             "preprocess_ms": self.preprocess_ms,
-            "model_results": [dataclasses.asdict(answer) for answer in self.model_results],
+            "model_results": [dataclasses.asdict(result) for result in self.model_results],
         }

@@ -1,4 +1,4 @@
-"""What came from one source: kept after it is gone, told to pages while it is there."""
+"""Statistics of one source: its state for window and page, and its part of the summary after it is closed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from demos.live.summary import SourceSummary
 
 
 class SourceStats:
-    """Written by the loop's thread, read by any."""
+    """Frame count, frame size and frame age of one source. Written by the loop's thread, read by any."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.reported_state = ""
-        """The last state that was said aloud."""
+        """The last state that was logged."""
         self._frames = self._width = self._height = self._dropped_before_pause = 0
         self._ages = LatencyWindow()
 
     def add(self, frame: Frame, age_ms: float | None) -> None:
-        """A frame that is about to be answered; files' frames have no age."""
+        """Count a processed frame. `age_ms` is None for files."""
         self._height, self._width = frame.image.shape[:2]
         self._frames += 1
         if age_ms is not None:
@@ -30,25 +30,18 @@ class SourceStats:
         self._dropped_before_pause = self.source.dropped
 
     def resume(self) -> None:
-        """Frames that passed by during a pause were not missed: nobody wanted them."""
+        """Do not count the frames of the pause as dropped."""
         self.source.dropped = self._dropped_before_pause
 
     def state(self) -> dict[str, Any]:
-        """JSON-able."""
-        source = self.source
+        """The state for window and page, JSON-serializable."""
         age = self._ages.summary(LIVE_SAMPLES)
+        fields = ("id", "name", "kind", "is_live", "state", "note", "dropped", "reconnects")
         return {
-            "id": source.id,
-            "name": source.name,
-            "kind": source.kind,
-            "is_live": source.is_live,
-            "state": source.state,
-            "note": source.note,
+            **{field: getattr(self.source, field) for field in fields},
             "width": self._width,
             "height": self._height,
             "frames": self._frames,
-            "dropped": source.dropped,
-            "reconnects": source.reconnects,
             "frame_age_p50_ms": age and age.p50_ms,
             "frame_age_p90_ms": age and age.p90_ms,
         }

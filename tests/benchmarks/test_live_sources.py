@@ -30,7 +30,7 @@ def test_drawing_a_synthetic_frame(benchmark: BenchmarkFixture, size: str) -> No
     width, height = map(int, size.split("x"))
     scene, numbers = Scene(width, height, 30), iter(range(10**9))
     benchmark.group = "drawing a synthetic frame"
-    benchmark.pedantic(lambda: scene.picture(next(numbers)), rounds=FRAMES, warmup_rounds=20)
+    benchmark.pedantic(lambda: scene.frame(next(numbers)), rounds=FRAMES, warmup_rounds=20)
 
 
 @pytest.mark.parametrize("count", [1, 8])

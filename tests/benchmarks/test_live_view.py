@@ -23,7 +23,7 @@ def test_composing_what_a_person_sees(benchmark: BenchmarkFixture, size: tuple[i
     random = np.random.default_rng(0)
     for model in state["models"]:
         model["recent_infer_ms"] = random.uniform(0.2, 0.4, 60).tolist()
-    canvas.take(make_update(scene.picture(0), models))
+    canvas.take(make_update(scene.frame(0), models))
     benchmark.group = "composing what a person sees"
     benchmark.pedantic(lambda: canvas.compose(state), rounds=ROUNDS, warmup_rounds=20)
 
@@ -34,5 +34,5 @@ def test_recording_a_640x480_picture(benchmark: BenchmarkFixture, tmp_path: Path
     benchmark.group = "recording a 640x480 picture"
     with Recorder(tmp_path / f"clip{suffix}", 30) as film:
         benchmark.pedantic(
-            film.write, setup=lambda: ((scene.picture(next(numbers)),), {}), rounds=ROUNDS, warmup_rounds=20
+            film.write, setup=lambda: ((scene.frame(next(numbers)),), {}), rounds=ROUNDS, warmup_rounds=20
         )

@@ -1,4 +1,4 @@
-"""Opening cameras, streams and videos with OpenCV, each within bounds: time, memory, and what FFmpeg may follow."""
+"""Cameras, streams and videos through OpenCV: opening them with timeouts, and a thread that reads live ones."""
 
 from __future__ import annotations
 
@@ -7,52 +7,33 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demos.live.sources.base import (
-    TYPE_NEXT,
-    Capture,
-    SourceKind,
-    UInt8Array,
-    check_size,
-    next_deadline,
-    read_frame,
-    to_rgb,
-    valid_frame_rate,
-)
+from demos.live.sources.base import HINT, Pacer, SourceKind, UInt8Array, check_size
 from demos.live.sources.live import LiveSource
-from demos.live.sources.opencv import is_unicode, opencv
+from demos.live.sources.opencv import DecodeError, FrameReader, is_unicode, opencv, read_frame, to_rgb
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, one_line
 
 OPEN_TIMEOUT_S = READ_TIMEOUT_S = 5
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
-
-
-@dataclass(frozen=True)
-class OpenedCapture:
-    """What has given its `first` frame, blue-green-red uint8 [H, W, 3]. It ends where `announced_frames` is over 0."""
-
-    capture: Capture
-    first: UInt8Array
-    frame_rate: float | None = None
-    announced_frames: int = 0
+MAX_FRAME_RATE = 1000
+_APPSINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 
 
 class CaptureSource(LiveSource):
-    """What OpenCV reads. A video with an end loses no frame and ends; anything else is opened again when it is lost.
+    """Reads a capture in a thread, and reopens it with exponential backoff when it is lost.
 
-    It has an end where its header or its server announces how many frames or seconds there are. Streams of JPEG
-    pictures announce neither, so they are taken for live.
+    A stream that announces a number of frames is a video: no frame is dropped, and it ends. Streams of JPEG images
+    announce none, so they count as live.
     """
 
     def __init__(
         self,
         name: str,
         kind: SourceKind,
-        open: Callable[[], OpenedCapture],
-        opened: OpenedCapture | None = None,
+        open: Callable[[], FrameReader],
+        reader: FrameReader | None = None,
         *,
         loop: bool = False,
         pace: bool = False,
@@ -60,19 +41,19 @@ class CaptureSource(LiveSource):
     ) -> None:
         """
         Args:
-            open: opens it (again), or raises SourceError.
-            opened: the first opening, if it was made already; else it is made in the background.
-            loop: a video with an end starts again. pace: ... and plays at its own rate at most.
-            reconnect_timeout_s: how long without a frame until it has failed for good.
+            open: opens the capture (again), or raises SourceError.
+            reader: an open capture; None to open it in the thread.
+            loop: restart a video at its end. pace: limit a video to its frame rate.
+            reconnect_timeout_s: fail after this time without a frame.
         """
         super().__init__(name, kind)
-        self._open, self._loop, self._pace, self._patience_s = open, loop, pace, reconnect_timeout_s
-        self._stopping = self._ends = False
-        if opened is None:
+        self._open, self._loop, self._pace, self._reconnect_timeout_s = open, loop, pace, reconnect_timeout_s
+        self._stopping = False
+        if reader is None:
             self.state, self.note = "reconnecting", f"connecting to {name}"
         else:
-            self._describe(opened)
-        self._thread = threading.Thread(target=self._run, args=[opened], name=f"reader of {name}", daemon=True)
+            self._describe(reader)
+        self._thread = threading.Thread(target=self._run, args=[reader], name=f"reader of {name}", daemon=True)
         self._thread.start()
 
     def request_stop(self) -> None:
@@ -84,198 +65,173 @@ class CaptureSource(LiveSource):
         self.request_stop()
         super().close()
         if self._thread is not threading.current_thread():
-            self._thread.join(READ_TIMEOUT_S + 1)  # a read that hangs ends by its own timeout
+            self._thread.join(READ_TIMEOUT_S + 1)  # a read that stalls returns after its own timeout
 
     def _to_rgb(self, pixels: UInt8Array) -> UInt8Array:
         return to_rgb(pixels)
 
-    def _describe(self, opened: OpenedCapture) -> None:
-        self._ends = opened.announced_frames > 0
-        self.is_live, self.frame_rate = not self._ends, opened.frame_rate
+    def _describe(self, reader: FrameReader) -> None:
+        self.is_live, self.frame_rate = not reader.announced_frames, reader.frame_rate
 
-    def _run(self, opened: OpenedCapture | None) -> None:
-        """The thread: read until it is lost, pause, open again."""
-        pause_s, had_frames = FIRST_BACKOFF_S, False
-        last_frame_s = time.perf_counter()
-        reason = ""
+    def _run(self, reader: FrameReader | None) -> None:
+        """Thread: read until the capture is lost, back off, open it again."""
+        backoff_s, last_frame_s, was_open = FIRST_BACKOFF_S, time.perf_counter(), False
         try:
             while not self._stopping:
                 try:
-                    opened = opened or self._open()
+                    reader = reader or self._open()
                 except SourceError as error:
                     reason = str(error)
-                if opened is not None:
-                    self.reconnects += had_frames and not self._ends
-                    self._describe(opened)
-                    reason = self._read_all(opened)
-                    opened, had_frames = None, True
-                    pause_s, last_frame_s = FIRST_BACKOFF_S, time.perf_counter()
-                    if self._ends and self._loop:
-                        continue
-                    if self._ends:
-                        self.set_state("ended", reason or None)
-                        return
-                left_s = self._patience_s - (time.perf_counter() - last_frame_s)
+                else:
+                    self._describe(reader)
+                    self.reconnects += was_open and self.is_live
+                    reason = self._read_all(reader)
+                    reader, was_open = None, True
+                    backoff_s, last_frame_s = FIRST_BACKOFF_S, time.perf_counter()
+                    if not self.is_live:
+                        if self._loop:
+                            continue
+                        return self.set_state("ended", reason or None)
+                left_s = self._reconnect_timeout_s - (time.perf_counter() - last_frame_s)
                 if left_s <= 0:
-                    self.set_state("failed", f"{self.name} gave no frame for {self._patience_s:g} s: {reason}")
-                    return
+                    note = f"{self.name} gave no frame for {self._reconnect_timeout_s:g} s: {reason}"
+                    return self.set_state("failed", note)
                 self.set_state("reconnecting", reason.partition(";")[0])
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, min(pause_s, left_s))
-                pause_s = min(2 * pause_s, MAX_BACKOFF_S)
-        except SimpleNetError as error:  # a frame that cannot be used: the next opening would give the same
+                    self._changed.wait_for(lambda: self._stopping, min(backoff_s, left_s))
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+        except SimpleNetError as error:  # a frame that cannot be used: reopening gives the same
             self.set_state("failed", str(error))
-        except Exception as error:  # noqa: BLE001 - a thread that died in silence would be waited for
+        except Exception as error:  # noqa: BLE001 - if the thread died without a state, the loop would wait forever
             self.set_state("failed", f"{self.name} failed: {one_line(error)}")
 
-    def _read_all(self, opened: OpenedCapture) -> str:
-        """Hands over frames until there are no more; returns what to say about the end."""
-        count, next_s = 0, 0.0
-        period_s = 1 / opened.frame_rate if self._pace and self._ends and opened.frame_rate else 0.0
-        pixels: UInt8Array | None = opened.first
+    def _read_all(self, reader: FrameReader) -> str:
+        """Push frames until there are no more; return the reason, empty at the regular end of a video."""
+        pacer = Pacer(reader.frame_rate if self._pace and not self.is_live else None)
         try:
-            while pixels is not None and not self._stopping:
-                if self._ends:
-                    self._wait_until_wanted(next_s)
-                    next_s = next_deadline(next_s, period_s, time.perf_counter())
-                if not count:
-                    self.note = None
+            while not self._stopping and (pixels := reader.read()) is not None:
+                if not self.is_live:
+                    self._wait_until_due(pacer)
+                self.note = None
                 self.push(pixels)
-                count += 1
-                pixels = read_frame(opened.capture, self.name)
-        except opencv().error as error:
-            return f"{self.name} cannot be decoded: {one_line(error)}"
+        except DecodeError as error:
+            return str(error)
         finally:
-            opened.capture.release()  # here and not in close(): releasing under a running read() crashes
-        if count < opened.announced_frames and not self._stopping:
-            return f"{self.name} announces {opened.announced_frames} frames, {count} could be read"
-        return "" if self._ends else f"{self.name} stopped giving frames"
+            reader.release()  # here and not in close(): releasing during a read() crashes
+        if self.is_live:
+            return f"{self.name} stopped giving frames"
+        return "" if self._stopping else reader.missing_frames() or ""
 
-    def _wait_until_wanted(self, next_s: float) -> None:
-        """Of a video with an end no frame is replaced: until the last one was taken, and it is time for the next."""
+    def _wait_until_due(self, pacer: Pacer) -> None:
+        """Wait until the last frame of the video was read and the next one is due."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._newest is None)
-            self._changed.wait_for(lambda: self._stopping, max(0.0, next_s - time.perf_counter()))
+            self._changed.wait_for(lambda: self._stopping, max(0.0, pacer.deadline_s - time.perf_counter()))
+        pacer.advance(time.perf_counter())
 
 
-def open_camera(text: str, name: str) -> OpenedCapture:
-    """A camera by its number or its /dev path. Raises SourceError."""
+def open_camera(text: str, name: str) -> FrameReader:
+    """Open a camera by number or /dev path. Raises SourceError."""
     cv2 = opencv()
     is_linux = sys.platform == "linux"
     device = Path(text if text.startswith("/dev/") else f"/dev/video{text}")
     if is_linux and not device.exists():
-        raise SourceError(f"no {name}: {one_line(str(device))} does not exist; plug it in, or {TYPE_NEXT}")
+        raise SourceError(f"no {name}: {one_line(str(device))} does not exist; plug it in, or {HINT}")
     if is_linux and not device.is_char_device():
-        raise SourceError(f"no {name}: {one_line(str(device))} is not a device; {TYPE_NEXT}")
-    # Video4Linux alone: OpenCV's other readers would take a path such as /dev/zero for a file.
+        raise SourceError(f"no {name}: {one_line(str(device))} is not a device; {HINT}")
+    # Only Video4Linux: OpenCV's other readers would open a path such as /dev/zero as a file.
     capture = cv2.VideoCapture(
-        int(text) if text.isdecimal() else _for_opencv(text, name), cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY
+        int(text) if text.isdecimal() else _check_unicode(text, name), cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY
     )
     if capture.isOpened():
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera has nowhere to write while a frame is decoded
-    busy = (
-        f"{name} cannot be opened; close other programs that use it, check that you may read it "
-        f"(sudo usermod -aG video $USER), or {TYPE_NEXT}"
-    )
-    return _with_first_frame(capture, name, busy, "is another program using it?", may_end=False)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera cannot write while a frame is decoded
+    remedy = f"close other programs that use it, check its permissions (sudo usermod -aG video $USER), or {HINT}"
+    return _start(capture, name, f"{name} cannot be opened; {remedy}", remedy, may_be_video=False)
 
 
-def open_stream(address: str, name: str) -> OpenedCapture:
-    """A stream or a video by its address; `name` is the address as it may be shown. Raises SourceError."""
+def open_stream(address: str, name: str) -> FrameReader:
+    """Open a stream or a video by address; `name` is the redacted address. Raises SourceError, BackendUnavailable."""
     cv2 = opencv()
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
-        raise BackendUnavailable(f"{name} needs an OpenCV with FFmpeg, which this one is without; try gst:PIPELINE")
-    limits = [
+        raise BackendUnavailable(f"{name} needs an OpenCV with FFmpeg, and this one has none; try gst:PIPELINE")
+    options = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * OPEN_TIMEOUT_S)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * READ_TIMEOUT_S)),
-        *(cv2.CAP_PROP_N_THREADS, 1),  # each further decoding thread is a frame of delay
+        *(cv2.CAP_PROP_N_THREADS, 1),  # each further decoding thread delays the stream by a frame
     ]
-    capture = cv2.VideoCapture(_for_opencv(address, name), cv2.CAP_FFMPEG, limits)
-    refusal = f"{name} cannot be opened; check the address, user and password, or {TYPE_NEXT}"
-    return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
+    capture = cv2.VideoCapture(_check_unicode(address, name), cv2.CAP_FFMPEG, options)
+    return _start(capture, name, f"{name} cannot be opened; check the address, user and password, or {HINT}")
 
 
-def open_gstreamer(pipeline: str, name: str) -> OpenedCapture:
-    """What a GStreamer pipeline gives, its newest frame. Raises SourceError, BackendUnavailable."""
+def open_gstreamer(pipeline: str, name: str) -> FrameReader:
+    """Open a GStreamer pipeline, which gets an appsink if it has none. Raises SourceError, BackendUnavailable."""
     cv2 = opencv()
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise BackendUnavailable(
-            f"{name} needs an OpenCV with GStreamer, which the one from PyPI is without; "
-            "use the system's (Jetson has it; sudo apt install python3-opencv), or name another --source"
+            f"{name} needs an OpenCV with GStreamer, and the one from PyPI has none; "
+            "use the system's (on Jetson, or sudo apt install python3-opencv), or name another --source"
         )
     if "appsink" not in pipeline:
-        pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-    capture = cv2.VideoCapture(_for_opencv(pipeline, name), cv2.CAP_GSTREAMER)
-    refusal = f"{name} cannot be opened; try the pipeline with gst-launch-1.0, or {TYPE_NEXT}"
-    return _with_first_frame(capture, name, refusal, "is it a video?", may_end=True)
+        pipeline += f" ! {_APPSINK}"
+    capture = cv2.VideoCapture(_check_unicode(pipeline, name), cv2.CAP_GSTREAMER)
+    return _start(capture, name, f"{name} cannot be opened; try the pipeline with gst-launch-1.0, or {HINT}")
 
 
 def csi_pipeline(sensor: int, width: int, height: int, frame_rate: int) -> str:
-    """The Jetson's own camera: only its newest frame is kept."""
+    """GStreamer pipeline of a Jetson's CSI camera that keeps only the newest frame."""
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
-        f"framerate={frame_rate}/1,format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! "
-        "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+        f"framerate={frame_rate}/1,format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! {_APPSINK}"
     )
 
 
-def open_video(path: Path, name: str) -> tuple[Any, float | None, int]:
-    """A cv2.VideoCapture of a file, its frame rate and how many frames it announces (0: none). Raises SourceError."""
+def open_video(path: Path, name: str) -> FrameReader:
+    """Open a video file. Raises SourceError."""
     cv2 = opencv()
-    # FFmpeg alone, where OpenCV has it: its other readers take a name as a pattern or a sequence of pictures. And the
-    # whole path: FFmpeg takes the beginning of a relative one, such as "concat:", for a protocol.
+    # Only FFmpeg, where OpenCV has it: its other readers interpret a name as a pattern of numbered images. And the
+    # absolute path: FFmpeg interprets the start of a relative one, such as "concat:", as a protocol.
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
-    whole_path = _for_opencv(str(path.absolute()), name)
-    capture = cv2.VideoCapture(whole_path, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
-    if not capture.isOpened():
-        raise SourceError(f"{name} is not a video that OpenCV can read; {TYPE_NEXT}")
-    _check_announced_size(capture, name)
-    return capture, valid_frame_rate(capture.get(cv2.CAP_PROP_FPS)), _announced_frames(capture)
+    absolute = _check_unicode(str(path.absolute()), name)
+    capture = cv2.VideoCapture(absolute, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
+    return _start(capture, name, f"{name} is not a video that OpenCV can read; {HINT}")
 
 
 def redacted(address: str) -> str:
-    """A stream's address as it may be shown: no user, no password, no query, and nothing that is assigned with "=" in
-    its path: cameras carry passwords in all of these."""
+    """Remove user, password, query, and values after "=" in the path: cameras accept passwords in all of these."""
     without_user = re.sub(r"://.*@", "://***@", address, flags=re.DOTALL)
     without_query = re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL)
     return one_line(re.sub(r"=[^/]*", "=…", without_query))
 
 
-def _for_opencv(text: str, name: str) -> str:
-    """`text` itself; raises SourceError for one that OpenCV must not get."""
+def _check_unicode(text: str, name: str) -> str:
     if not is_unicode(text):
-        raise SourceError(f"{name} has bytes in its name that are no UTF-8; rename it, or {TYPE_NEXT}")
+        raise SourceError(f"{name} has bytes in its name that are not UTF-8; rename it, or {HINT}")
     return text
 
 
-def _with_first_frame(capture: Any, name: str, refusal: str, question: str, *, may_end: bool) -> OpenedCapture:
-    """What opens but gives nothing, as a camera that another program holds may, is not open."""
+def _start(capture: Any, name: str, refusal: str, remedy: str = HINT, *, may_be_video: bool = True) -> FrameReader:
+    """Read the first frame: a camera that another program uses may open and give none.
+
+    Raises:
+        SourceError: with `refusal` if the capture is not open, with `remedy` if it gives no frame.
+    """
     cv2 = opencv()
     try:
         if not capture.isOpened():
             raise SourceError(refusal)
-        _check_announced_size(capture, name)
+        # Before decoding: memory is allocated for the size in the header.
+        check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), name)
         first = read_frame(capture, name)
         if first is None:
-            raise SourceError(f"{name} opens but gives no frame; {question} Otherwise {TYPE_NEXT}")
-        announced = _announced_frames(capture) if may_end else 0
-        return OpenedCapture(capture, first, valid_frame_rate(capture.get(cv2.CAP_PROP_FPS)), announced)
-    except cv2.error as error:
-        capture.release()
-        raise SourceError(f"{name} cannot be decoded: {one_line(error)}") from error
+            raise SourceError(f"{name} opens but gives no frame; {remedy}")
+        frame_rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        return FrameReader(
+            capture,
+            name,
+            first,
+            frame_rate if 0 < frame_rate <= MAX_FRAME_RATE else None,  # headers may hold anything, NaN too
+            int(frames) if may_be_video and 0 < frames < 2**53 else 0,  # FFmpeg: negative if unknown
+        )
     except BaseException:
         capture.release()
         raise
-
-
-def _announced_frames(capture: Any) -> int:
-    """How many frames the header or the server announces, 0 where it does not log: FFmpeg's answer is then negative."""
-    cv2 = opencv()
-    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(announced) if 0 < announced < 2**53 else 0
-
-
-def _check_announced_size(capture: Any, name: str) -> None:
-    """Before a frame is decoded: what a file's header says is what memory would be taken for."""
-    cv2 = opencv()
-    check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), name)

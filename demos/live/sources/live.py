@@ -1,8 +1,4 @@
-"""Cameras and streams: a thread reads all the time and keeps only the newest frame; the model never sees old ones.
-
-A condition variable wakes the caller the moment a frame arrives; nothing polls. A camera that is unplugged and a stream
-that dies are opened again, with pauses that double; until then there is no frame, never a black one.
-"""
+"""Live sources: another thread pushes frames, and only the newest one is kept."""
 
 from __future__ import annotations
 
@@ -10,53 +6,54 @@ import math
 import threading
 import time
 
-from demos.live.sources.base import (
-    Frame,
-    Source,
-    SourceKind,
-    SourceState,
-    UInt8Array,
-)
+from demos.live.sources.base import Frame, Source, SourceKind, SourceState, UInt8Array
 from simplenet.errors import SourceError
-
-READ_TIMEOUT_S = 5
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
 
 
 class LiveSource(Source):
-    """The newest frame of whoever calls `push`, whichever thread that is."""
+    """Holds the newest frame that any thread has pushed. A condition variable wakes the reader; nothing polls.
+
+    source = LiveSource("visitor 1", "visitor")
+    source.push(image)                   # any thread
+    frame = source.next(timeout_s=1)     # the thread of the loop
+    """
 
     is_live = True
 
     def __init__(self, name: str, kind: SourceKind) -> None:
         super().__init__(name, kind)
         self._changed = threading.Condition()
-        self._told: list[threading.Condition] = []
+        self._subscribers: list[threading.Condition] = []
         self._newest: tuple[UInt8Array, float] | None = None
-        self._asked_for = False
+        self._is_read = False
 
-    def push(self, pixels: UInt8Array, captured_s: float | None = None) -> None:
-        """The newest frame, RGB uint8 [H, W, 3], the source's from now on; without a time, it has just come."""
+    def push(self, image: UInt8Array, captured_s: float | None = None) -> None:
+        """Replace the newest frame. Ignored after the end.
+
+        Args:
+            image: RGB uint8 [H, W, 3]. The source takes ownership.
+            captured_s: time.perf_counter() timestamp; default: now.
+        """
         captured_s = time.perf_counter() if captured_s is None else captured_s
         with self._changed:
             if self.has_ended:
                 return
-            self.dropped += self._asked_for and self._newest is not None
-            self._newest, self.state = (pixels, captured_s), "running"
+            self.dropped += self._is_read and self._newest is not None
+            self._newest, self.state = (image, captured_s), "running"
             self._changed.notify_all()
-        self._tell_others()
+        self._notify_subscribers()
 
     def set_state(self, state: SourceState, note: str | None) -> None:
-        """Another state, and why. One that ended or failed stays so."""
+        """Change the state, and the reason for it. "ended" and "failed" are final."""
         with self._changed:
             if not self.has_ended:
                 self.state, self.note = state, note
             self._changed.notify_all()
-        self._tell_others()
+        self._notify_subscribers()
 
     def next(self, timeout_s: float | None = None) -> Frame | None:
         with self._changed:
-            self._asked_for = True
+            self._is_read = True
             self._changed.wait_for(lambda: self._newest is not None or self.has_ended, timeout_s)
         frame = self.poll()
         if frame is None and self.state == "failed":
@@ -65,7 +62,7 @@ class LiveSource(Source):
 
     def poll(self) -> Frame | None:
         with self._changed:
-            self._asked_for = True
+            self._is_read = True
             newest, self._newest = self._newest, None
             self._changed.notify_all()
         return None if newest is None else Frame(self._to_rgb(newest[0]), newest[1])
@@ -75,8 +72,8 @@ class LiveSource(Source):
 
     def subscribe(self, changed: threading.Condition) -> None:
         with self._changed:
-            if changed not in self._told:
-                self._told.append(changed)
+            if changed not in self._subscribers:
+                self._subscribers.append(changed)
 
     def close(self) -> None:
         self.set_state("ended", self.note)
@@ -84,9 +81,10 @@ class LiveSource(Source):
             self._newest = None
 
     def _to_rgb(self, pixels: UInt8Array) -> UInt8Array:
+        """Convert a pushed frame when it is read, so that dropped frames cost nothing."""
         return pixels
 
-    def _tell_others(self) -> None:
-        for changed in tuple(self._told):
+    def _notify_subscribers(self) -> None:
+        for changed in tuple(self._subscribers):
             with changed:
                 changed.notify_all()

@@ -1,27 +1,34 @@
-"""OpenCV, imported where it is first used: quiet, with timeouts for cameras that stall, and with bounds for FFmpeg."""
+"""OpenCV on first use: quiet, with timeouts, with limits for FFmpeg; and reading frames from what it has opened."""
 
 from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+import time
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.sources.base import UInt8Array, check_size
 from runtimes.base import vendor_import
+from simplenet.errors import SourceError, one_line
 
 CAMERA_STALL_S = 5
+MAX_DAMAGED_FRAMES, MAX_DAMAGED_S = 8, 1.0
 
-# Read by OpenCV, FFmpeg and Qt when they load. What they would print, this project raises as one clear line.
+# Read by OpenCV, FFmpeg and Qt when they load. Their messages would repeat the errors that this project raises.
 _ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": str(CAMERA_STALL_S),
-    # Otherwise one address that does not answer keeps every other stream and file from being opened meanwhile.
+    # Without it, one address that does not respond blocks opening every other stream and file.
     "OPENCV_FFMPEG_IS_THREAD_SAFE": "1",
     "QT_LOGGING_RULES": "*.warning=false",
 }
 
-# FFmpeg also opens lists of other files and addresses (m3u8, ffconcat, dash, sdp), text, sequences of pictures and
-# devices. Of what a stranger's file or server may be, only containers and plain streams are wanted.
+# Security: FFmpeg also opens playlists of other files and addresses (m3u8, ffconcat, dash, sdp), text, image sequences
+# and devices. Only containers and plain streams are allowed.
 _FORMATS = "asf,avi,flv,gif,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mpjpeg,ogg,rtsp"
 _PROTOCOLS = "file,http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 _FFMPEG_OPTIONS = {
@@ -34,19 +41,19 @@ _FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 @functools.cache
 def opencv() -> Any:
-    """The cv2 module.
+    """Import cv2 with the environment above.
 
     Raises:
-        BackendUnavailable: it is not installed; the message says how to.
+        BackendUnavailable: it is not installed; the message has the install command.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ[_FFMPEG_VARIABLE] = _with_bounds(os.environ.get(_FFMPEG_VARIABLE, ""))
+    os.environ[_FFMPEG_VARIABLE] = _add_limits(os.environ.get(_FFMPEG_VARIABLE, ""))
     return vendor_import("cv2", "demos")
 
 
 def is_unicode(text: str) -> bool:
-    """File names on Linux may be any bytes; in those that are no UTF-8, OpenCV ends the whole process."""
+    """File names on Linux may be any bytes. OpenCV aborts the process on names that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -54,10 +61,101 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _with_bounds(options: str) -> str:
-    """In OpenCV's way of writing, "name;value|name;value": the user's own options, and ours where they say nothing."""
-    theirs = [pair for pair in options.split("|") if ";" in pair]
-    named = {pair.partition(";")[0] for pair in theirs}
+def _add_limits(options: str) -> str:
+    """Add `_FFMPEG_OPTIONS` to the user's, which take precedence. Syntax: "name;value|name;value"."""
+    users = [pair for pair in options.split("|") if ";" in pair]
+    named = {pair.partition(";")[0] for pair in users}
     if "rtsp_transport" in named:
         named.add("rtsp_flags")
-    return "|".join(theirs + [f"{name};{value}" for name, value in _FFMPEG_OPTIONS.items() if name not in named])
+    return "|".join(users + [f"{name};{value}" for name, value in _FFMPEG_OPTIONS.items() if name not in named])
+
+
+class DecodeError(SourceError):
+    """OpenCV raised an error while reading. Opening the capture again may help."""
+
+
+class Capture(Protocol):
+    """The part of cv2.VideoCapture that reads frames."""
+
+    def read(self) -> tuple[bool, Any]: ...
+    def release(self) -> None: ...
+
+
+class FrameReader:
+    """Reads an open capture frame by frame, past single damaged frames.
+
+    Attributes:
+        frame_rate: nominal frames per second, if known.
+        announced_frames: as in the header of a video; 0 for live streams, which announce none.
+        frames: how many frames were read.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        name: str,
+        first: UInt8Array | None = None,
+        frame_rate: float | None = None,
+        announced_frames: int = 0,
+    ) -> None:
+        """`first` is a frame that was read already, to find out whether the capture works."""
+        self.frame_rate, self.announced_frames, self.frames = frame_rate, announced_frames, 0
+        self._capture, self._name, self._first = capture, name, first
+
+    def read(self) -> UInt8Array | None:
+        """Return the next frame, BGR uint8 [H, W, 3], or None if there is none.
+
+        Raises:
+            DecodeError: OpenCV failed.
+            SourceError: the frame is too large or not an 8-bit color or gray image.
+        """
+        frame, self._first = self._first, None
+        if frame is None:
+            frame = read_frame(self._capture, self._name)
+        self.frames += frame is not None
+        return frame
+
+    def missing_frames(self) -> str | None:
+        """A note if the video ended before the announced number of frames, as truncated files do."""
+        if self.frames >= self.announced_frames:
+            return None
+        return f"{self._name} announces {self.announced_frames} frames, {self.frames} could be decoded"
+
+    def release(self) -> None:
+        self._capture.release()
+
+
+def read_frame(capture: Capture, name: str) -> UInt8Array | None:
+    """Read a frame as `FrameReader.read`. OpenCV reports a damaged frame and the end alike, so several are tried."""
+    start_s = time.perf_counter()
+    for _ in range(MAX_DAMAGED_FRAMES):
+        try:
+            found, pixels = capture.read()
+        except opencv().error as error:
+            raise DecodeError(f"{name} cannot be decoded: {one_line(error)}") from error
+        if found and isinstance(pixels, np.ndarray) and pixels.size:
+            check_size(pixels.shape[1] if pixels.ndim > 1 else pixels.size, pixels.shape[0], name)
+            return _to_bgr(pixels, name)
+        if time.perf_counter() - start_s > MAX_DAMAGED_S:  # a read timeout: another would take as long
+            break
+    return None
+
+
+def to_rgb(bgr: UInt8Array) -> UInt8Array:
+    cv2 = opencv()
+    rgb: UInt8Array = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def _to_bgr(pixels: npt.NDArray[Any], name: str) -> UInt8Array:
+    """Convert what industrial cameras and GStreamer give, too: 8- and 16-bit gray, and color with a fourth channel."""
+    cv2 = opencv()
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and channels == 3:
+        return pixels
+    if pixels.dtype == np.uint16 and channels == 1:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype == np.uint8 and pixels.ndim in (2, 3) and channels in (1, 4):
+        bgr: UInt8Array = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
+        return bgr
+    raise SourceError(f"{name} gave a frame of {pixels.dtype} {list(pixels.shape)}, not 8-bit color or gray")

@@ -1,6 +1,6 @@
-"""A generated scene for machines with no camera: pictures whose class is known glide in and stand in the middle.
+"""A generated scene for machines without a camera: Fashion-MNIST images slide in and stop in the center.
 
-Models look at the middle of a frame, so their answers change with the pictures, and can be seen to be right.
+Models classify the center of a frame, so their predictions change with the images and can be checked.
 """
 
 from __future__ import annotations
@@ -11,78 +11,81 @@ import time
 import numpy as np
 
 from demos.live.sources.base import UInt8Array
-from demos.live.sources.capture import OpenedCapture
-from demos.live.sources.opencv import opencv
+from demos.live.sources.opencv import FrameReader, opencv
 from simplenet import datasets
-from simplenet.errors import SimpleNetError
 
-STANDS_S, GLIDES_S = 2.0, 0.5
-_MARGIN = 64
-_PICTURES = 120
+HOLD_S, SLIDE_S = 2.0, 0.5
+_DRIFT = 64
+"""Pixels by which the background moves."""
+_IMAGES = 120
 _COLORS = ((60, 110, 70), (110, 75, 50), (60, 60, 115), (105, 100, 45), (95, 55, 100))
 
 
 class Scene:
-    """`picture(n)` is always the same for the same n. All pixels are blue, green, red, as OpenCV's are."""
+    """Draws frames that depend only on their number, in OpenCV's BGR order.
 
-    def __init__(self, width: int, height: int, frame_rate: int, pictures: str = "fashion-mnist") -> None:
-        """`pictures`: the shipped data set whose evaluation pictures are shown; shapes alone where it is not here."""
+    Attributes:
+        images: uint8 [N, 28, 28, 3], shown one after another.
+        labels: the class name of each image.
+    """
+
+    def __init__(self, width: int, height: int, frame_rate: int) -> None:
         self.width, self.height, self.frame_rate = width, height, frame_rate
-        self.images, self.classes = _a_few_of_each_class(pictures)
+        self.images, self.labels = _images_by_rank()
         self._side = min(width, height)
-        self._background = _background(width + _MARGIN, height + _MARGIN)
-        self._large = functools.lru_cache(maxsize=2)(self._enlarged)
+        self._background = _background(width + _DRIFT, height + _DRIFT)
+        self._scaled = functools.lru_cache(maxsize=2)(self._scale)
 
-    def shown(self, number: int) -> int | None:
-        """Which of `images` stands still in the middle of frame `number`; None while they glide, or where none is."""
-        index, since_s = self._turn(number)
-        return index if len(self.images) and since_s >= GLIDES_S else None
+    def image_index(self, number: int) -> int | None:
+        """Which of `images` stands in the center of frame `number`; None while images slide."""
+        index, since_s = self._position(number)
+        return index if since_s >= SLIDE_S else None
 
-    def picture(self, number: int) -> UInt8Array:
-        """Frame `number`: uint8 [height, width, 3]."""
+    def frame(self, number: int) -> UInt8Array:
+        """Draw frame `number`, BGR uint8 [height, width, 3]."""
         cv2 = opencv()
         seconds = number / self.frame_rate
-        x, y = (int((np.sin(seconds * speed) + 1) / 2 * _MARGIN) for speed in (0.7, 1.1))
+        x, y = (int((np.sin(seconds * speed) + 1) / 2 * _DRIFT) for speed in (0.7, 1.1))
         frame: UInt8Array = self._background[y : y + self.height, x : x + self.width].copy()
+        size = self._side // 9
         for shape, color in enumerate(_COLORS):
-            at = [
+            center = [
                 int((np.sin(seconds * (0.3 + 0.13 * shape) + axis + 2 * shape) + 1) / 2 * extent)
                 for axis, extent in enumerate((self.width, self.height))
             ]
-            size = self._side // 9
             if shape % 2:
-                cv2.rectangle(frame, [at[0] - size, at[1] - size], [at[0] + size, at[1] + size], color, -1)
+                cv2.rectangle(frame, [at - size for at in center], [at + size for at in center], color, -1)
             else:
-                cv2.circle(frame, at, size, color, -1)
-        if len(self.images):
-            index, since_s = self._turn(number)
-            # From the right into the middle, slower and slower, while the one before leaves on the left.
-            left = round((1 - min(since_s / GLIDES_S, 1)) ** 2 * self.width)
-            middle = (self.width - self._side) // 2
-            self._paste(frame, self._large(index), middle + left)
-            if left and seconds > GLIDES_S:
-                self._paste(frame, self._large((index - 1) % len(self.images)), middle + left - self.width)
+                cv2.circle(frame, center, size, color, -1)
+        index, since_s = self._position(number)
+        # Slides in from the right and slows down, while the previous image leaves on the left.
+        offset = round((1 - min(since_s / SLIDE_S, 1)) ** 2 * self.width)
+        left = (self.width - self._side) // 2 + offset
+        self._paste(frame, self._scaled(index), left)
+        if offset and seconds > SLIDE_S:
+            self._paste(frame, self._scaled((index - 1) % len(self.images)), left - self.width)
         return frame
 
-    def _turn(self, number: int) -> tuple[int, float]:
-        turn, since_s = divmod(number / self.frame_rate, STANDS_S + GLIDES_S)
-        return int(turn) % max(1, len(self.images)), since_s
+    def _position(self, number: int) -> tuple[int, float]:
+        """Index of the image in frame `number`, and seconds since it began to slide in."""
+        turn, since_s = divmod(number / self.frame_rate, HOLD_S + SLIDE_S)
+        return int(turn) % len(self.images), since_s
 
-    def _enlarged(self, index: int) -> UInt8Array:
+    def _scale(self, index: int) -> UInt8Array:
         cv2 = opencv()
         image = cv2.cvtColor(self.images[index], cv2.COLOR_RGB2BGR)
-        large: UInt8Array = cv2.resize(image, (self._side, self._side), interpolation=cv2.INTER_CUBIC)
-        return large
+        scaled: UInt8Array = cv2.resize(image, (self._side, self._side), interpolation=cv2.INTER_CUBIC)
+        return scaled
 
-    def _paste(self, frame: UInt8Array, large: UInt8Array, left: int) -> None:
-        """What of it is inside the frame."""
-        top, first, last = (self.height - self._side) // 2, max(left, 0), min(left + self._side, self.width)
-        if first < last:
-            frame[top : top + self._side, first:last] = large[:, first - left : last - left]
+    def _paste(self, frame: UInt8Array, image: UInt8Array, left: int) -> None:
+        """Draw the part of `image` that is inside the frame."""
+        top, start, stop = (self.height - self._side) // 2, max(left, 0), min(left + self._side, self.width)
+        if start < stop:
+            frame[top : top + self._side, start:stop] = image[:, start - left : stop - left]
 
 
 class SyntheticCapture:
-    """In the place of cv2.VideoCapture: `read` waits for the next frame's time, and skips those it is too late for."""
+    """Stands in for cv2.VideoCapture: waits for the next frame's time, and skips frames that are overdue."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene, self._number = scene, -1
@@ -91,30 +94,26 @@ class SyntheticCapture:
     def read(self) -> tuple[bool, UInt8Array]:
         rate = self._scene.frame_rate
         self._number = max(self._number + 1, int((time.perf_counter() - self._start_s) * rate))
-        # First waited, then drawn: drawing ahead would hold Python's lock just when the last frame is handed over.
+        # Waits before drawing: drawing ahead would hold the GIL while the last frame is processed.
         time.sleep(max(0.0, self._start_s + self._number / rate - time.perf_counter()))
-        return True, self._scene.picture(self._number)
+        return True, self._scene.frame(self._number)
 
     def release(self) -> None:
         pass
 
 
-def open_synthetic(width: int, height: int, frame_rate: int) -> OpenedCapture:
-    capture = SyntheticCapture(Scene(width, height, frame_rate))
-    return OpenedCapture(capture, capture.read()[1], float(frame_rate))
+def open_synthetic(width: int, height: int, frame_rate: int) -> FrameReader:
+    return FrameReader(SyntheticCapture(Scene(width, height, frame_rate)), "synthetic", frame_rate=float(frame_rate))
 
 
-def _a_few_of_each_class(name: str) -> tuple[UInt8Array, tuple[str, ...]]:
-    """One of each class, then another of each, with the class of each; none where the data set cannot be had."""
-    try:
-        data = datasets.shipped(name, "evaluation")
-    except SimpleNetError:
-        return np.zeros((0, 1, 1, 3), np.uint8), ()
+def _images_by_rank() -> tuple[UInt8Array, tuple[str, ...]]:
+    """Images and labels of the shipped data set: the first image of each class, then the second of each."""
+    data = datasets.shipped("fashion-mnist", "evaluation")
     rank_in_class = np.zeros(len(data), np.int64)
     for label in range(len(data.classes)):
-        of_this = data.labels == label
-        rank_in_class[of_this] = np.arange(of_this.sum())
-    order = np.lexsort((data.labels, rank_in_class))[:_PICTURES]
+        is_label = data.labels == label
+        rank_in_class[is_label] = np.arange(is_label.sum())
+    order = np.lexsort((data.labels, rank_in_class))[:_IMAGES]
     return data.images[order], tuple(data.classes[label] for label in data.labels[order])
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live.sources.base import Source
-from demos.live.sources.capture import CaptureSource, OpenedCapture
+from demos.live.sources.capture import CaptureSource
+from demos.live.sources.files import VideoFile
+from demos.live.sources.opencv import Capture, FrameReader
 from simplenet.errors import SourceError
 from tests.waiting import wait_until
 
@@ -61,12 +63,16 @@ def source_of(
     `frames`: how many frames each announces."""
     left = list(cameras)
 
-    def open() -> OpenedCapture:
+    def open() -> FrameReader:
         if not left:
             raise SourceError(f"{name} cannot be opened; plug it in")
-        return OpenedCapture(left.pop(0), picture(1), 100.0, frames)
+        return FrameReader(left.pop(0), name, picture(1), 100.0, frames)
 
     return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s, pace=pace)
+
+
+def video_of(capture: Capture, name: str = "clip") -> VideoFile:
+    return VideoFile(name, lambda: FrameReader(capture, name))
 
 
 def brightness(source: Source, timeout_s: float | None = 10) -> float:

@@ -16,11 +16,10 @@ from PIL import Image
 from demos.live.sources import base, files
 from demos.live.sources.base import Source
 from demos.live.sources.factory import open_source
-from demos.live.sources.files import VideoFile
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SourceError
 from tests.demos.conftest import WriteVideo, shades
-from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, video_of
 
 
 def all_frames(source: Source) -> list[float]:
@@ -128,7 +127,7 @@ def test_the_pictures_of_a_folder_come_in_order_and_unreadable_ones_are_named_an
         assert (source.kind, source.is_live, source.frame_rate) == ("images", False, None)
         assert all_frames(source) == [50, 100, 150]
         assert source.state == "ended"
-    assert source.note == "2 of 5 pictures cannot be used: 1b.jpg, 2b.png"
+    assert source.note == "2 of 5 images cannot be read: 1b.jpg, 2b.png"
 
 
 def test_one_picture_is_one_frame_unless_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +148,7 @@ def test_pictures_of_which_none_can_be_used_are_an_error_not_an_endless_search(t
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(b"junk")
     with open_source(str(tmp_path), loop=loop) as source:
-        with pytest.raises(SourceError, match="none of the 3 pictures") as caught:
+        with pytest.raises(SourceError, match="none of the 3 images") as caught:
             source.next()
         assert source.state == "failed"
     assert "\n" not in str(caught.value)
@@ -162,7 +161,7 @@ def test_a_looping_folder_whose_pictures_vanish_fails_at_last(tmp_path: Path) ->
         assert [brightness(source) for _ in range(5)] == [40] * 5
         for path in tmp_path.iterdir():
             path.unlink()
-        with pytest.raises(SourceError, match="none of the 2 pictures"):
+        with pytest.raises(SourceError, match="none of the 2 images"):
             source.next()
 
 
@@ -191,7 +190,7 @@ def test_a_frame_that_grows_beyond_bounds_is_refused() -> None:
     camera = ScriptedCamera()
     camera.frames.put(np.zeros((5, 7, 3), np.uint8))
     camera.frames.put(np.zeros((10_000, 10_000, 3), np.uint8))
-    with VideoFile("clip", camera) as source:
+    with video_of(camera) as source:
         assert source.next() is not None
         with pytest.raises(SourceError, match="10000x10000, over 50 megapixels"):
             source.next()
@@ -216,7 +215,7 @@ def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
 ) -> None:
     camera = ScriptedCamera()
     camera.frames.put(pixels)
-    with VideoFile("camera", camera) as source:
+    with video_of(camera) as source:
         if rgb is None:
             with pytest.raises(SourceError, match="not 8-bit color or gray"):
                 source.next()
@@ -229,7 +228,7 @@ def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
 
 def test_a_file_is_not_let_go_of_under_a_running_read() -> None:
     camera = ScriptedCamera()
-    source = VideoFile("clip", camera)
+    source = video_of(camera)
     reader, closer = threading.Thread(target=source.next), threading.Thread(target=source.close)
     reader.start()
     camera.wait_for_reads(1)
@@ -246,7 +245,7 @@ def test_a_file_that_opencv_gives_up_on_is_one_line() -> None:
     camera = ScriptedCamera()
     camera.frames.put(opencv().error("bad\nsector"))
     with (
-        VideoFile("clip", camera) as source,
+        video_of(camera) as source,
         pytest.raises(SourceError, match=r"^clip cannot be decoded: bad sector$"),
     ):
         source.next()

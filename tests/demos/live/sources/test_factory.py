@@ -224,7 +224,7 @@ def test_a_name_that_is_no_unicode_is_no_trouble(write_video: WriteVideo) -> Non
     clip = write_video("clip.avi", shades(2))
     odd = os.fsdecode(os.fsencode(clip.parent) + b"/clip\xff.avi")
     clip.rename(odd)
-    with pytest.raises(SourceError, match="no UTF-8; rename it"):
+    with pytest.raises(SourceError, match="not UTF-8; rename it"):
         open_source(odd)
-    with pytest.raises(SourceError, match="no UTF-8"):
+    with pytest.raises(SourceError, match="not UTF-8"):
         open_source("http://127.0.0.1:9/\udcff")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from demos.live.sources import capture
-from demos.live.sources.capture import CaptureSource, OpenedCapture
+from demos.live.sources.capture import CaptureSource
 from demos.live.sources.live import LiveSource
-from demos.live.sources.opencv import opencv
+from demos.live.sources.opencv import FrameReader, opencv
 from simplenet.errors import SourceError
 from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, source_of
 from tests.waiting import wait_until
@@ -108,7 +108,7 @@ def test_the_pauses_between_tries_double_up_to_a_bound(monkeypatch: pytest.Monke
     monkeypatch.setattr(capture, "MAX_BACKOFF_S", 0.04)
     tries_s: list[float] = []
 
-    def open() -> OpenedCapture:
+    def open() -> FrameReader:
         tries_s.append(time.perf_counter())
         raise SourceError("unplugged")
 
@@ -167,7 +167,7 @@ def test_a_paced_video_from_the_network_comes_at_its_own_rate_and_whole(camera: 
 
 
 def test_a_stall_is_not_waited_for_again_and_again(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demos.live.sources.base.BAD_FRAMES_S", 0.0)
+    monkeypatch.setattr("demos.live.sources.opencv.MAX_DAMAGED_S", 0.0)
     source = source_of(camera)
     camera.frames.put(None)  # after a read that took too long
     wait_until(lambda: source.state == "reconnecting")

@@ -16,12 +16,11 @@ from PIL import Image
 from demos.live.sources import files
 from demos.live.sources.base import Source
 from demos.live.sources.factory import open_source
-from demos.live.sources.files import VideoFile
 from demos.live.sources.live import LiveSource
 from demos.live.sources.scheduler import SourceScheduler
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import Request, send_burst, serving, start_stream
-from tests.demos.live.sources.scripted_camera import ScriptedCamera, picture, source_of
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, picture, source_of, video_of
 from tests.waiting import wait_until
 
 
@@ -48,7 +47,7 @@ def pixel(value: int) -> np.ndarray:  # type: ignore[type-arg]
 @given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=6))
 def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]) -> None:
     captures = [CountedFrames(count) for count in counts]
-    scheduler = SourceScheduler(VideoFile(str(number), capture) for number, capture in enumerate(captures))
+    scheduler = SourceScheduler(map(video_of, captures))
     seen: dict[int, list[int]] = {number: [] for number in range(len(counts))}
     order: list[int] = []
     while not scheduler.all_ended:

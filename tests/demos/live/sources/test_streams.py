@@ -185,7 +185,7 @@ def test_a_video_with_an_end_that_breaks_off_says_how_much_there_was(tmp_path: P
             count += 1
         assert source.state == "ended"
     assert 5 <= count < 40
-    assert source.note == f"http://{host}/clip.avi announces 40 frames, {count} could be read"
+    assert source.note == f"http://{host}/clip.avi announces 40 frames, {count} could be decoded"
 
 
 def test_a_video_with_an_end_starts_again_where_it_shall(tmp_path: Path) -> None:
