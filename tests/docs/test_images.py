@@ -1,0 +1,48 @@
+"""The documents themselves: README's length, links, images and the paths that they name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.docs.documents import DOCUMENTS, ROOT, anchors, images, inline_code, links
+
+LARGEST_BYTES = 300_000
+FOLDERS = ("simplenet", "runtimes", "export", "train", "demos", "tests", "docs")
+ids = [path.name for path in DOCUMENTS]
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_links_resolve(document: Path) -> None:
+    for link in links(document):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_images_are_small_and_can_be_read() -> None:
+    named = {(document.parent / image).resolve() for document in DOCUMENTS for image in images(document)}
+    kept = {path for path in (ROOT / "docs" / "images").iterdir() if path.suffix in (".png", ".webp", ".svg")}
+    assert named <= kept
+    for path in kept:
+        assert path.stat().st_size <= LARGEST_BYTES, path
+        if path.suffix != ".svg":
+            with Image.open(path) as image:
+                image.load()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_named_paths_exist(document: Path) -> None:
+    named = [code for code in inline_code(document) if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", code)]
+    assert [path for path in named if not (ROOT / path).exists()] == []
