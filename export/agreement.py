@@ -1,4 +1,4 @@
-"""Whether an exported model still says what the PyTorch model says, through the real runtime on the real file."""
+"""Compare an exported model with PyTorch: the real model file, run on its own runtime."""
 
 from __future__ import annotations
 
@@ -19,123 +19,130 @@ if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
 
 COSINE_FLOORS = {"fp32": 0.99999, "fp16": 0.999}
+"""Lowest accepted cosine similarity of an image's logits with PyTorch's."""
 INT8_TOP1_AGREEMENT_FLOOR = 0.9
-"""Of trained weights. Random ones answer nearly the same to every picture: their top-1 flips at a touch."""
+"""Lowest accepted share of images with PyTorch's top-1. Not for random weights, whose top-1 is unstable: their logits
+are nearly the same for every image."""
 
-_REFERENCE_BATCH = 64
-# A picture that was not checked may differ a little more than the worst of those that were.
+_BATCH = 64
+# Images outside the check may differ more than the worst image in it.
 _TOLERANCE_MARGIN = 3.0
-# Other processors round elsewhere: parts of the largest logit that even a perfect export may differ by.
-_LEAST_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.0}
+# CPUs round differently: the share of the largest logit by which a correct export may differ.
+_MIN_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.0}
 
 
-def check(artifact: Artifact, loaded: LoadedWeights, samples: ImageBatch, max_drop: float) -> dict[str, Any]:
-    """Runs `artifact` on its own runtime and compares it with PyTorch.
+def run(artifact: Artifact, inputs: npt.NDArray[Any]) -> Float32Array:
+    """Run `artifact` on its default backend.
 
     Args:
-        max_drop: points of top-1 that int8 may lose where the pictures have labels.
+        inputs: any number of images in the model's layout: uint8 [N, S, S, 3] or float32 [N, 3, S, S].
 
     Returns:
-        What the manifest's `measured` says: agreement, tolerance, and accuracy where the pictures have labels.
-
-    Raises:
-        AgreementError: it differs too much.
+        Logits, float32 [N, num_classes].
     """
     import torch
 
-    expected = reference_logits(loaded, samples)
-    inputs = preprocessing.model_batch(samples.inputs, artifact.manifest.input.dtype, loaded.card.preprocessing)
     torch_threads = torch.get_num_threads()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntrainedWarning)  # said when the weights were chosen
-            # One thread: small models are as quick, and threads that spin for a core are ruinous on a busy machine.
+            warnings.simplefilter("ignore", UntrainedWarning)  # already shown when the weights were loaded
+            # One thread is as fast for small models, and spinning threads are very slow on a busy machine.
             runtime = runtimes.load(artifact, threads=1)
         with runtime:
-            logits = in_turns(runtime, inputs)
+            # In batches: a dynamic-batch model would take all images at once, which may not fit into memory.
+            return np.concatenate([runtime.infer_any(batch) for batch in _batches(inputs)])
     finally:
-        torch.set_num_threads(torch_threads)  # PyTorch's own runtime sets it for the whole process
-    return compare_outputs(
-        logits, expected, samples, artifact.manifest.precision, loaded.origin.source == "random", max_drop
-    )
+        torch.set_num_threads(torch_threads)  # the PyTorch backend sets it for the whole process
 
 
-def reference_logits(loaded: LoadedWeights, samples: ImageBatch) -> Float32Array:
-    """What the original network, batch norms and all, says in float32: [N, num_classes]."""
+def reference_logits(loaded: LoadedWeights, images: ImageBatch) -> Float32Array:
+    """Logits of the original network (batch norms not folded) in float32 [N, num_classes]."""
     import torch
 
     with torch.inference_mode():
         parts = [
-            loaded.model(torch.from_numpy(preprocessing.normalize(part, loaded.card.preprocessing))).numpy()
-            for part in np.split(samples.inputs, range(_REFERENCE_BATCH, len(samples), _REFERENCE_BATCH))
+            loaded.model(torch.from_numpy(preprocessing.normalize(batch, loaded.card.preprocessing))).numpy()
+            for batch in _batches(images.inputs)
         ]
     return np.concatenate(parts)
 
 
-def in_turns(runtime: runtimes.Runtime, inputs: npt.NDArray[Any]) -> Float32Array:
-    """`infer_any`, in batches that fit into memory where the model would take all at once."""
-    return np.concatenate(
-        [runtime.infer_any(part) for part in np.split(inputs, range(_REFERENCE_BATCH, len(inputs), _REFERENCE_BATCH))]
-    )
-
-
 def compare_outputs(
-    logits: Float32Array, expected: Float32Array, samples: ImageBatch, precision: str, untrained: bool, max_drop: float
+    logits: Float32Array, expected: Float32Array, images: ImageBatch, precision: str, untrained: bool, max_drop: float
 ) -> dict[str, Any]:
-    """The comparison itself; see `check`."""
+    """Compare the exported model's logits with PyTorch's.
+
+    Args:
+        logits: of the exported model, float32 [N, num_classes].
+        expected: of PyTorch, float32 [N, num_classes].
+        images: the N images; with labels, accuracy is computed too.
+        untrained: the weights are random: int8 is measured, but not required to agree.
+        max_drop: points of top-1 that int8 may lose where the images have labels.
+
+    Returns:
+        The manifest's `measured`: agreement, tolerance, and accuracy if the images have labels.
+
+    Raises:
+        AgreementError: the shapes differ, a logit is not finite, or the difference exceeds a floor or `max_drop`.
+    """
     if logits.shape != expected.shape:
         raise AgreementError(f"the exported model gives {list(logits.shape)} logits, PyTorch {list(expected.shape)}")
     if not np.isfinite(logits).all():
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
-        advice = "; these weights are too large for it, use fp32" if precision == "fp16" else ""
-        raise AgreementError(f"the exported model gives NaN or infinite logits for {broken} pictures{advice}")
+        advice = "; these weights overflow in fp16, export with --precision fp32" if precision == "fp16" else ""
+        raise AgreementError(f"the exported model gives NaN or infinite logits for {broken} images{advice}")
     cosines, differences = metrics.cosine_similarities(logits, expected), np.abs(logits - expected).max(axis=1)
     cosine, difference = float(cosines.min()), float(differences.max())
-    same = metrics.top1_agreement(logits, expected)
+    top1_agreement = metrics.top1_agreement(logits, expected)
     measured: dict[str, Any] = {
         "agreement": {
-            "pictures": len(samples),
-            "source": samples.source,
+            "images": len(images),
+            "source": images.source,
             "cosine_min": cosine,
             "max_absolute_difference": difference,
             "max_relative_error": float((differences / np.abs(expected).max(axis=1).clip(min=1e-12)).max()),
-            "top1_agreement": same,
+            "top1_agreement": top1_agreement,
         }
     }
     floor = COSINE_FLOORS.get(precision)
     if floor is not None and not cosine > floor:
         raise AgreementError(
-            f"the exported {precision} model disagrees with PyTorch: cosine {cosine:.6f} on its worst picture, "
-            f"{floor} is the least; nothing was kept"
+            f"the exported {precision} model disagrees with PyTorch: the lowest cosine of {len(images)} images is "
+            f"{cosine:.6f}, it must be above {floor}; no artifact was written"
         )
-    if precision == "int8" and not untrained and same < INT8_TOP1_AGREEMENT_FLOOR:
+    if precision == "int8" and not untrained and top1_agreement < INT8_TOP1_AGREEMENT_FLOOR:
         raise AgreementError(
-            f"the int8 model agrees with PyTorch on {same:.1%} of {len(samples)} pictures, "
-            f"{INT8_TOP1_AGREEMENT_FLOOR:.0%} is the least; calibrate with more typical pictures: --calibration DIR"
+            f"the int8 model agrees with PyTorch on {top1_agreement:.1%} of {len(images)} images, at least "
+            f"{INT8_TOP1_AGREEMENT_FLOOR:.0%} is required; calibrate with more typical images: --calibration DIR"
         )
-    if samples.labels is not None and not untrained:
-        measured["accuracy"] = _accuracy(logits, expected, samples)
+    if images.labels is not None and not untrained:
+        measured["accuracy"] = _accuracy(logits, expected, images)
         drop = measured["accuracy"]["drop_points"]
         if precision == "int8" and drop > max_drop:
             raise AgreementError(
                 f"the int8 model loses {drop:.2f} points of top-1, {max_drop:g} are allowed; "
-                "calibrate with more typical pictures, or allow it: --max-drop POINTS"
+                "calibrate with more typical images, or allow it: --max-drop POINTS"
             )
     measured["tolerance"] = {
         "cosine": floor if floor is not None else max(-1.0, 1 - _TOLERANCE_MARGIN * (1 - cosine)),
-        "absolute": max(_TOLERANCE_MARGIN * difference, _LEAST_TOLERANCES[precision] * float(np.abs(expected).max())),
+        "absolute": max(_TOLERANCE_MARGIN * difference, _MIN_TOLERANCES[precision] * float(np.abs(expected).max())),
     }
     return measured
 
 
-def _accuracy(logits: Float32Array, expected: Float32Array, samples: ImageBatch) -> dict[str, Any]:
+def _accuracy(logits: Float32Array, expected: Float32Array, images: ImageBatch) -> dict[str, Any]:
+    assert images.labels is not None
     top1, top1_pytorch = (
-        100 * float((scores.argmax(axis=1) == samples.labels).mean()) for scores in (logits, expected)
+        100 * metrics.top_k_correct(each, images.labels, 1) / len(images) for each in (logits, expected)
     )
     return {
-        "dataset": samples.source,
-        "images": len(samples),
+        "dataset": images.source,
+        "images": len(images),
         "top1": round(top1, 4),
         "top1_pytorch": round(top1_pytorch, 4),
         "drop_points": round(top1_pytorch - top1, 4),
     }
+
+
+def _batches(inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    return np.split(inputs, range(_BATCH, len(inputs), _BATCH))

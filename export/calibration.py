@@ -1,4 +1,4 @@
-"""Which pictures an export is calibrated with and which it is checked with: never the same where there are two."""
+"""Choose images for an export: one part to calibrate int8 with, another part to check the result with."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from simplenet.preprocessing import UInt8Array
 if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
 
-CALIBRATION_PICTURES = 500
-FEWEST_GOOD = 30
-SYNTHETIC_PICTURES = 64
+CALIBRATION_IMAGES = 500
+MIN_RECOMMENDED_IMAGES = 30
+SYNTHETIC_IMAGES = 64
 SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
-FLOAT_CHECKED = 16
-"""ImageSet that a float export is checked with: it is right to the last digits, or wrong on every one."""
+FLOAT_CHECK_IMAGES = 16
+"""Enough for fp32 and fp16: a wrong float export is wrong on every image."""
 
-INT8_CHECKED_LABELED, INT8_CHECKED_UNLABELED = 2000, 200
+INT8_LABELED_CHECK_IMAGES, INT8_UNLABELED_CHECK_IMAGES = 2000, 200
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`inputs` uint8 [N, S, S, 3], preprocessed but not normalized; `labels` int64 [N] or None.
+    """Preprocessed images in memory.
 
-    `fingerprint` tells a folder of pictures to calibrate with from another of the same name.
+    Attributes:
+        source: the name of the set or of the folder.
+        inputs: uint8 [N, S, S, 3], preprocessed but not normalized.
+        labels: class indices int64 [N], or None.
+        fingerprint: hash of a calibration folder's content: folders of the same name may differ.
     """
 
     source: str
@@ -43,68 +47,73 @@ class ImageBatch:
 
     @property
     def is_synthetic(self) -> bool:
-        return self.source == SYNTHETIC and not self.fingerprint  # a folder may have that name
+        return self.source == SYNTHETIC and not self.fingerprint  # a folder may be named 'synthetic'
 
     def __len__(self) -> int:
         return len(self.inputs)
 
 
-def for_calibration(loaded: LoadedWeights, asked: str | Path) -> ImageBatch:
-    """Up to CALIBRATION_PICTURES pictures to calibrate int8 with.
+def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
+    """Up to CALIBRATION_IMAGES images to calibrate int8 with.
+
+    Args:
+        requested: 'auto', 'synthetic', the name of a shipped set, or a folder.
 
     Raises:
-        DataError: no such folder or set, nothing readable in it, or none is known for these weights.
+        DataError: there is no such folder or set, no image in it can be read, or 'auto' has none for these weights.
     """
-    source = _source(loaded, asked)
+    source = _source(loaded, requested)
     if source is None:
         raise DataError(
-            f"int8 needs pictures to calibrate {loaded.origin.name} weights with, and none are shipped for them; "
-            "export it from a folder of a few hundred typical ones: --calibration DIR"
+            f"int8 needs images to calibrate {loaded.origin.name} weights with, and the project ships none for them; "
+            "pass a folder of a few hundred typical ones: --calibration DIR"
         )
     found = _load(loaded, source, "calibration")
-    samples = _read(_part(found, 0), CALIBRATION_PICTURES)
+    batch = _read(_half(found, 0), CALIBRATION_IMAGES)
     if _is_folder(found):
-        samples = dataclasses.replace(samples, fingerprint=images.fingerprint(source))
-    if len(samples) < FEWEST_GOOD and not samples.is_synthetic:
-        message = f"int8 is calibrated with only {len(samples)} pictures of {source}; a few hundred are better"
+        batch = dataclasses.replace(batch, fingerprint=images.fingerprint(source))
+    if len(batch) < MIN_RECOMMENDED_IMAGES and not batch.is_synthetic:
+        message = f"int8 is calibrated with only {len(batch)} images of {source}; a few hundred are better"
         warnings.warn(message, SimpleNetWarning, stacklevel=2)
-    return samples
+    return batch
 
 
-def for_checking(loaded: LoadedWeights, asked: str | Path, precision: str) -> ImageBatch:
-    """ImageSet on which an export must agree with PyTorch: labeled ones where there are any, else synthetic ones.
+def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -> ImageBatch:
+    """Images to compare the export with PyTorch on: the weights' shipped set, else `requested`, else synthetic ones.
+
+    Args:
+        requested: as in `for_calibration`.
 
     Raises:
-        DataError: no such folder or set, or nothing readable in it.
+        DataError: there is no such folder or set, or no image in it can be read.
     """
-    own = _shipped_set(loaded)
-    source = own or _source(loaded, asked) or SYNTHETIC
-    found = _part(_load(loaded, source, "evaluation"), 1)
+    source = _shipped_set(loaded) or _source(loaded, requested) or SYNTHETIC
+    found = _half(_load(loaded, source, "evaluation"), 1)
     if precision != "int8":
-        return _read(dataclasses.replace(found, labels=None), FLOAT_CHECKED)
-    return _read(found, INT8_CHECKED_UNLABELED if found.labels is None else INT8_CHECKED_LABELED)
+        return _read(dataclasses.replace(found, labels=None), FLOAT_CHECK_IMAGES)
+    return _read(found, INT8_UNLABELED_CHECK_IMAGES if found.labels is None else INT8_LABELED_CHECK_IMAGES)
 
 
-def note(samples: ImageBatch) -> dict[str, Any]:
-    """What the manifest says of the pictures an export was calibrated with."""
-    source = SYNTHETIC_NOTE if samples.is_synthetic else samples.source
-    fingerprint = {"fingerprint": samples.fingerprint} if samples.fingerprint else {}
-    return {"source": source, "images": len(samples), **fingerprint}
+def note(batch: ImageBatch) -> dict[str, Any]:
+    """The manifest's record of the calibration images."""
+    source = SYNTHETIC_NOTE if batch.is_synthetic else batch.source
+    fingerprint = {"fingerprint": batch.fingerprint} if batch.fingerprint else {}
+    return {"source": source, "images": len(batch), **fingerprint}
 
 
 def in_batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
-    """The rows in batches of `size`; the last one is filled up from the beginning."""
+    """The rows in batches of `size`; the last batch is padded with the first rows."""
     return [values[np.arange(start, start + size) % len(values)] for start in range(0, len(values), size)]
 
 
-def _source(loaded: LoadedWeights, asked: str | Path) -> str | None:
-    if str(asked) != "auto":
-        return str(asked)
+def _source(loaded: LoadedWeights, requested: str | Path) -> str | None:
+    if str(requested) != "auto":
+        return str(requested)
     return _shipped_set(loaded) or (SYNTHETIC if loaded.origin.source == "random" else None)
 
 
 def _shipped_set(loaded: LoadedWeights) -> str | None:
-    """The shipped pictures of these weights' classes: those shipped with them, or with others of the same classes."""
+    """The shipped set of these weights: the one of their name, or for other weights one of the same classes."""
     names = datasets.shipped_names()
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None
@@ -113,14 +122,14 @@ def _shipped_set(loaded: LoadedWeights) -> str | None:
 
 
 def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet:
-    card, limit = loaded.card, SYNTHETIC_PICTURES if source == SYNTHETIC else None
+    card, limit = loaded.card, SYNTHETIC_IMAGES if source == SYNTHETIC else None
     classes = {"labels": card.labels, "class_ids": card.class_ids}
     try:
         found = image_sets.load(source, split, card.preprocessing, **classes, limit=limit)
     except DataError:
         if not files.is_folder(source):
             raise
-        # Its folders are not the model's classes: pictures to calibrate with all the same, if there are any.
+        # The subfolders are not the model's classes: use their images without labels.
         found = ImageSet(source, images.find_images(source), None, card.preprocessing)
     if source in datasets.shipped_names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
@@ -131,22 +140,26 @@ def _is_folder(found: ImageSet) -> bool:
     return any(isinstance(item, Path) for item in found.items)
 
 
-def _part(found: ImageSet, which: int) -> ImageSet:
-    """Every second picture of a folder, so that it is not checked with what it was calibrated with."""
+def _half(found: ImageSet, which: int) -> ImageSet:
+    """Every second image of a folder, so that calibration and check use different ones.
+
+    Shipped sets are already split into two parts; synthetic images measure no accuracy.
+    """
     if not _is_folder(found) or len(found) < 2:
-        return found  # shipped sets have their own split, synthetic pictures prove nothing either way
+        return found
     labels = None if found.labels is None else found.labels[which::2]
     return dataclasses.replace(found, items=found.items[which::2], labels=labels)
 
 
 def _read(found: ImageSet, limit: int) -> ImageBatch:
+    """At most `limit` images, evenly spaced."""
     chosen = np.unique(np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(np.intp))
     labels = None if found.labels is None else found.labels[chosen]
-    some = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
-    inputs, known = some.all()
-    if some.unreadable:
-        counted = f"{len(some.unreadable)} of {len(some)} pictures of {found.source} are left out"
-        warnings.warn(f"{counted}; the first: {some.unreadable[0]}", SimpleNetWarning, stacklevel=2)
-    # The manifest travels: a folder's name tells its maker enough, its path would tell others too much.
+    subset = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
+    inputs, labels = subset.all()
+    if subset.unreadable:
+        count = f"{len(subset.unreadable)} of {len(subset)} images of {found.source} cannot be read and are left out"
+        warnings.warn(f"{count}; the first: {subset.unreadable[0]}", SimpleNetWarning, stacklevel=2)
+    # Only the folder's name: the manifest is passed on, and a path reveals more than it should.
     source = Path(found.source).resolve().name if _is_folder(found) else found.source
-    return ImageBatch(source, inputs, known)
+    return ImageBatch(source, inputs, labels)

@@ -1,4 +1,4 @@
-"""The network as a device runs it: batch norms folded, dropouts gone, normalization inside."""
+"""The network for export: batch norms folded, dropout removed, normalization inside."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from simplenet.preprocessing import Preprocessing
 
 
 class ExportModel(nn.Module):
-    """A trained SimpleNet made ready for export; the original is left as it was.
+    """A copy of a trained SimpleNet for export; the original is not changed.
 
-    Takes uint8 [N, H, W, 3] RGB pictures where `preprocessing` is given, else float32 [N, 3, H, W] normalized ones, and
-    gives logits float32 [N, num_classes]. With `half` the layers compute in float16, the normalization in float32.
+    Input: uint8 [N, H, W, 3] RGB images if `preprocessing` is given, else normalized float32 [N, 3, H, W].
+    Output: logits float32 [N, num_classes]. With `half`, layers compute in float16 and the normalization in float32.
     """
 
     scale: torch.Tensor
@@ -24,7 +24,7 @@ class ExportModel(nn.Module):
 
     def __init__(self, model: SimpleNet, preprocessing: Preprocessing | None, half: bool = False) -> None:
         super().__init__()
-        self.features = nn.Sequential(*_folded(model.features))
+        self.features = nn.Sequential(*_without_batch_norms(model.features))
         self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
         self.classifier.load_state_dict(model.classifier.state_dict())
         if half:
@@ -50,14 +50,14 @@ class ExportModel(nn.Module):
         return logits.float() if self.is_half else logits
 
     def example(self, batch: int, size: int) -> torch.Tensor:
-        """An input of `batch` black pictures of `size` x `size` pixels."""
+        """An input of `batch` black images of `size` x `size` pixels."""
         if self.normalizes:
             return torch.zeros(batch, size, size, 3, dtype=torch.uint8)
         return torch.zeros(batch, 3, size, size)
 
 
-def _folded(features: nn.Sequential) -> list[nn.Module]:
-    """Convolutions with their batch norms multiplied in, ReLUs and pools."""
+def _without_batch_norms(features: nn.Sequential) -> list[nn.Module]:
+    """The layers, without dropout, and with each batch norm folded into its convolution."""
     layers: list[nn.Module] = []
     convolution: nn.Conv2d | None = None
     for module in features:
@@ -65,12 +65,12 @@ def _folded(features: nn.Sequential) -> list[nn.Module]:
             convolution = module
         elif isinstance(module, nn.BatchNorm2d):
             assert convolution is not None
-            layers.append(_fused(convolution, module))
+            layers.append(_fold(convolution, module))
         elif not isinstance(module, nn.Dropout2d):
             layers.append(module)
     return layers
 
 
-def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Multiplied in float64, so that folding costs no accuracy."""
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Fold in float64: no loss of accuracy."""
     return fuse_conv_bn_eval(copy.deepcopy(convolution).double(), copy.deepcopy(norm).double()).float()

@@ -1,14 +1,12 @@
-"""One ONNX graph for every runtime: opset 18, input `image`, output `logits`, batch norms folded.
+"""The ONNX graph of a network: opset 18, input `image`, output `logits`, batch norms folded.
 
-Opset 18 is what TensorRT 10 and later, TensorRT-RTX, ONNX Runtime 1.20 and later and OpenVINO all read.
+TensorRT 10 and later, TensorRT-RTX, ONNX Runtime 1.20 and later and OpenVINO all read opset 18.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,24 +22,27 @@ OPSET = 18
 
 
 def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> Any:
-    """The network as an `onnx.ModelProto`; the same weights and settings give the same bytes.
+    """Export to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 
     Args:
-        spec: the input; uint8 NHWC pictures are normalized in the graph, float32 NCHW ones come normalized.
+        spec: the input; the graph normalizes uint8 NHWC images, float32 NCHW images must be normalized already.
         half: convolutions and the linear layer in float16; the normalization and the logits stay float32.
 
     Raises:
-        BackendUnavailable: a package is missing. ExportError: the exporter failed.
+        BackendUnavailable: a package is missing. ExportError: PyTorch's exporter failed.
     """
     onnx = vendor_import("onnx", "export")
     vendor_import("onnxscript", "export")
     onnxslim = vendor_import("onnxslim", "export")
-    deployable = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half)
-    with _quiet():
+    module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half)
+    # Hides "torchvision is not installed", logged four times.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
         try:
             program = torch.onnx.export(
-                deployable,
-                (deployable.example(spec.batch or 2, spec.height),),
+                module,
+                (module.example(spec.batch or 2, spec.height),),
                 input_names=[spec.name],
                 output_names=["logits"],
                 dynamic_shapes=None if spec.batch else {"image": {0: torch.export.Dim("batch")}},
@@ -51,7 +52,7 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
-            if _was_interrupted(error):
+            if _is_interrupt(error):
                 raise KeyboardInterrupt from error
             raise ExportError(f"PyTorch cannot export this network to ONNX: {one_line(error)}") from error
         assert program is not None
@@ -61,22 +62,8 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
     return graph
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: the exporter wraps it as if it were its own."""
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused `error`: the exporter wraps KeyboardInterrupt in its own errors."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that SimpleNet does not need and on its own deprecations."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # else: torchvision is not installed, four times
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
-            yield
-    finally:
-        registration.setLevel(level)

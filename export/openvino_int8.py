@@ -1,8 +1,8 @@
 """int8 for OpenVINO, by NNCF.
 
-Weights are quantized to 7 of the 8 bits, for the reason that quantize.py gives: on an emulated Haswell, full 8-bit
-weights lost 5 points of top-1. Activation ranges are those of all calibration pictures: NNCF's own default, the mean of
-each batch's range, clips the extremes and takes the worst picture's cosine from 0.999 to 0.978 at batch 1.
+Weights use 7 of the 8 bits, as in quantize.py: on an emulated Haswell, full 8-bit weights lost 5 points of top-1.
+Activation ranges cover all calibration images. NNCF's default, the mean of each batch's range, clips the extremes: at
+batch 1 the lowest cosine of an image fell from 0.999 to 0.978.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -29,16 +28,16 @@ METHOD = "nncf.quantize: per channel, min-max, uint8 activations, 7-bit weights"
 
 
 def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> Any:
-    """An int8 copy of an openvino.Model.
+    """Return an int8 copy of an openvino.Model.
 
-    Where the checking pictures have labels and int8 would lose more than `max_drop`, NNCF takes back to float32 what
-    hurts most.
+    If the check images have labels and int8 would lose more than `max_drop`, NNCF returns the layers that cost the most
+    accuracy to float32.
 
     Args:
-        inputs: calibration pictures as the model takes them, uint8 [N, S, S, 3] or float32 [N, 3, S, S].
+        inputs: calibration images in the model's layout, uint8 [N, S, S, 3] or float32 [N, 3, S, S].
 
     Raises:
-        BackendUnavailable: nncf is missing. ExportError: it refused the model.
+        BackendUnavailable: nncf is missing. ExportError: nncf cannot quantize the model.
     """
     nncf = import_nncf()
     advanced = importlib.import_module("nncf.quantization.advanced_parameters")
@@ -51,14 +50,15 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
     size = context.input.batch or 1
     batches = calibration.in_batches(inputs, size)
     settings = {"calibration_dataset": nncf.Dataset(batches), "subset_size": len(batches)}
-    labels = context.checking.labels
-    with _quiet():
+    labels = context.check_images.labels
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars on stdout
         try:
             if labels is None:
                 return nncf.quantize(model, **settings, advanced_parameters=parameters)
             validation = list(
                 zip(
-                    calibration.in_batches(context.model_inputs(context.checking), size),
+                    calibration.in_batches(context.model_inputs(context.check_images), size),
                     calibration.in_batches(labels, size),
                     strict=True,
                 )
@@ -73,7 +73,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
             )
         except OSError:
             raise
-        except Exception as error:  # NNCF's own errors have no class in common
+        except Exception as error:  # nncf's errors have no common class
             raise ExportError(f"NNCF cannot quantize this model: {one_line(error)}") from error
 
 
@@ -82,33 +82,20 @@ def _top1(compiled: Any, items: Any) -> float:
 
 
 def import_nncf() -> ModuleType:
-    """NNCF without its telemetry, which reports to Google Analytics and leaves a client id in the home folder.
+    """Import NNCF without its telemetry, which reports to Google Analytics and writes a client id to the home folder.
 
-    Its own fallback for a missing `openvino_telemetry` is to report nothing.
+    If `openvino_telemetry` cannot be imported, NNCF reports nothing.
     """
     if (imported := sys.modules.get("nncf")) is not None:
         return imported
-    hidden = sys.modules.get("openvino_telemetry")
+    telemetry = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return vendor_import("nncf", "openvino-export")
     finally:
-        if hidden is None:
+        if telemetry is None:
             del sys.modules["openvino_telemetry"]
         else:
-            sys.modules["openvino_telemetry"] = hidden
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without NNCF's notes, and without its progress bars on stdout; its errors are raised."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+            sys.modules["openvino_telemetry"] = telemetry

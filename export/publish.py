@@ -1,4 +1,4 @@
-"""The one way into artifacts/: made in a temporary folder, checked against PyTorch, renamed into place."""
+"""Write an artifact: load weights, convert, check against PyTorch, then rename the folder into place."""
 
 from __future__ import annotations
 
@@ -24,110 +24,129 @@ if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights
 
 
-_OF_EXPORT = ("torch", "safetensors", "onnx", "onnxscript", "onnxslim", "onnxruntime")
-
-
 @dataclass(frozen=True)
 class ExportContext:
-    """What a format's builder works from."""
+    """The input of every exporter: the request, the loaded network, and what follows from both."""
 
     request: ExportRequest
     loaded: LoadedWeights
 
     @cached_property
     def input(self) -> InputSpec:
-        return self.request.input_spec(self.loaded.card.preprocessing.input_size)
+        layout, size = "NHWC" if self.request.input == "uint8" else "NCHW", self.loaded.card.preprocessing.input_size
+        return InputSpec("image", self.request.input, layout, size, size, self.request.batch)
 
     @cached_property
     def calibration(self) -> ImageBatch:
-        """ImageSet to calibrate with; raises DataError where there are none."""
+        """Images to calibrate int8 with; raises DataError if there are none."""
+        self.request.progress("reading calibration images")
         return calibration.for_calibration(self.loaded, self.request.calibration)
 
     @cached_property
-    def checking(self) -> ImageBatch:
-        """ImageSet to check with."""
+    def check_images(self) -> ImageBatch:
+        """Images on which the exported model is compared with PyTorch."""
         return calibration.for_checking(self.loaded, self.request.calibration, self.request.precision)
 
-    def model_inputs(self, samples: ImageBatch) -> npt.NDArray[Any]:
-        """`samples` as the exported model takes them."""
-        return preprocessing.model_batch(samples.inputs, self.input.dtype, self.loaded.card.preprocessing)
+    def model_inputs(self, images: ImageBatch) -> npt.NDArray[Any]:
+        """`images` in the layout and dtype of the exported model: uint8 [N, S, S, 3] or float32 [N, 3, S, S]."""
+        return preprocessing.model_batch(images.inputs, self.input.dtype, self.loaded.card.preprocessing)
+
+    def calibration_inputs(self) -> npt.NDArray[Any]:
+        """`model_inputs` of the calibration images; reports the calibration, which starts now, as progress."""
+        self.request.progress(f"calibrating with {len(self.calibration)} images")
+        return self.model_inputs(self.calibration)
+
+    def onnx_graph(self, half: bool = False) -> Any:
+        """The network as an `onnx.ModelProto` in float32, or with `half` in float16."""
+        from export import onnx_graph
+
+        self.request.progress("exporting to ONNX")
+        return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half)
+
+    def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
+        """Compare the exported model's logits for `check_images` with PyTorch's; see `agreement.compare_outputs`."""
+        return agreement.compare_outputs(
+            logits,
+            agreement.reference_logits(self.loaded, self.check_images),
+            self.check_images,
+            self.request.precision,
+            self.loaded.origin.source == "random",
+            self.request.max_drop,
+        )
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A model in memory, or already in the folder it was built in.
+    """A converted model in memory, and how to write it.
 
-    `save(embedded)` writes the model files, with the manifest's JSON inside where the format has a place for it; it is
-    called twice, before and after the check. `calibration_method` says how int8 was calibrated.
+    Attributes:
+        save: `save(model_file, manifest_json)` writes the model files, with the JSON inside where the format has a
+            place for it. Called twice: before the check, which runs the real file, and after it, with the measurements.
+        calibration_method: how int8 was calibrated, for the manifest.
+        target: GPUs and TensorRT version of an engine, for the manifest.
+        check: `check(artifact)` returns the manifest's `measured` or raises AgreementError. Default: run the model file
+            on its runtime and compare its logits with PyTorch's.
     """
 
-    save: Callable[[str], None]
+    save: Callable[[Path, str], None]
     calibration_method: str | None = None
     target: dict[str, Any] | None = None
+    check: Callable[[Artifact], dict[str, Any]] | None = None
 
 
-Build = Callable[[ExportContext, Path], BuildResult]
-"""Makes the model for `context`; the path is that of the model file, in an empty folder."""
-
-Check = Callable[[Artifact, ExportContext], dict[str, Any]]
-"""Measures a finished artifact, or raises AgreementError; gives the manifest's `measured`."""
-
-
-def against_pytorch(artifact: Artifact, context: ExportContext) -> dict[str, Any]:
-    """The check of every format that can be run on this machine."""
-    return agreement.check(artifact, context.loaded, context.checking, context.request.max_drop)
-
-
-def publish(
-    request: ExportRequest, format: str, build: Build, packages: Sequence[str], check: Check = against_pytorch
-) -> Artifact:
-    """Loads the weights, builds, checks and publishes an artifact; whatever fails, the old one stays as it was.
+def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]) -> Artifact:
+    """Build, check and publish one artifact; after any failure an existing artifact is unchanged.
 
     Args:
-        packages: modules whose versions the manifest names; those of the extra 'export' are imported before the work.
+        build: converts the network to the request's format.
+        packages: modules that the export needs; their versions go into the manifest.
 
     Raises:
-        WeightsError, DataError: the weights or the calibration pictures cannot be had. ExportError: it cannot be made,
-        or disagrees with PyTorch. ArtifactError: it cannot be written. BackendUnavailable: a package is missing.
+        WeightsError, DataError: the weights or the calibration images cannot be loaded.
+        ExportError, AgreementError: the model cannot be converted, or its logits differ too much from PyTorch's.
+        ArtifactError: the artifact cannot be written. BackendUnavailable: a package is missing.
     """
-    for package in ("safetensors", *packages):  # it takes seconds: only once the flags are known to be right
-        if package in _OF_EXPORT:  # a format's own are its script's to import
-            vendor_import(package, "export")
+    for package in ("safetensors", *packages):  # slow imports: after the check of the flags, before any work
+        vendor_import(package, "export")
     from simplenet import weights
 
     context = ExportContext(request, weights.load(request.variant, request.weights))
-    folder = _folder(request, context.loaded, format)
-    with artifacts.publishing(folder) as fresh:
-        model_file = fresh / FORMATS[format].model_file
-        built = build(context, model_file)
-        manifest = _manifest(context, format, built, packages)
-        built.save(manifest.to_json())
-        request.progress("checking against PyTorch")
-        measured = check(artifacts.write_manifest(fresh, manifest), context)
-        manifest = dataclasses.replace(manifest, measured=measured)
-        built.save(manifest.to_json())
-        manifest = artifacts.write_manifest(fresh, manifest).manifest
-    return Artifact(folder / model_file.name, manifest)
-
-
-def _folder(request: ExportRequest, loaded: LoadedWeights, format: str) -> Path:
-    return artifacts.folder_for(
+    folder = artifacts.folder_for(
         request.artifacts,
-        loaded.card.variant,
-        loaded.origin.name,
-        format,
+        context.loaded.card.variant,
+        context.loaded.origin.name,
+        request.format,
         request.precision,
         input_dtype=request.input,
         batch=request.batch,
     )
+    with artifacts.publishing(folder) as temporary:
+        if request.precision == "int8":
+            _ = context.calibration  # fails early if there are no images
+        built = build(context)
+        model_file = temporary / FORMATS[request.format].model_file
+        manifest = _manifest(context, built, packages)
+        built.save(model_file, manifest.to_json())
+        request.progress("checking against PyTorch")
+        artifact = Artifact(model_file, manifest)
+        measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
+        manifest = dataclasses.replace(manifest, measured=measured)
+        built.save(model_file, manifest.to_json())
+        manifest = artifacts.write_manifest(temporary, manifest).manifest
+    return Artifact(folder / model_file.name, manifest)
 
 
-def _manifest(context: ExportContext, format: str, built: BuildResult, packages: Sequence[str]) -> Manifest:
+def run_and_compare(artifact: Artifact, context: ExportContext) -> dict[str, Any]:
+    """Run the model file on its default runtime and compare its logits with PyTorch's."""
+    return context.compare_with_pytorch(agreement.run(artifact, context.model_inputs(context.check_images)))
+
+
+def _manifest(context: ExportContext, built: BuildResult, packages: Sequence[str]) -> Manifest:
     card = context.loaded.card
     method = built.calibration_method
     return Manifest(
         variant=card.variant,
-        format=format,
+        format=context.request.format,
         precision=context.request.precision,
         weights=context.loaded.origin,
         num_classes=card.num_classes,

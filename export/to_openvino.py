@@ -2,11 +2,11 @@
 
     python export/to_openvino.py --variant 1.5m
     python export/to_openvino.py --variant cifar-310k --weights fashion-mnist --precision int8
-    python export/to_openvino.py --variant 1.5m --weights my.safetensors --precision int8 --calibration ~/pictures
+    python export/to_openvino.py --variant 1.5m --weights my.safetensors --precision int8 --calibration ~/images
     python export/to_openvino.py --variant 5.7m --weights random --precision fp16 --batch dynamic
 
-fp16 halves the file; processors still compute it in float32. The artifact is checked against PyTorch on OpenVINO before
-it takes its place in artifacts/.
+fp16 stores the weights in 16 bits, which halves the file; CPUs still compute in float32. OpenVINO runs the model, and
+its logits are compared with PyTorch's, before the artifact is written to artifacts/.
 """
 
 from __future__ import annotations
@@ -14,75 +14,57 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from export import openvino_int8, publish, request
+from export import command_line, openvino_int8, publish
 from export.publish import BuildResult, ExportContext
-from export.request import ExportOptions, ExportRequest
+from export.request import ExportRequest
 from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
 from simplenet.errors import ArtifactError, one_line
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "openvino")
 
 
-def export_openvino(**options: Unpack[ExportOptions]) -> Artifact:
-    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.ExportRequest`.
-
-    Raises:
-        UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
-    """
-    what = ExportRequest(**options)
-    what.check("openvino")
+def export_openvino(**options: Any) -> Artifact:
+    """Export one artifact; arguments and errors are those of `export.make`."""
+    request = ExportRequest("openvino", **options)
     vendor_import("openvino", "openvino-export")
-    if what.precision != "int8":
-        return publish.publish(what, "openvino", _build, PACKAGES)
+    if request.precision != "int8":
+        return publish.publish(request, _build, PACKAGES)
     openvino_int8.import_nncf()
-    return publish.publish(what, "openvino", _build, (*PACKAGES, "nncf"))
+    return publish.publish(request, _build, (*PACKAGES, "nncf"))
 
 
-def _build(context: ExportContext, model_file: Path) -> BuildResult:
-    from export import onnx_graph
-
+def _build(context: ExportContext) -> BuildResult:
     openvino = vendor_import("openvino", "openvino-export")
-    precision, progress = context.request.precision, context.request.progress
+    precision = context.request.precision
+    model = _convert(openvino, context.onnx_graph().SerializeToString())
     if precision == "int8":
-        progress("reading calibration pictures")
-        inputs = context.model_inputs(context.calibration)
-    progress("exporting to ONNX")
-    loaded = context.loaded
-    graph = onnx_graph.build(loaded.model, loaded.card.preprocessing, context.input)
-    progress("converting to OpenVINO")
-    model = _converted(openvino, graph.SerializeToString())
-    if precision == "int8":
-        progress(f"calibrating with {len(inputs)} pictures")
-        model = openvino_int8.quantize(model, inputs, context)
+        model = openvino_int8.quantize(model, context.calibration_inputs(), context)
 
-    def save(embedded: str) -> None:
-        model.set_rt_info(embedded, METADATA_KEY)
+    def save(model_file: Path, manifest_json: str) -> None:
+        model.set_rt_info(manifest_json, METADATA_KEY)
         try:
             openvino.save_model(model, str(model_file), compress_to_fp16=precision == "fp16")
-            openvino.Core().read_model(model_file)  # where the disk is full, not every kind of write raises
+            openvino.Core().read_model(model_file)  # on a full disk, some writes fail without an exception
         except RuntimeError as error:
             raise ArtifactError(
-                f"OpenVINO cannot write {context.request.artifacts} ({one_line(error)}); is the disk full? "
-                "What was there is untouched"
+                f"OpenVINO cannot write {context.request.artifacts} ({one_line(error)}); free some disk space. "
+                "The existing artifact is unchanged"
             ) from error
 
     return BuildResult(save, openvino_int8.METHOD if precision == "int8" else None)
 
 
-def _converted(openvino: Any, onnx_bytes: bytes) -> Any:
-    """An openvino.Model without the shape arithmetic that reading ONNX leaves.
+def _convert(openvino: Any, onnx_bytes: bytes) -> Any:
+    """Convert to an openvino.Model with constants folded: reading ONNX adds shape arithmetic.
 
-    `openvino.convert_model` would do the same, and report to Intel that it was called.
+    `openvino.convert_model` does the same, and also sends telemetry to Intel.
     """
     passes = vendor_import("openvino.passes", "openvino-export")
     model = openvino.Core().read_model(onnx_bytes, b"")
@@ -94,17 +76,11 @@ def _converted(openvino: Any, onnx_bytes: bytes) -> Any:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
-    request.add_flags(parser, "openvino")
-    return parser
+    return command_line.build_parser(__doc__, "openvino")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    with request.shown_progress() as progress:
-        artifact = export_openvino(**request.options_from(args), progress=progress)
-    request.print_result(artifact, args.json)
-    return 0
+    return command_line.run(build_parser(), export_openvino, argv)
 
 
 if __name__ == "__main__":

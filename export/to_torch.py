@@ -4,7 +4,8 @@
     python export/to_torch.py --variant cifar-310k --weights fashion-mnist
     python export/to_torch.py --variant 5.7m --weights random --batch dynamic
 
-Batch norms are folded and convolution weights lie channels last, as the pictures do: the fastest layout on processors.
+Batch norms are folded into the convolutions. Convolution weights are stored channels last, like the input images: the
+fastest memory format on CPUs.
 """
 
 from __future__ import annotations
@@ -14,35 +15,26 @@ import io
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from export import publish, request
+from export import command_line, publish
 from export.publish import BuildResult, ExportContext
-from export.request import ExportOptions, ExportRequest
+from export.request import ExportRequest
 from simplenet import cli
 from simplenet.artifacts import METADATA_KEY, Artifact
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 PACKAGES = ("torch",)
 
 
-def export_torch(**options: Unpack[ExportOptions]) -> Artifact:
-    """Exports one artifact. Keyword arguments and their defaults are those of `export.request.ExportRequest`.
-
-    Raises:
-        UsageError, WeightsError, DataError, ExportError, AgreementError, ArtifactError, BackendUnavailable.
-    """
-    what = ExportRequest(**options)
-    what.check("torch")
-    return publish.publish(what, "torch", _build, PACKAGES)
+def export_torch(**options: Any) -> Artifact:
+    """Export one artifact; arguments and errors are those of `export.make`."""
+    return publish.publish(ExportRequest("torch", **options), _build, PACKAGES)
 
 
-def _build(context: ExportContext, model_file: Path) -> BuildResult:
+def _build(context: ExportContext) -> BuildResult:
     import torch
 
     from export.export_model import ExportModel
@@ -55,32 +47,26 @@ def _build(context: ExportContext, model_file: Path) -> BuildResult:
     program = torch.export.export(module, (module.example(spec.batch or 2, spec.height),), dynamic_shapes=dynamic)
     program.example_inputs = None  # they would be stored as a pickle
     for node in program.graph.nodes:
-        for name in ("stack_trace", "nn_module_stack", "torch_fn"):  # paths on this machine are nobody else's business
+        for name in ("stack_trace", "nn_module_stack", "torch_fn"):  # contain file paths of this machine
             node.meta.pop(name, None)
 
-    def save(embedded: str) -> None:
-        archive = io.BytesIO()  # not straight to the file: PyTorch's writer aborts the process where the disk is full
+    def save(model_file: Path, manifest_json: str) -> None:
+        archive = io.BytesIO()  # not the file itself: on a full disk PyTorch's writer aborts the process
         with warnings.catch_warnings():
-            # Said of views of a larger tensor, which these contiguous channels-last weights are mistaken for.
+            # False alarm: channels-last weights look like views of a larger tensor.
             warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
-            torch.export.save(program, archive, extra_files={METADATA_KEY: embedded})
+            torch.export.save(program, archive, extra_files={METADATA_KEY: manifest_json})
         model_file.write_bytes(archive.getbuffer())
 
     return BuildResult(save)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
-    request.add_flags(parser, "torch")
-    return parser
+    return command_line.build_parser(__doc__, "torch")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    with request.shown_progress() as progress:
-        artifact = export_torch(**request.options_from(args), progress=progress)
-    request.print_result(artifact, args.json)
-    return 0
+    return command_line.run(build_parser(), export_torch, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The compare_outputs between an exported model and PyTorch."""
+"""Comparison of an exported model's logits with PyTorch's."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ LOGITS = RNG.normal(size=(200, 10)).astype(np.float32)
 LABELS = LOGITS.argmax(axis=1)
 
 
-def samples(labels: Any = None) -> ImageBatch:
+def image_batch(labels: Any = None) -> ImageBatch:
     return ImageBatch("these", np.zeros((len(LOGITS), 1, 1, 3), np.uint8), labels)
 
 
 def compare_outputs(
     logits: Any, precision: str = "fp32", untrained: bool = False, labels: Any = None, max_drop: float = 1
 ) -> Any:
-    return agreement.compare_outputs(logits.astype(np.float32), LOGITS, samples(labels), precision, untrained, max_drop)
+    return agreement.compare_outputs(
+        logits.astype(np.float32), LOGITS, image_batch(labels), precision, untrained, max_drop
+    )
 
 
-def answers_changed(count: int) -> Any:
-    """The same logits, with another answer to the first `count` pictures."""
+def with_changed_top1(count: int) -> Any:
+    """The same logits, with another top-1 for the first `count` images."""
     changed = LOGITS.copy()
     changed[np.arange(count), LABELS[:count]] = -5
     return changed
 
 
-def test_equal_logits_agree_and_the_figures_say_so() -> None:
+def test_equal_logits_agree() -> None:
     measured = compare_outputs(LOGITS)
     assert measured["agreement"] == {
-        "pictures": 200,
+        "images": 200,
         "source": "these",
         "cosine_min": pytest.approx(1.0),
         "max_absolute_difference": 0.0,
@@ -55,7 +57,7 @@ def test_equal_logits_agree_and_the_figures_say_so() -> None:
 
 
 @given(st.floats(1e-7, 10))
-def test_the_relative_error_is_that_of_the_worst_picture(error: float) -> None:
+def test_relative_error_is_the_largest_of_any_image(error: float) -> None:
     logits = LOGITS.astype(np.float64)
     logits[7, 3] += error
     measured = compare_outputs(logits, "int8", untrained=True)["agreement"]
@@ -66,7 +68,7 @@ def test_the_relative_error_is_that_of_the_worst_picture(error: float) -> None:
 @pytest.mark.parametrize(("precision", "noise", "agrees"), [
     ("fp32", 1e-5, True), ("fp32", 1e-2, False), ("fp16", 1e-2, True), ("fp16", 0.1, False),
 ])  # fmt: skip
-def test_floats_must_be_nearly_parallel(precision: str, noise: float, agrees: bool) -> None:
+def test_float_precisions_require_a_high_cosine(precision: str, noise: float, agrees: bool) -> None:
     noisy = LOGITS + noise * RNG.normal(size=LOGITS.shape)
     if agrees:
         assert compare_outputs(noisy, precision)["agreement"]["cosine_min"] > agreement.COSINE_FLOORS[precision]
@@ -77,30 +79,30 @@ def test_floats_must_be_nearly_parallel(precision: str, noise: float, agrees: bo
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_logits_that_are_no_numbers_are_refused_even_of_random_weights(value: float, precision: str) -> None:
+def test_rejects_logits_that_are_not_finite(value: float, precision: str) -> None:
     broken = LOGITS.copy()
     broken[3, 2] = value
-    with pytest.raises(AgreementError, match="NaN or infinite logits for 1 pictures"):
+    with pytest.raises(AgreementError, match="NaN or infinite logits for 1 images"):
         compare_outputs(broken, precision, untrained=True)
 
 
-def test_another_number_of_classes_is_refused() -> None:
+def test_rejects_another_number_of_classes() -> None:
     with pytest.raises(AgreementError, match=r"\[200, 9\]"):
         compare_outputs(LOGITS[:, :9])
 
 
-def test_int8_of_trained_weights_may_change_one_answer_in_ten() -> None:
-    assert compare_outputs(answers_changed(19), "int8")["agreement"]["top1_agreement"] == pytest.approx(0.905)
+def test_int8_may_change_top1_of_one_image_in_ten() -> None:
+    assert compare_outputs(with_changed_top1(19), "int8")["agreement"]["top1_agreement"] == pytest.approx(0.905)
     with pytest.raises(AgreementError, match=r"89\.5%"):
-        compare_outputs(answers_changed(21), "int8")
+        compare_outputs(with_changed_top1(21), "int8")
 
 
-def test_int8_of_random_weights_is_only_measured() -> None:
-    assert compare_outputs(answers_changed(150), "int8", untrained=True)["agreement"]["top1_agreement"] == 0.25
+def test_int8_of_random_weights_is_measured_only() -> None:
+    assert compare_outputs(with_changed_top1(150), "int8", untrained=True)["agreement"]["top1_agreement"] == 0.25
 
 
-def test_int8_may_lose_no_more_accuracy_than_allowed() -> None:
-    allowed = compare_outputs(answers_changed(2), "int8", labels=LABELS)
+def test_int8_may_lose_at_most_max_drop() -> None:
+    allowed = compare_outputs(with_changed_top1(2), "int8", labels=LABELS)
     assert allowed["accuracy"] == {
         "dataset": "these",
         "images": 200,
@@ -109,25 +111,25 @@ def test_int8_may_lose_no_more_accuracy_than_allowed() -> None:
         "drop_points": 1.0,
     }
     with pytest.raises(AgreementError, match=r"loses 1.50 points of top-1, 1 are allowed.*--max-drop"):
-        compare_outputs(answers_changed(3), "int8", labels=LABELS)
-    assert compare_outputs(answers_changed(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
+        compare_outputs(with_changed_top1(3), "int8", labels=LABELS)
+    assert compare_outputs(with_changed_top1(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
 
 
-def negating_build(context: ExportContext, model_file: Path) -> BuildResult:
-    """An exporter with a bug in it: one convolution has the wrong sign."""
-    graph = to_onnx.build_graph(context, model_file)
+def build_with_wrong_sign(context: ExportContext) -> BuildResult:
+    """An exporter with a bug: one convolution has the wrong sign."""
+    graph = context.onnx_graph()
     weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "features.2.weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
-    return BuildResult(lambda embedded: onnx.save(graph, model_file))
+    return BuildResult(lambda model_file, manifest_json: onnx.save(graph, model_file))
 
 
-def test_a_wrong_export_is_refused_and_leaves_the_old_artifact(tmp_path: Path) -> None:
-    request = ExportRequest(variant="cifar-310k", weights="random", artifacts=tmp_path)
+def test_wrong_export_leaves_the_existing_artifact(tmp_path: Path) -> None:
+    request = ExportRequest("onnx", variant="cifar-310k", weights="random", artifacts=tmp_path)
     with pytest.raises(AgreementError, match="disagrees with PyTorch"):
-        publish.publish(request, "onnx", negating_build, to_onnx.PACKAGES)
+        publish.publish(request, build_with_wrong_sign, to_onnx.PACKAGES)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     artifact = to_onnx.export_onnx(variant="cifar-310k", weights="random", artifacts=tmp_path)
     before = {path: path.read_bytes() for path in artifact.folder.iterdir()}
     with pytest.raises(AgreementError, match="disagrees with PyTorch"):
-        publish.publish(request, "onnx", negating_build, to_onnx.PACKAGES)
+        publish.publish(request, build_with_wrong_sign, to_onnx.PACKAGES)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -129,9 +129,9 @@ def test_few_and_unreadable_pictures_are_said_to_be_so(random: LoadedWeights, tm
         samples = calibration.for_calibration(random, tmp_path)
     assert len(samples) == 3
     said = [str(warning.message) for warning in caught]
-    assert "1 of 4 pictures" in said[0]
+    assert "1 of 4 images" in said[0]
     assert "0.png" in said[0]
-    assert "only 3 pictures" in said[1]
+    assert "only 3 images" in said[1]
 
 
 def test_a_folder_that_is_called_synthetic_changes_nothing(
@@ -143,7 +143,7 @@ def test_a_folder_that_is_called_synthetic_changes_nothing(
     assert (samples.source, samples.fingerprint) == ("synthetic", "")
     assert calibration.for_checking(random, "auto", "fp32").source == "synthetic"
     Image.new("RGB", (32, 32)).save(tmp_path / "synthetic" / "1.png")
-    with pytest.warns(SimpleNetWarning, match="only 1 pictures"):
+    with pytest.warns(SimpleNetWarning, match="only 1 images"):
         named = calibration.for_calibration(random, tmp_path / "synthetic")
     assert calibration.note(named)["source"] == "synthetic"
     assert calibration.note(samples)["source"] == "synthetic: for latency only"

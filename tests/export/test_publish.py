@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from export import request, to_onnx, to_torch
+from export import command_line, to_onnx, to_torch
 from simplenet import artifacts
 from tests.conftest import MakeArtifact
 
@@ -69,7 +69,7 @@ def test_the_closing_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     output, errors = capsys.readouterr()
     assert errors == ""
     assert output.startswith(
-        f"{tmp_path}/cifar-310k-fashion-mnist/torch-fp32: 1.30 MB, top-1 agrees with PyTorch on 100.0% of 16 pictures "
+        f"{tmp_path}/cifar-310k-fashion-mnist/torch-fp32: 1.30 MB, top-1 agrees with PyTorch on 100.0% of 16 images "
         "(fashion-mnist evaluation), cosine at least "
     )
     assert output.count("\n") == 1
@@ -160,11 +160,8 @@ def test_int8_without_pictures_says_what_to_type(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_whose_name_is_no_text_can_be_printed(
-    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_whose_name_is_no_text_can_be_printed(make_artifact: MakeArtifact, tmp_path: Path) -> None:
     made = make_artifact("onnx", "fp32")
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(made.folder, folder)
-    request.print_result(artifacts.read(folder), as_json=False)
-    assert capsys.readouterr().out.startswith(f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}: ")
+    assert command_line.summary(artifacts.read(folder)).startswith(f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}: ")

@@ -104,7 +104,7 @@ def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
     with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
         model_groups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)
     of_mnist = parse_flags("--weights", "mnist", "--precision", "int8")  # which brings no pictures to calibrate with
-    with pytest.raises(SimpleNetError, match=r"^int8 needs pictures .*--calibration DIR$"):
+    with pytest.raises(SimpleNetError, match=r"^int8 needs images .*--calibration DIR$"):
         model_groups.load(of_mnist, ["onnxruntime", "openvino"], lambda line: None)
     with pytest.raises(SimpleNetError, match=r"without onnxruntime: .*--calibration DIR; without torch: "):
         model_groups.load(of_mnist, ["onnxruntime", "torch"], lambda line: None)

@@ -1,0 +1,119 @@
+"""The command line that the four export scripts share: flags, progress, and the printed result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from export.calibration import SYNTHETIC_NOTE
+from export.request import INPUTS
+from simplenet import cli
+from simplenet.artifacts import Artifact
+from simplenet.errors import one_line
+from simplenet.formats import FORMATS
+from simplenet.manifest import LARGEST_BATCH
+
+
+def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
+    """A parser of the fields of `export.request.ExportRequest` and --json; `docstring` is the --help text."""
+    parser = cli.parser(docstring)
+    cli.add_variant(parser)
+    cli.add_weights(parser)
+    cli.add_precision(parser, FORMATS[format].precisions)
+    parser.add_argument(
+        "--input",
+        type=cli.choice("input", INPUTS),
+        default="uint8",
+        metavar="uint8|float32",
+        help="uint8: NHWC RGB images, normalized by the model; float32: normalized NCHW (default: uint8)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_batch,
+        default=1,
+        metavar="N|dynamic",
+        help="images per inference, or dynamic for any number (default: 1)",
+    )
+    cli.add_calibration(parser)
+    parser.add_argument(
+        "--max-drop",
+        type=_points,
+        default=1.0,
+        metavar="POINTS",
+        help="points of top-1 that int8 may lose on labeled images; a larger drop refuses the export (default: 1)",
+    )
+    cli.add_artifacts(parser)
+    cli.add_json(parser)
+    return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    export: Callable[..., Artifact],
+    argv: list[str] | None,
+    details: Callable[[Artifact], str] | None = None,
+) -> int:
+    """Parse the flags, export with them, and print the result on stdout.
+
+    Args:
+        export: called with the flags as keyword arguments, and with `progress`, a status line on stderr.
+        details: gives a second line for this format; not printed with --json.
+
+    Returns:
+        The exit code, 0.
+    """
+    options = vars(parser.parse_args(argv))
+    as_json = options.pop("json")
+    status = cli.console().status("")
+
+    def show(step: str) -> None:
+        status.update(step)
+        status.start()  # at the first step: a download of weights shows its own progress bar before
+
+    try:
+        artifact = export(**options, progress=show)
+    finally:
+        status.stop()
+    if as_json:
+        manifest = json.loads(artifact.manifest.to_json())
+        print(json.dumps({"folder": str(artifact.folder), "size_bytes": artifact.size_bytes, "manifest": manifest}))
+    else:
+        print(summary(artifact))
+        if details:
+            print(details(artifact))
+    return 0
+
+
+def summary(artifact: Artifact) -> str:
+    """One line: 'artifacts/1.5m/onnx-fp32: 6.05 MB, top-1 agrees with PyTorch on 100.0% of 16 images ...'."""
+    measured: dict[str, Any] = artifact.manifest.measured
+    parts = [f"{artifact.folder}: {artifact.size_bytes / 1e6:.2f} MB"]
+    if artifact.manifest.weights.source == "random":
+        parts.append("UNTRAINED (random weights)")
+    if (artifact.manifest.calibration or {}).get("source") == SYNTHETIC_NOTE:
+        parts.append("calibrated with synthetic images, for latency only")
+    if agreement := measured.get("agreement"):
+        parts.append(
+            f"top-1 agrees with PyTorch on {agreement['top1_agreement']:.1%} of {agreement['images']} images "
+            f"({agreement['source']}), cosine at least {agreement['cosine_min']:.6f}, "
+            f"relative error at most {agreement['max_relative_error']:.1e}"
+        )
+    if accuracy := measured.get("accuracy"):
+        parts.append(f"top-1 {accuracy['top1']:.2f} % (PyTorch {accuracy['top1_pytorch']:.2f} %)")
+    return one_line(", ".join(parts), limit=2000)
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else cli.integer_in(1, LARGEST_BATCH)(text)
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = -1.0
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points from 0 to 100")
+    return points
