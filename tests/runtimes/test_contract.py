@@ -15,13 +15,12 @@ from simplenet.errors import BackendError, BackendUnavailable, ImageError, Input
 from tests.conftest import MakeArtifact
 
 FORMATS = {name: backend_class(name).FORMATS[0] for name in runtimes.names()}
-EXPORTED = {"torch": ["fp32"], "onnx": ["fp32", "fp16", "int8"]}
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
     """(backend, precision of the artifact, precision it is run in)."""
     for backend in runtimes.names():
-        for exported in EXPORTED.get(FORMATS[backend], ["fp32", "fp16", "int8"]):
+        for exported in formats.FORMATS[FORMATS[backend]].precisions:
             for precision in (exported, *backend_class(backend).PRECISIONS.get(exported, ())):
                 yield backend, exported, precision
 
