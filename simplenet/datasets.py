@@ -76,7 +76,8 @@ def shipped(name: str, split: Split) -> LabeledImages:
     if name not in (names := shipped_names()):
         if name and Path(name).name == name and path.parent.is_dir():
             raise DataError(
-                f"{path.parent} lacks an embedded set; install simplenet again, or make it: python train/embed.py"
+                f"{path.parent} lacks an embedded set; install simplenet again, or type: "
+                "python train/make_shipped_subsets.py"
             )
         raise UsageError(
             f"unknown data set {name!r}{nearest(name, names)}; choose from: {', '.join(names) or 'none is here'}"

@@ -1,1 +1,1 @@
-"""Training from the clone: `cifar.py` and `imagefolder.py`, `average.py` of runs, `embed.py` for the shipped sets."""
+"""Training from the clone: `cifar.py`, `imagefolder.py`, `average.py`, and `make_shipped_subsets.py`."""

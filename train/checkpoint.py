@@ -1,20 +1,22 @@
-"""The state of a training run on disk: everything that the next step depends on, in one file that is replaced whole.
+"""The files of a training run: the state that --resume continues from, and the lock on the output folder.
 
-training-state.safetensors holds the network, the average of its weights, the optimizer's memory and, as JSON in the
-header, where the run is and what it was asked to do. Reading it runs nothing. Randomness needs no state: see
-recipe.seed_for.
+training-state.safetensors holds the network, its EMA, the optimizer's momentum and, as JSON in the header, the options
+and the epoch and step. It is replaced atomically, and reading it executes no code. It needs no random state: every
+random number follows from the seed and the step (recipe.seed_for).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
@@ -22,15 +24,61 @@ from torch import nn
 
 from simplenet import files
 from simplenet.errors import SimpleNetError, UsageError, WeightsError, one_line
+from train.distributed import Group
 
 STATE_NAME = "training-state.safetensors"
+LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
+LOCK_NAME = ".lock"
 _SCHEMA_VERSION = 1
 _KEY = "simplenet_training"
 
 
+def holds_run(output: Path, variant: str) -> bool:
+    """Whether `output` has files of a training run or of an average, which a new run would replace."""
+    return any((output / name).exists() for name in (STATE_NAME, LAST_NAME, f"{variant}.safetensors"))
+
+
+@contextlib.contextmanager
+def lock(output: Path, group: Group) -> Iterator[None]:
+    """Keep other runs out of `output`; the first process of a group holds the lock for all.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Raises:
+        UsageError: another run uses the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        if group.is_first:
+            try:
+                if not output.exists():
+                    output.mkdir(parents=True, exist_ok=True)  # another run may be creating it
+                    stack.callback(_remove_if_empty, output)
+                stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
+                stack.callback(_remove, output / LOCK_NAME)
+            except filelock.Timeout:
+                raise UsageError(f"{output} is in use by another run; choose another --output") from None
+            except (OSError, NotImplementedError):
+                pass  # the first write reports an unwritable folder; some network file systems have no locks
+        yield
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows removes no open file; filelock does it there
+        path.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 @dataclass
 class TrainState:
-    """Where a run is: `epoch` whole epochs and `step` steps of the next one are done; seconds over all sittings."""
+    """Progress of a run: `epoch` whole epochs and `step` steps of the next one are done.
+
+    `loss_sum` and `epoch_seconds` are those of the current epoch, `seconds` those of the whole run with evaluation,
+    resumed parts included. `log` has one entry per epoch.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -42,20 +90,20 @@ class TrainState:
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where that is no place to be, as in a file that somebody has edited."""
+        """Raises ValueError for values that no run can have, as in a file that was edited."""
         counts = (self.epoch, self.step, self.peak_memory_bytes)
         if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
-            raise ValueError(f"a position of {self.epoch!r} epochs and {self.step!r} steps")
+            raise ValueError(f"epoch {self.epoch!r}, step {self.step!r}")
         sums = (self.loss_sum, self.epoch_seconds, self.seconds, self.best_top1)
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in sums):
-            raise ValueError("a sum that is no number")
+            raise ValueError("a sum that is not a finite number")
         if self.step and self.epoch_seconds <= 0:
-            raise ValueError("steps that took no time")
+            raise ValueError("steps without a duration")
         if not isinstance(self.log, list) or [line["epoch"] for line in self.log] != list(range(1, self.epoch + 1)):
-            raise ValueError("the log is not that of the epochs")
+            raise ValueError("the log does not match the epochs")
 
     def end_epoch(self, evaluation_seconds: float, top1: float) -> None:
-        """One more epoch is trained and measured."""
+        """Count one more epoch, trained and evaluated."""
         self.seconds += self.epoch_seconds + evaluation_seconds
         self.epoch, self.step, self.loss_sum, self.epoch_seconds = self.epoch + 1, 0, 0.0, 0.0
         self.best_top1 = max(top1, self.best_top1)
@@ -64,44 +112,44 @@ class TrainState:
 def save(
     path: Path,
     network: nn.Module,
-    average: nn.Module,
+    ema: nn.Module,
     optimizer: torch.optim.Optimizer,
-    position: TrainState,
+    state: TrainState,
     options: Mapping[str, Any],
 ) -> None:
-    """Atomic: a crash, a full disk or a power cut leaves the old file.
+    """Write the state atomically: a crash, a full disk or a power cut leaves the old file.
 
     Raises:
-        SimpleNetError: it cannot be written, or a weight is not a number: nothing good could come from resuming.
+        SimpleNetError: the file cannot be written, or a weight is not finite.
     """
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in ema.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise SimpleNetError(f"{name} is not finite any more; try a lower --learning-rate")
+            raise SimpleNetError(f"{name} is no longer finite; try a lower --learning-rate")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {"schema_version": _SCHEMA_VERSION, "options": dict(options), "position": dataclasses.asdict(position)}
+    header = {"schema_version": _SCHEMA_VERSION, "options": dict(options), "position": dataclasses.asdict(state)}
     with files.replacing(path) as temporary:
-        temporary.write_bytes(serialize(tensors, {_KEY: json.dumps(about)}))
+        temporary.write_bytes(serialize(tensors, {_KEY: json.dumps(header)}))
 
 
 def load(
     path: Path,
     network: nn.Module,
-    average: nn.Module,
+    ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     options: Mapping[str, Any],
 ) -> TrainState:
-    """Puts network, average and optimizer where they were, bit by bit, and says where that is.
+    """Restore network, EMA and optimizer, bit for bit, and return the progress.
 
     Args:
-        options: what this run is asked to do, by the flag that says it; it must be what the saved run was asked.
+        options: this run's options by flag; they must equal those of the saved run.
 
     Raises:
-        UsageError: no run to resume, or one with other options; the message names the first that differs.
-        WeightsError: the file is damaged or of another network.
+        UsageError: there is no run to resume, or it has other options; the message names the first that differs.
+        WeightsError: the file is damaged, or belongs to another network.
     """
     if not path.is_file():
         raise UsageError(
@@ -109,30 +157,30 @@ def load(
         )
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
-            if about["schema_version"] != _SCHEMA_VERSION:
-                raise WeightsError(f"{path} is of another version of this program; train it again")
-            _check_options(path.parent, about["options"], options)
+            header = json.loads((file.metadata() or {})[_KEY])
+            if header["schema_version"] != _SCHEMA_VERSION:
+                raise WeightsError(f"{path} was written by another version of this program; train again")
+            _check_options(path.parent, header["options"], options)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        position = TrainState(**about["position"])
-        for module, prefix in ((network, "network."), (average, "average.")):
-            module.load_state_dict(_below(tensors, prefix))
-        _restore(optimizer, _below(tensors, "optimizer."))
+        state = TrainState(**header["position"])
+        for module, prefix in ((network, "network."), (ema, "average.")):
+            module.load_state_dict(_with_prefix(tensors, prefix))
+        _restore(optimizer, _with_prefix(tensors, "optimizer."))
     except SimpleNetError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is damaged ({one_line(error, 120)}); start again without --resume and with another --output"
         ) from error
-    return position
+    return state
 
 
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """In the memory layout of the parameters: sums in another order would be other sums."""
+    """Load momentum in the memory layout of the parameters: another order of summation gives other results."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
@@ -143,13 +191,13 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _check_options(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name, before in saved.items():  # a state says nothing of options that are younger than it is
-        now = wanted.get(name)
+def _check_options(folder: Path, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    for name, before in saved.items():  # options added in later versions are missing in older states
+        now = requested.get(name)
         if before != now:
             raise UsageError(
                 f"{folder} holds a run with {name} {_short(before)}, not {_short(now)}; "
-                "resume it with the command that started it, where it was started, or choose another --output"
+                "resume with the command that started it, from the same folder, or choose another --output"
             )
 
 

@@ -1,10 +1,12 @@
-"""A folder for each class: which images there are, and, where all fit in memory, their pixels."""
+"""Image folders with one subfolder per class: their files and labels, and the pixels where all fit in memory."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +15,53 @@ import numpy.typing as npt
 from simplenet import images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
+from simplenet.files import reason
 from simplenet.preprocessing import Preprocessing, to_model_input
+from train.recipe import RngStream, seed_for
 
 UInt8Array = npt.NDArray[np.uint8]
 
 
 class UnreadableImagesWarning(SimpleNetWarning):
-    """Some images of a data set could not be read; the others are used."""
+    """Some images of a dataset cannot be read; the others are used."""
+
+
+@dataclass(frozen=True)
+class LabeledFiles:
+    """Image files and their labels, int64 [N]."""
+
+    paths: Sequence[Path]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, mask: npt.NDArray[np.bool_]) -> LabeledFiles:
+        """The files where bool [N] `mask` is True."""
+        return LabeledFiles([self.paths[index] for index in np.flatnonzero(mask).tolist()], self.labels[mask])
+
+    def fingerprint(self, folder: Path) -> str:
+        """Hash of the names below `folder`, sizes, order and labels: a run resumes only with the same files.
+
+        Raises:
+            DataError: a file has disappeared.
+        """
+        try:
+            sizes = [path.stat().st_size for path in self.paths]
+        except OSError as error:
+            raise DataError(f"cannot read {folder}: {reason(error)}; do not change it during training") from error
+        names = (path.relative_to(folder).as_posix() for path in self.paths)
+        listing = "\n".join(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True))
+        digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
+        digest.update(self.labels.data)
+        return digest.hexdigest()[:16]
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted.
+    """The names of the subfolders, sorted.
 
     Raises:
-        DataError: it cannot be read, has fewer than two folders, or one whose name no label can be.
+        DataError: the folder cannot be read, has fewer than two subfolders, or one with an unprintable name.
     """
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -35,32 +70,17 @@ def class_names(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(f"{folder} has {len(names)} folders of classes; it needs two or more")
     if bad := [name for name in names if not name.isprintable()]:
-        raise DataError(f"the class folder {one_line(repr(bad[0]), 80)} has a name that cannot be shown; rename it")
+        raise DataError(f"the class folder {one_line(repr(bad[0]), 80)} has an unprintable name; rename it")
     return tuple(names)
 
 
-def files_of_class(folder: Path) -> list[Path]:
-    """Its images, sorted, hidden files left out; raises DataError where there is none."""
-    try:
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-    except OSError as error:
-        raise DataError(f"cannot read {folder} ({one_line(error)}); every class needs a folder of images") from error
-    if not paths:
-        raise DataError(f"no images in {folder}; put some there, or remove the folder in training and test alike")
-    return paths
+def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
+    """All images in `folder`/<class>/, ordered by class and name.
 
-
-def labeled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64]]:
-    """Every image below `folder`/<class>, in the order of the classes and names, and its class.
-
-    A folder is named as its class, or nearly so, as `images.class_lookup` has it.
+    A folder's name may differ from the class in case and punctuation, as `images.class_lookup` allows.
 
     Raises:
-        DataError: a class without images, or a folder that is none of the classes or another one's twin.
+        DataError: a class has no images, or a folder matches no class or the same class as another folder.
     """
     classes_named = images.class_lookup(classes)
     folder_of: dict[str, Path] = {}
@@ -70,43 +90,84 @@ def labeled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], npt
             raise DataError(f"{folder / name} is none of the {len(classes)} classes; rename or remove it")
         label = classes[indices[0]]
         if label in folder_of:
-            raise DataError(f"{folder / name} and {folder_of[label]} are one class, {label!r}; make them one")
+            raise DataError(f"{folder / name} and {folder_of[label]} are both class {label!r}; merge them")
         folder_of[label] = folder / name
-    if lost := [name for name in classes if name not in folder_of]:
-        raise DataError(f"{folder} has no folder for the class {lost[0]!r}; every class needs a folder of images")
-    per_class = [files_of_class(folder_of[name]) for name in classes]
+    if missing := [name for name in classes if name not in folder_of]:
+        raise DataError(f"{folder} has no folder for the class {missing[0]!r}; every class needs a folder of images")
+    per_class = [_images_in(folder_of[name]) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
-    return [path for paths in per_class for path in paths], labels
+    return LabeledFiles([path for paths in per_class for path in paths], labels)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images, sorted, without hidden files; raises DataError if there are none."""
+    try:
+        paths = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+    except OSError as error:
+        raise DataError(f"cannot read {folder} ({one_line(error)}); every class needs a folder of images") from error
+    if not paths:
+        raise DataError(f"no images in {folder}; add some, or remove the folder from both training and test images")
+    return paths
+
+
+def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabeledFiles, LabeledFiles]:
+    """The classes, the training files and the test files of a folder.
+
+    The test files are those in val/ or test/ beside train/. Without train/, `validation_share` of each class, drawn
+    with `seed`.
+
+    Raises:
+        DataError: there is no such folder, or it has fewer than two classes, or a class has too few images.
+    """
+    if (folder / "train").is_dir():
+        test = images.held_out(folder, ("val", "test"))
+        classes = class_names(folder / "train")
+        return classes, labeled_files(folder / "train", classes), labeled_files(test, classes)
+    classes = class_names(folder)
+    files = labeled_files(folder, classes)
+    held_out = np.zeros(len(files), bool)
+    for index, name in enumerate(classes):
+        members = np.flatnonzero(files.labels == index)
+        if len(members) < 2:
+            raise DataError(f"{folder / name} has one image; validation needs another, so add some")
+        count = min(max(1, round(validation_share * len(members))), len(members) - 1)
+        generator = np.random.default_rng(seed_for(seed, RngStream.SPLIT, index))
+        held_out[generator.choice(members, count, replace=False)] = True
+    return classes, files.select(~held_out), files.select(held_out)
 
 
 def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) -> LabeledImages:
-    """All of them as RGB uint8 [N, H, W, 3]; those that cannot be read are left out with a warning.
+    """Read all images as RGB uint8 [N, H, W, 3]; leave out unreadable ones with a warning.
 
     Args:
-        side: pixels, of the squares that pictures of any size are cut to as a runtime does it; None where all have one
-            size and keep it.
+        side: resize and crop to squares of this many pixels, as a runtime does; None: all images have the same size.
 
     Raises:
-        DataError: as `labeled_files`; sizes that differ; or a class of which nothing can be read.
+        DataError: as `labeled_files`; or the sizes differ; or no image of a class can be read.
     """
-    paths, labels = labeled_files(folder, classes)
+    files = labeled_files(folder, classes)
     unreadable: list[str] = []
     with ThreadPoolExecutor() as pool:
-        pixels = list(pool.map(_reader(side, unreadable), paths))
+        pixels = list(pool.map(_reader(side, unreadable), files.paths))
     kept = [index for index, image in enumerate(pixels) if image is not None]
     if unreadable:
-        text = f"{len(unreadable)} of {len(paths)} images in {folder} are left out; the first: {min(unreadable)}"
+        text = f"{len(unreadable)} of {len(files)} images in {folder} are left out; the first: {min(unreadable)}"
         warnings.warn(text, UnreadableImagesWarning, stacklevel=2)
-    if lost := sorted(set(range(len(classes))) - set(labels[kept].tolist())):
-        raise DataError(f"no image in {folder / classes[lost[0]]} can be read; the first reason: {min(unreadable)}")
+    labels = files.labels[kept]
+    if empty := sorted(set(range(len(classes))) - set(labels.tolist())):
+        raise DataError(f"no image in {folder / classes[empty[0]]} can be read; the first reason: {min(unreadable)}")
     readable = [image for image in pixels if image is not None]
     for index, image in zip(kept, readable, strict=True):
         if image.shape != readable[0].shape:
             raise DataError(
-                f"{paths[index]} has the shape {image.shape}, others {readable[0].shape}; make all of one size, "
-                "or take --dataset folder"
+                f"{files.paths[index]} has the shape {image.shape}, others {readable[0].shape}; make all of one size, "
+                "or use --dataset folder"
             )
-    return LabeledImages(name, np.stack(readable), labels[kept], classes, left_out=len(unreadable))
+    return LabeledImages(name, np.stack(readable), labels, classes, left_out=len(unreadable))
 
 
 def _reader(side: int | None, unreadable: list[str]) -> Callable[[Path], UInt8Array | None]:

@@ -1,8 +1,7 @@
-"""Data sets of small images: where each comes from, what is known of it, and both its splits in memory.
+"""Datasets of small images: a table of their sources, labels and preprocessing, and a loader for both splits.
 
-A data set's own files are looked for in --data DIR, or where its Debian package puts them, or downloaded once into the
-cache and checked. SIMPLENET_DATASETS_URL names the folder of a mirror. In --data DIR there may also be folders of
-images, train/<class>/* and test/<class>/*.
+The official files come from --data DIR, the Debian package's folder, or a download that is verified and cached;
+SIMPLENET_DATASETS_URL is the URL of a mirror. --data DIR may also hold class folders: train/<class>/*, test/<class>/*.
 """
 
 from __future__ import annotations
@@ -26,17 +25,21 @@ from train.dataset_files import CifarArchive, read_idx, read_svhn
 
 URL_VARIABLE = "SIMPLENET_DATASETS_URL"
 DEBIAN_FOLDER = Path("/usr/share/datasets")
-FOLDER_SIDE = 32  # pixels, of the images of --dataset folder
+FOLDER_SIDE = 32  # pixels, for --dataset folder
 
 Splits = tuple[LabeledImages, LabeledImages]
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a data set. `mirrored` says whether a mirror image still shows the same class.
+    """A dataset's entry in the table.
 
-    `labels` is empty where the files name the classes, `preprocessing` is None where the training images' own mean and
-    deviation are taken. `files` are SHA-256 by name, below `url`; `read` makes the splits of the folder they are in.
+    Args:
+        labels: empty if the files define them.
+        preprocessing: None if computed from the training images.
+        mirrored: whether a mirrored image keeps its class.
+        files: name and SHA-256 of each file below `url`.
+        read: reads both splits from the folder with these files.
     """
 
     name: str
@@ -50,23 +53,23 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
-class Described:
-    """A data set as training wants it: `labels` and `preprocessing` are known, whoever knew them."""
+class DatasetInfo:
+    """Labels and preprocessing of a dataset that has been read."""
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     mirrored: bool
 
 
-def read(name: str, folder: Path | None = None) -> tuple[Described, Splits]:
-    """The training and test splits, and what is known of them; raises as `get` and `load` do."""
+def read(name: str, folder: Path | None = None) -> tuple[DatasetInfo, Splits]:
+    """Read the training and test split of a dataset; raises the errors of `get` and `load`."""
     spec = get(name)
     splits = load(spec, folder)
-    return Described(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.mirrored), splits
+    return DatasetInfo(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.mirrored), splits
 
 
 def fingerprint(splits: Splits) -> str:
-    """Of every pixel and label: a run is not to be resumed with other images, though there be as many."""
+    """Hash of all pixels and labels: a run resumes only with the same images."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(np.ascontiguousarray(split.images).data)
@@ -75,23 +78,23 @@ def fingerprint(splits: Splits) -> str:
 
 
 def get(name: str) -> DatasetSpec:
-    """Raises UsageError for an unknown name; the message lists the choices and the nearest one."""
+    """Look up a dataset; raises UsageError for an unknown name, with the nearest one."""
     if name in DATASETS:
         return DATASETS[name]
-    raise UsageError(f"unknown data set {name!r}{nearest(name, DATASETS)}; choose from: {', '.join(DATASETS)}")
+    raise UsageError(f"unknown dataset {name!r}{nearest(name, DATASETS)}; choose from: {', '.join(DATASETS)}")
 
 
 def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
-    """The whole training and test splits, as they are on disk: RGB uint8 [N, H, W, 3].
+    """Read the training and test split: RGB uint8 [N, H, W, 3].
 
     Args:
-        folder: of the data set's files or of folders of images; None is its Debian package, else the cache.
+        folder: the official files or class folders; None uses the Debian package, else downloads to the cache.
 
     Raises:
-        DataError: the files cannot be had, are damaged, or do not fit together.
+        DataError: the files are missing, damaged or inconsistent, or cannot be downloaded.
     """
     if folder is not None and not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; name the data set's folder: --data DIR")
+        raise DataError(f"there is no folder {folder}; name the dataset's folder: --data DIR")
     if folder is not None and (folder / "train").is_dir():
         side = None if spec.labels or spec.files else FOLDER_SIDE
         classes = spec.labels or class_folders.class_names(folder / "train")
@@ -100,8 +103,8 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
             class_folders.load(f"{spec.name} test", images.held_out(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
-        where = f"{folder} has no folder train" if folder else "--dataset folder has no place of its own"
-        raise DataError(f"{where}; it needs train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
+        where = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"
+        raise DataError(f"{where}; name one with train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
     if folder is None:
         package = DEBIAN_FOLDER / spec.name
         folder = package if spec.debian_package and package.is_dir() else _downloaded(spec)
@@ -116,7 +119,7 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
 
 
 def _downloaded(spec: DatasetSpec) -> Path:
-    """The folder in the cache that has all of the data set's files."""
+    """Download the files that are not in the cache yet; return the cache folder."""
     base = os.environ.get(URL_VARIABLE) or spec.url
     folder = download.cache_folder() / "datasets" / spec.name
     package = f"type sudo apt install {spec.debian_package}, or " if spec.debian_package else ""
@@ -134,7 +137,7 @@ def _downloaded(spec: DatasetSpec) -> Path:
 
 
 def _measured(train: LabeledImages) -> Preprocessing:
-    """Of the size that the images have, and by their own mean and deviation."""
+    """Preprocessing with the images' own size, mean and standard deviation."""
     side = train.images.shape[1]
     counts = np.stack([np.bincount(train.images[..., channel].ravel(), minlength=256) for channel in range(3)])
     shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
@@ -187,8 +190,8 @@ def _splits(
     return LabeledImages(f"{name} train", *train, classes), LabeledImages(f"{name} test", *test, classes)
 
 
-def _grey28(mean: float, std: float) -> Preprocessing:
-    """28x28 gray, repeated to RGB and padded with black to the 32x32 of the CIFAR variants: no pixel is invented."""
+def _gray28(mean: float, std: float) -> Preprocessing:
+    """28x28 gray images, repeated to RGB and padded with black to 32x32: no pixel is interpolated."""
     return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
 
 
@@ -199,7 +202,7 @@ DATASETS: dict[str, DatasetSpec] = {
             name="fashion-mnist",
             labels=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-            preprocessing=_grey28(0.2860, 0.3530),
+            preprocessing=_gray28(0.2860, 0.3530),
             mirrored=True,
             url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             files=(
@@ -214,7 +217,7 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(
             name="mnist",
             labels=tuple("0123456789"),
-            preprocessing=_grey28(0.1307, 0.3081),
+            preprocessing=_gray28(0.1307, 0.3081),
             mirrored=False,
             url="https://ossci-datasets.s3.amazonaws.com/mnist/",
             files=(
@@ -262,4 +265,4 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(name="folder", labels=(), preprocessing=None, mirrored=True),
     )
 }  # fmt: skip
-"""SHA-256 as TensorFlow Datasets and others publish them; the servers could not be asked when this was written."""
+"""The SHA-256 are those that TensorFlow Datasets and others publish; the servers have not been tried."""

@@ -1,7 +1,6 @@
-"""The files that data sets of small images come in: IDX, CIFAR's binary archives, SVHN's MATLAB files.
+"""Readers for the file formats of small-image datasets: IDX, CIFAR's binary archives, SVHN's MATLAB files.
 
-Files are hostile until checked: sizes are bounded before memory is asked for, nothing is unpacked to the disk, and no
-pickle is ever loaded.
+Files are untrusted: sizes are bounded before memory is allocated, nothing is unpacked to disk, no pickle is loaded.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _LARGEST_MEMBER = 200 << 20
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
-    """A gzipped IDX file of unsigned bytes with that many dimensions, first axis the samples; never empty.
+    """Read a gzipped IDX file of unsigned bytes, at least one sample along the first of its `dimensions` axes.
 
     Raises:
-        DataError: not there, not gzip, another type or shape, truncated, or with bytes left over.
+        DataError: the file is missing, damaged, or has another type or shape.
     """
     try:
         with gzip.open(path, "rb") as file:
@@ -40,7 +39,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
             shape = struct.unpack(f">{dimensions}I", header[4:])
             size = int(np.prod(shape, dtype=object))
             if not 0 < size <= MAX_BYTES:
-                raise DataError(f"{path} claims the impossible shape {list(shape)}; download it again")
+                raise DataError(f"{path} has an impossible shape, {list(shape)}; download it again")
             content = file.read(size)
             if len(content) != size or file.read(1):
                 raise DataError(f"{path} is shorter or longer than its shape {list(shape)} says; download it again")
@@ -50,16 +49,16 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
 
 
 class CifarArchive:
-    """The binary version of CIFAR-10 or CIFAR-100: `path` is its .tar.gz or the folder that was unpacked from it."""
+    """The binary version of CIFAR-10 or CIFAR-100; `path` is the .tar.gz or the unpacked folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def images(self, names: tuple[str, ...], label_bytes: int) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-        """RGB uint8 [N, 32, 32, 3] and the last label byte of each record, int64 [N], of these files in this order.
+        """Read files in the given order: RGB uint8 [N, 32, 32, 3], and the last label byte of each record, int64 [N].
 
         Raises:
-            DataError: a file is missing, damaged or not of that form.
+            DataError: a file is missing, damaged or has another form.
         """
         record = label_bytes + _CIFAR_PIXELS
         parts = self._read(names)
@@ -71,7 +70,7 @@ class CifarArchive:
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, label_bytes - 1].astype(np.int64)
 
     def lines(self, name: str) -> tuple[str, ...]:
-        """The names in a text file of the archive; raises DataError."""
+        """Read the class names in a text file; raises DataError."""
         try:
             lines = tuple(self._read((name,))[name][:100_000].decode("ascii").split())
         except UnicodeDecodeError as error:
@@ -87,7 +86,7 @@ class CifarArchive:
         except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {self.path} ({one_line(error)}); download it again") from error
         if missing := [name for name in names if name not in found]:
-            raise DataError(f"{self.path} has no {missing[0]}; it is not the binary version of this data set")
+            raise DataError(f"{self.path} has no {missing[0]}; it is not the binary version of this dataset")
         return found
 
     def _from_folder(self, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -108,17 +107,17 @@ class CifarArchive:
 
     def _check_size(self, size: int) -> None:
         if size > _LARGEST_MEMBER:
-            raise DataError(f"{self.path} holds {size} bytes where 200 MiB are the most; download it again")
+            raise DataError(f"{self.path} has a file of {size} bytes, more than 200 MiB; download it again")
 
 
 def read_svhn(path: Path) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-    """SVHN's cropped digits, a .mat of `X` uint8 [32, 32, 3, N] and `y` [N, 1] in which 10 means the digit 0.
+    """Read SVHN's cropped digits, a .mat file of `X` uint8 [32, 32, 3, N] and `y` [N, 1], in which 10 is the digit 0.
 
     Returns:
         RGB uint8 [N, 32, 32, 3] and the digits, int64 [N].
 
     Raises:
-        DataError: missing, damaged, of another form, or SciPy is not installed.
+        DataError: the file is missing, damaged or has another form, or SciPy is not installed.
     """
     try:
         matlab: Any = importlib.import_module("scipy.io")
@@ -133,7 +132,7 @@ def read_svhn(path: Path) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
         images, labels = arrays["X"], arrays["y"].reshape(-1)
         if images.dtype != np.uint8 or labels.dtype.kind not in "uif" or not np.isin(labels, np.arange(1, 11)).all():
             raise ValueError("a label is not 1 to 10")
-    except Exception as error:  # the parser lets every kind out
+    except Exception as error:  # SciPy raises many types
         raise DataError(
             f"{path} is not a file of SVHN's cropped digits ({one_line(error, 120)}); download it again"
         ) from error

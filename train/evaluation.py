@@ -1,4 +1,4 @@
-"""How good a network is on pictures that it has not seen."""
+"""Top-1 accuracy and cross-entropy of a network on test images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from simplenet.errors import DataError
 from simplenet.preprocessing import Preprocessing
 from train.augmentation import normalize
 from train.distributed import Group
-from train.interruption import StopRequest
 from train.recipe import autocast
+from train.signals import StopRequest
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""One plain view of each image, uint8 [N, S, S, 3], and their classes, int64 [N], on the model's device."""
+"""Images as the model's uint8 input [N, S, S, 3], and labels int64 [N], on the model's device."""
 
 
-def batch_size(trained_at_once: int, most: int) -> int:
-    """Evaluation forgets what training keeps of every layer: where a batch can be trained on, so many fit as well."""
-    return min(4 * trained_at_once, most)
+def batch_size(training_batch_size: int, largest: int) -> int:
+    """Batch size for evaluation: no activations are stored, so four times the batch fits."""
+    return min(4 * training_batch_size, largest)
 
 
 def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[Batch]:
@@ -37,11 +37,14 @@ def evaluate(
     group: Group | None = None,
     stop: StopRequest | None = None,
 ) -> tuple[float, float, int]:
-    """Top-1 in percent, mean cross-entropy and how many images they are over, from the batches of the whole group.
+    """Evaluate `model` on the batches of all processes of `group`.
+
+    Returns:
+        Top-1 in percent, mean cross-entropy, and the number of images.
 
     Raises:
-        KeyboardInterrupt: a stop was asked for meanwhile, in any process; all of them raise it.
-        DataError: there is not one image.
+        KeyboardInterrupt: in all processes, when one of them received a stop request.
+        DataError: there are no images.
     """
     group = group or Group()
     model.eval()
@@ -49,16 +52,16 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=group.device)
     count = 0
     for pixels, labels in batches:
-        if stop and stop.wanted:
+        if stop and stop.is_set:
             break
         with autocast(bf16, pixels.device):
             logits = model(normalize(pixels, preprocessing)).float()
         correct += (logits.argmax(1) == labels).sum()
         loss += functional.cross_entropy(logits, labels, reduction="sum").double()
         count += len(labels)
-    of_all = group.total(int(correct), float(loss), count, bool(stop and stop.wanted))
-    if of_all[3]:
+    total_correct, total_loss, total, stops = group.total(int(correct), float(loss), count, bool(stop and stop.is_set))
+    if stops:
         raise KeyboardInterrupt
-    if not of_all[2]:
-        raise DataError("not one of the test images can be read; check the folder")
-    return 100 * of_all[0] / of_all[2], of_all[1] / of_all[2], int(of_all[2])
+    if not total:
+        raise DataError("none of the test images can be read; check the folder")
+    return 100 * total_correct / total, total_loss / total, int(total)

@@ -1,4 +1,4 @@
-"""The network that training starts from: random, or with the weights of another, and a new last layer if need be."""
+"""The initial network: random weights or those of a checkpoint, with a new last layer for other classes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from train.recipe import Recipe
 
 
 def network(variant: str, initial: str, labels: tuple[str, ...], config: Recipe) -> tuple[SimpleNet, ModelCard | None]:
-    """A network for the classes `labels`, and the card of the weights `initial`, which is what --weights says.
+    """Create a network for the classes `labels`.
 
-    The last layer is new unless the weights are of the same classes, or of as many without names.
+    The last layer is new unless the weights are for the same classes, or for the same number of unnamed classes.
+
+    Args:
+        initial: the value of --weights.
+
+    Returns:
+        The network, and the card of the initial weights (None for random ones).
 
     Raises:
-        UsageError: unknown variant or weights. WeightsError: they are damaged, unsafe, or of another network.
+        UsageError: unknown variant or weights.
+        WeightsError: the weights are damaged, unsafe, or belong to another variant.
     """
     new = model.create(variant, len(labels), dropout=config.dropout, seed=config.seed)
     if initial == "random":

@@ -1,8 +1,8 @@
-"""The training loop: one for all data, to be read from top to bottom; what it calls is next door.
+"""The dataset-agnostic training loop, in one function to read from top to bottom.
 
-Everything that the next step depends on is on disk after every epoch, every few minutes and at Ctrl-C, and everything
-random follows from the seed and the step. So a run that was killed ends with the very weights that it would have had,
-as far as the device computes the same twice: a CPU does.
+Everything that the next step depends on is saved after every epoch, every few minutes and at Ctrl-C, and every random
+number follows from the seed and the step. A run that was killed and resumed therefore ends with the same weights as an
+uninterrupted one, on devices that compute deterministically, such as CPUs.
 """
 
 from __future__ import annotations
@@ -15,55 +15,62 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import Progress
 from torch import nn
 from torch.nn import functional
 
-from simplenet import cli, files, weights
+from simplenet import files, weights
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import checkpoint, distributed, interruption, recipe, report
-from train.checkpoint import TrainState
+from train import checkpoint, distributed, progress, recipe, signals
+from train.checkpoint import BEST_NAME, LAST_NAME, STATE_NAME, TrainState
 from train.distributed import Group
-from train.interruption import StopRequest
 from train.recipe import Recipe, RngStream
+from train.signals import StopRequest
 
-LAST, BEST = "last.safetensors", "best.safetensors"
-_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 10}  # at the loss: on a GPU, to look is to wait
+_STEPS_BETWEEN_LOSS_CHECKS = {"cpu": 1, "cuda": 10}  # on a GPU, reading the loss waits for the step
 
 
-class Data(Protocol):
-    """What the loop asks of a data set. Every process gets its part of the same batches."""
+class TrainingData(Protocol):
+    """What the loop needs from a dataset. Each process gets its part of the same global batches."""
 
     @property
     def steps_per_epoch(self) -> int: ...
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """From `first_step` on: normalized float32 [N, 3, S, S], and labels [N] or shares of classes [N, classes]."""
+        """Batches from `first_step` on: normalized float32 [N, 3, S, S], and labels [N] or soft labels [N, classes]."""
 
     def evaluate(
         self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
     ) -> tuple[float, float]:
-        """Top-1 in percent and mean cross-entropy on pictures that are not trained on, shared out over the group.
+        """Top-1 in percent and mean cross-entropy on the test images, split across the processes of `group`.
 
-        Raises KeyboardInterrupt in all processes when one is asked to stop meanwhile.
+        Raises:
+            KeyboardInterrupt: in all processes, when one of them received a stop request.
         """
 
     @property
     def test_images(self) -> int:
-        """How many the last evaluation was over."""
+        """The number of images in the last evaluation."""
 
     @property
     def unreadable_images(self) -> int:
-        """How many files this process has met that cannot be read, since it was started."""
+        """The number of unreadable files that this process has found since it started."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained where. `options`, by flag, is what a resumed run must have in common with the one before."""
+    """What to train, and where to write it.
 
-    title: str
+    Args:
+        dataset: its name, for the results.
+        output: the folder for all files of the run.
+        options: by flag, everything that a resumed run must have in common with the original.
+        half: store the final weights as float16.
+        command: the command line, for the results.
+    """
+
+    dataset: str
     output: Path
     config: Recipe
     card: ModelCard
@@ -71,105 +78,107 @@ class Run:
     group: Group = field(default_factory=Group)
     resume: bool = False
     compile: bool = False
+    half: bool = False
     minutes_between_saves: float = 10.0
+    command: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.card.variant} on {self.dataset}"
 
     @property
     def state_file(self) -> Path:
-        return self.output / checkpoint.STATE_NAME
+        return self.output / STATE_NAME
 
 
-def train(network: SimpleNet, data: Data, run: Run) -> TrainState:
-    """Trains `network` and leaves last.safetensors, best.safetensors, log.jsonl and the training state in the output.
+def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
+    """Train `network`; write last.safetensors, best.safetensors, log.jsonl and the training state.
 
     Raises:
-        UsageError: nothing to resume, another run to resume, or a run already there.
-        SimpleNetError: the loss is not a number any more, or the disk is full; what was saved before is intact.
+        UsageError: there is nothing to resume, the options differ, or the output folder holds a run already.
+        SimpleNetError: the loss is not finite, or a file cannot be written; earlier files stay intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved; after a second Ctrl-C, at once.
     """
     config, group, device = run.config, run.group, run.group.device
-    torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32, in --fp32 and in the final accuracy
+    torch.backends.cudnn.allow_tf32 = False  # keeps float32 exact, with --fp32 and in the final accuracy
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe.freeze(network, config.freeze)
     optimizer = recipe.optimizer(network, config.weight_decay)
-    average = recipe.WeightAverage(network, config.average_decay)
-    position = _start(run, network, average.model, optimizer)
+    ema = recipe.ModelEma(network, config.average_decay)
+    state = _start(run, network, ema.model, optimizer)
     if run.compile:
         network.compile()
     forward = distributed.wrap(network, group)
-    steps_per_epoch, look_every = data.steps_per_epoch, _STEPS_BETWEEN_LOOKS[device.type]
+    steps_per_epoch, check_every = data.steps_per_epoch, _STEPS_BETWEEN_LOSS_CHECKS[device.type]
     steps = config.epochs * steps_per_epoch
 
     with (
-        interruption.deferred(speaks=group.is_first) as stop,
-        report.Log(run.output, position.log, writes=group.is_first) as log,
-        Progress(*report.columns(), console=cli.console(), disable=not group.is_first) as progress,
+        signals.deferred(logs=group.is_first) as stop,
+        progress.Log(run.output, state.log, writes=group.is_first) as log,
+        progress.bar(visible=group.is_first) as bar,
     ):
-        done = (position.epoch * steps_per_epoch + position.step) * config.batch_size
-        bar = progress.add_task(run.title, total=steps * config.batch_size, completed=done, note=log.note())
+        done = (state.epoch * steps_per_epoch + state.step) * config.batch_size
+        task = bar.add_task(run.title, total=steps * config.batch_size, completed=done, note=log.note())
         clock = _Clock()
 
         def save() -> None:
-            _save_state(run, network, average.model, optimizer, position)
+            _save_state(run, network, ema.model, optimizer, state)
             clock.saved()
 
-        for epoch in range(position.epoch, config.epochs):
+        for epoch in range(state.epoch, config.epochs):
             network.train()
             recipe.freeze(network, config.freeze)
-            loss_sum = torch.tensor(position.loss_sum, dtype=torch.float64, device=device)
-            for images, targets in data.epoch(epoch, position.step):
-                step = epoch * steps_per_epoch + position.step
+            loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)
+            for images, labels in data.epoch(epoch, state.step):
+                step = epoch * steps_per_epoch + state.step
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = recipe.learning_rate(step, steps, config.peak_learning_rate, config.warmup)
-                torch.manual_seed(recipe.seed_for(config.seed, RngStream.DROPOUT, step))
+                torch.manual_seed(recipe.seed_for(config.seed, RngStream.DROPOUT, step) + group.rank)
 
                 with recipe.autocast(config.bf16, device):
                     logits = forward(images)
-                loss = functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                average.update(step + 1)
+                ema.update(step + 1)
 
                 loss_sum += loss.detach()
-                position.step += 1
-                progress.advance(bar, config.batch_size)
-                if position.step % look_every == 0 or position.step == steps_per_epoch:
+                state.step += 1
+                bar.advance(task, config.batch_size)
+                if state.step % check_every == 0 or state.step == steps_per_epoch:
                     is_late = clock.since_save() >= 60 * run.minutes_between_saves
-                    total, stops, saves = group.total(float(loss_sum), stop.wanted, is_late)
-                    position.loss_sum = total / group.size
-                    position.epoch_seconds += clock.lap()
+                    total, must_stop, must_save = group.total(float(loss_sum), stop.is_set, is_late)
+                    state.loss_sum = total / group.size
+                    state.epoch_seconds += clock.lap()
                     if not math.isfinite(total):
-                        raise _diverged(run, position, total, steps_per_epoch)
-                    if stops or saves:
+                        raise _diverged(run, state, total, steps_per_epoch)
+                    if must_stop or must_save:
                         save()
-                        if stops:
+                        if must_stop:
                             raise KeyboardInterrupt
 
+            group.broadcast_buffers(network, ema.model)
             try:
-                top1, test_loss = data.evaluate(average.model, config.bf16, group, stop)
-            except KeyboardInterrupt:  # the epoch's steps are done; the run goes on with its evaluation
-                position.seconds += clock.lap()
+                top1, test_loss = data.evaluate(ema.model, config.bf16, group, stop)
+            except KeyboardInterrupt:  # a resumed run continues with this evaluation
+                state.seconds += clock.lap()
                 save()
                 raise
             if not math.isfinite(test_loss):
-                raise _diverged(run, position, test_loss, steps_per_epoch)
-            speed = steps_per_epoch * config.batch_size / position.epoch_seconds
-            train_loss = position.loss_sum / steps_per_epoch
+                raise _diverged(run, state, test_loss, steps_per_epoch)
+            speed = steps_per_epoch * config.batch_size / state.epoch_seconds
+            train_loss = state.loss_sum / steps_per_epoch
             log.append(
-                epoch + 1, position.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
+                epoch + 1, state.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
             )
-            progress.update(bar, note=log.note())
-            _save_weights(run, average.model, epoch + 1, top1, is_best=top1 > position.best_top1)
-            position.end_epoch(clock.lap(), top1)
+            bar.update(task, note=log.note())
+            _save_weights(run, ema.model, epoch + 1, top1, is_best=top1 > state.best_top1)
+            state.end_epoch(clock.lap(), top1)
             save()
-            if group.total(stop.wanted)[0]:
+            if group.total(stop.is_set)[0]:
                 raise KeyboardInterrupt
-    return position
-
-
-def holds_run(output: Path, variant: str) -> bool:
-    """Whether a new run, or an average of runs, would replace what a training has left there."""
-    return any((output / name).exists() for name in (checkpoint.STATE_NAME, LAST, f"{variant}.safetensors"))
+    return state
 
 
 class _Clock:
@@ -189,40 +198,40 @@ class _Clock:
         return time.perf_counter() - self._save
 
 
-def _start(run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+def _start(run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
     if run.resume:
-        position = checkpoint.load(run.state_file, network, average, optimizer, run.options)
+        state = checkpoint.load(run.state_file, network, ema, optimizer, run.options)
         if run.group.is_first:
-            for name in (checkpoint.STATE_NAME, LAST, BEST):
+            for name in (STATE_NAME, LAST_NAME, BEST_NAME):
                 files.remove_leftovers(run.output / name)
-        return position
-    if holds_run(run.output, run.card.variant):
+        return state
+    if checkpoint.holds_run(run.output, run.card.variant):
         resume = "continue it with --resume, or " if run.state_file.exists() else ""
         raise UsageError(f"{run.output} holds a run already; {resume}choose another --output for a new one")
     return TrainState()
 
 
-def _save_weights(run: Run, average: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
+def _save_weights(run: Run, ema: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
     if not run.group.is_first:
         return
-    weights.save(run.output / LAST, average.state_dict(), run.card)
+    weights.save(run.output / LAST_NAME, ema.state_dict(), run.card)
     if is_best:
-        chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, which is too kind to it"}
+        chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, so optimistically biased"}
         card = replace(run.card, training={**run.card.training, **chosen})
-        weights.save(run.output / BEST, average.state_dict(), card)
+        weights.save(run.output / BEST_NAME, ema.state_dict(), card)
 
 
 def _save_state(
-    run: Run, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, position: TrainState
+    run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState
 ) -> None:
-    position.peak_memory_bytes = max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device))
+    state.peak_memory_bytes = max(state.peak_memory_bytes, progress.peak_memory_bytes(run.group.device))
     if run.group.is_first:
-        checkpoint.save(run.state_file, network, average, optimizer, position, run.options)
+        checkpoint.save(run.state_file, network, ema, optimizer, state, run.options)
 
 
-def _diverged(run: Run, position: TrainState, loss: float, steps_per_epoch: int) -> SimpleNetError:
-    kept = f"{run.output / LAST} has the weights after epoch {position.epoch}; " if position.epoch else ""
+def _diverged(run: Run, state: TrainState, loss: float, steps_per_epoch: int) -> SimpleNetError:
+    kept = f"{run.output / LAST_NAME} has the weights after epoch {state.epoch}; " if state.epoch else ""
     return SimpleNetError(
-        f"the loss is {loss} in epoch {position.epoch + 1}, step {position.step} of {steps_per_epoch}; {kept}"
+        f"the loss is {loss} in epoch {state.epoch + 1}, step {state.step} of {steps_per_epoch}; {kept}"
         "start again with a lower --learning-rate and another --output"
     )

@@ -1,10 +1,10 @@
-"""Make the small evaluation and calibration sets that the project ships, from a data set's own files.
+"""Make the small evaluation and calibration sets that the project ships, from a dataset's official files.
 
-    python train/embed.py
-    python train/embed.py --dataset fashion-mnist --data DIR --output simplenet/shipped/fashion-mnist
+    python train/make_shipped_subsets.py
+    python train/make_shipped_subsets.py --dataset fashion-mnist --data DIR --output simplenet/shipped/fashion-mnist
 
-Both are class-balanced and drawn with a fixed seed: evaluation.npz from the test split, which training never sees,
-and calibration.npz from the training split. Running it again writes the same bytes.
+Both are class-balanced and drawn with a fixed seed: evaluation.npz from the test split, calibration.npz from the
+training split. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ SEED = 0
 
 
 def balanced(split: LabeledImages, count: int, classes: int, seed: int = SEED) -> LabeledImages:
-    """`count` images of `split`, equally many of each class, drawn without replacement and kept in the split's order.
+    """Draw `count` images without replacement, the same number of each class, in the split's order.
 
     Raises:
-        DataError: `count` cannot be shared equally, or a class has too few images.
+        DataError: `count` is not a multiple of `classes`, or a class has too few images.
     """
     per_class, rest = divmod(count, classes)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(split.labels == label) for label in range(classes)]
     if rest or min(map(len, members)) < per_class:
-        raise DataError(f"{split.name} cannot give {count} images, equally many of {classes} classes")
+        raise DataError(f"{split.name} cannot give {count} images, the same number of each of its {classes} classes")
     chosen = np.sort(np.concatenate([rng.choice(of_class, per_class, replace=False) for of_class in members]))
     return LabeledImages(split.name, split.images[chosen], split.labels[chosen], split.classes)
 
 
-def embed(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[Path, Path]:
-    """Writes evaluation.npz and calibration.npz into `output` and returns their paths.
+def make_subsets(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[Path, Path]:
+    """Write evaluation.npz and calibration.npz to `output` and return their paths.
 
     Raises:
-        UsageError: unknown data set.
-        DataError: the data set cannot be read or is too small.
+        UsageError: unknown dataset.
+        DataError: the dataset cannot be read or is too small.
         SimpleNetError: `output` cannot be written.
     """
     spec = data.get(dataset)
@@ -62,7 +62,7 @@ def embed(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[
 
 
 def _write(path: Path, images: LabeledImages) -> None:
-    """An .npz that is the same at every run (numpy's own carries the time); gray images are stored once, not thrice."""
+    """Write a reproducible .npz (numpy's contains the time), with one channel for gray images."""
     pixels = images.images
     if (pixels[..., :1] == pixels).all():
         pixels = pixels[..., 0]
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     flags.add_dataset(parser)
     parser.add_argument(
-        "--output", type=cli.path, metavar="DIR", help="where to write (default: the folder of the shipped sets)"
+        "--output", type=cli.path, metavar="DIR", help="output folder (default: that of the shipped sets)"
     )
     return parser
 
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     output = arguments.output or datasets.SHIPPED / arguments.dataset
-    for path in embed(arguments.dataset, output, arguments.data):
+    for path in make_subsets(arguments.dataset, output, arguments.data):
         count, megabytes = len(datasets.load(path)), path.stat().st_size / 1e6
         print(one_line(f"{path}: {count} images, {megabytes:.2f} MB, sha256 {files.sha256(path)}", limit=2000))
     return 0

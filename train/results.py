@@ -1,33 +1,40 @@
-"""The end of a run: the last average of the weights, measured as its users get it, with all that is known of it."""
+"""The results of a run: final weights, their accuracy, .training.json and the training curve."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from simplenet import weights
+from simplenet import files, hardware, weights
 from simplenet.errors import one_line
+from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import report
-from train.checkpoint import TrainState
+from train import checkpoint, loop, progress
+from train.checkpoint import LAST_NAME, TrainState
 from train.distributed import Group
-from train.loop import LAST, Data, Run
+from train.loop import Run, TrainingData
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`top1` in percent of all readable test images, measured in float32 with the weights read back from the disk.
+    """The outcome of a run.
 
-    `seconds` is the whole training with the epochs' evaluations, `images_per_second` that without them;
-    `peak_memory_mb` is resident memory on a CPU and allocated memory on a GPU, of the first process, in 1e6 bytes.
-    `best_top1` is the best epoch's, in the precision of the training (bf16, perhaps) and chosen by test accuracy: not a
-    result. `unreadable_images` are those that the first process met since its last start.
+    Args:
+        top1: percent of all readable test images, in float32 with the stored weights.
+        test_loss: mean cross-entropy of the same.
+        seconds: training with the evaluation after each epoch.
+        images_per_second: training without evaluation.
+        peak_memory_mb: of the first process, in 1e6 bytes; allocated memory on a GPU, else resident memory.
+        best_top1: that of the best epoch, in the precision of training; selected on the test set, so optimistically
+            biased.
+        unreadable_images: those that the first process found since it last started.
     """
 
     checkpoint: Path
@@ -50,66 +57,112 @@ class TrainingResult:
     def summary(self) -> str:
         lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
-        who = f"{self.processes} processes on " if self.processes > 1 else ""
+        processes = f"{self.processes} processes on " if self.processes > 1 else ""
         return one_line(
             f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {epochs} "
             f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB{lost}) "
-            f"on {who}{self.machine}: {self.checkpoint}",
+            f"on {processes}{self.machine}: {self.checkpoint}",
             limit=2000,
         )
 
 
-def finish(run: Run, data: Data, position: TrainState, dataset: str, command: str, half: bool) -> TrainingResult:
-    """Writes <variant>.safetensors, .training.json and .training.png; with `half`, kernels and matrices as float16.
+def train_and_report(network: SimpleNet, data: TrainingData, run: Run) -> TrainingResult | None:
+    """Train with the output folder locked, then write the results.
+
+    Returns:
+        The result, or None in all processes but the first.
 
     Raises:
-        SimpleNetError: they cannot be written.
+        UsageError, SimpleNetError, KeyboardInterrupt: as `loop.train`.
     """
-    card = run.card
+    with checkpoint.lock(run.output, run.group):
+        state = loop.train(network, data, run)
+        return _finish(run, data, state) if run.group.is_first else None
+
+
+def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
+    """Write <variant>.safetensors, .training.json and .training.png."""
+    card, device = run.card, run.group.device
     final = run.output / f"{card.variant}.safetensors"
-    state = weights.load(card.variant, run.output / LAST).model.state_dict()
-    if half:
-        state = halved(state)
-    weights.save(final, state, card)
-    network = weights.load(card.variant, final).model.to(run.group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    top1, test_loss = data.evaluate(network, False, Group(run.group.device))
-    training_seconds = sum(line["seconds"] for line in position.log)
-    images = sum(line["seconds"] * line["images_per_second"] for line in position.log)
+    tensors = weights.load(card.variant, run.output / LAST_NAME).model.state_dict()
+    if run.half:
+        tensors = halved(tensors)
+    weights.save(final, tensors, card)
+    network = weights.load(card.variant, final).model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    top1, test_loss = data.evaluate(network, False, Group(device))
+    training_seconds = sum(line["seconds"] for line in state.log)
+    images = sum(line["seconds"] * line["images_per_second"] for line in state.log)
     result = TrainingResult(
         checkpoint=final,
-        dataset=dataset,
+        dataset=run.dataset,
         variant=card.variant,
         top1=round(top1, 2),
         test_loss=round(test_loss, 5),
         epochs=run.config.epochs,
-        seconds=round(position.seconds, 1),
+        seconds=round(state.seconds, 1),
         images_per_second=round(images / training_seconds, 1),
-        peak_memory_mb=round(max(position.peak_memory_bytes, report.peak_memory_bytes(run.group.device)) / 1e6, 1),
-        best_top1=round(position.best_top1, 2),
+        peak_memory_mb=round(max(state.peak_memory_bytes, progress.peak_memory_bytes(device)) / 1e6, 1),
+        best_top1=round(state.best_top1, 2),
         unreadable_images=data.unreadable_images,
         processes=run.group.size,
-        machine=report.machine(run.group.device),
+        machine=machine(device),
     )
-    facts = {**asdict(result), "test_images": data.test_images, "recipe": asdict(run.config), "command": command}
-    record(final, state, card, facts, log=position.log)
-    report.write_curve(final.with_suffix(".training.png"), f"{card.variant} on {dataset}", position.log, result.top1)
+    facts = {
+        **asdict(result),
+        "test_images": data.test_images,
+        "recipe": asdict(run.config),
+        "command": run.command,
+    }
+    record(final, tensors, card, facts, log=state.log)
+    write_curve(final.with_suffix(".training.png"), run.title, state.log, result.top1)
     return result
 
 
-def halved(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Kernels and matrices as float16: the rest is a thousandth of it, and has variances that float16 cannot hold."""
-    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Convolution and linear weights as float16; the rest is tiny, and some variances exceed float16's range."""
+    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
 
 
 def record(
-    final: Path, state: Mapping[str, torch.Tensor], card: ModelCard, facts: Mapping[str, Any], **beside: Any
+    final: Path, tensors: Mapping[str, torch.Tensor], card: ModelCard, facts: Mapping[str, Any], **more: Any
 ) -> None:
-    """Writes .training.json with `facts` and what is `beside` them, and then the weights, whose card tells all `facts`.
+    """Write `facts` and `more` to .training.json, and the weights with `facts` in their card.
 
     Raises:
-        SimpleNetError: they cannot be written.
+        SimpleNetError: a file cannot be written.
     """
     versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    known = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
-    report.write_json(final.with_suffix(".training.json"), {**known, **beside})
-    weights.save(final, state, replace(card, training=known))
+    training = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
+    with files.replacing(final.with_suffix(".training.json")) as temporary:
+        temporary.write_text(json.dumps({**training, **more}, indent=2) + "\n", encoding="utf-8")
+    weights.save(final, tensors, replace(card, training=training))
+
+
+def machine(device: torch.device) -> str:
+    """The processor, how many of its cores this process may use, and the GPU in use."""
+    cores = hardware.usable_cores()
+    processor = f"{hardware.processor()}, {cores} {'core' if cores == 1 else 'cores'}"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}; {processor}"
+    return processor
+
+
+def write_curve(path: Path, title: str, log: Sequence[Mapping[str, float]], top1: float) -> None:
+    """Plot losses and test accuracy by epoch as a PNG."""
+    from matplotlib.figure import Figure
+
+    epochs = [line["epoch"] for line in log]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    losses, accuracy = figure.subplots(1, 2)
+    losses.plot(epochs, [line["train_loss"] for line in log], marker=".", label="train (augmented, smoothed labels)")
+    losses.plot(epochs, [line["test_loss"] for line in log], marker=".", label="test (EMA weights)")
+    losses.set(xlabel="epoch", ylabel="cross-entropy")
+    losses.legend()
+    accuracy.plot(epochs, [line["test_top1"] for line in log], marker=".", color="tab:green")
+    accuracy.set(xlabel="epoch", ylabel="test top-1 in %", title=f"final: {top1:.2f} %")
+    for axes in (losses, accuracy):
+        axes.grid(alpha=0.3)
+    figure.suptitle(one_line(title), parse_math=False)
+    with files.replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a folder's name may be in any script
+        figure.savefig(temporary, dpi=110)

@@ -24,8 +24,9 @@ from simplenet.datasets import LabeledImages
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
 from train import cifar, loop, recipe
+from train.class_folders import LabeledFiles
 from train.distributed import Group
-from train.folder_dataset import FolderDataset, LabeledFiles
+from train.folder_dataset import FolderDataset
 from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from simplenet import images
+from simplenet.errors import ImageError
 from train import augmentation
-from train.augmentation import BatchRandom
+from train.augmentation import BatchRandom, RandomCrop
 
 
 def _pixels(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -20,7 +25,7 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _dice(count: int, seed: int = 0) -> BatchRandom:
+def _random(count: int, seed: int = 0) -> BatchRandom:
     return BatchRandom(_generator(seed), count)
 
 
@@ -28,7 +33,7 @@ def _dice(count: int, seed: int = 0) -> BatchRandom:
 @given(seed=st.integers(0, 2**31), translate=st.integers(0, 3))
 def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, translate: int) -> None:
     pixels, mirrored = _pixels(6, 9, seed), torch.arange(6) % 3 == 0
-    augmented = augmentation.augment(pixels, translate, mirrored, _dice(6, seed))
+    augmented = augmentation.shift_and_mirror(pixels, translate, mirrored, _random(6, seed))
     shifts = range(2 * translate + 1)
     for before, after, is_mirrored in zip(pixels, augmented, mirrored, strict=True):
         padded = torch.nn.functional.pad(before, (0, 0, translate, translate, translate, translate))
@@ -39,9 +44,9 @@ def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, tran
 def test_augmentation_differs_between_images_and_repeats_with_its_seed() -> None:
     same = _pixels(1, 16).expand(64, 16, 16, 3)
     as_they_are = torch.zeros(64, dtype=torch.bool)
-    augmented = augmentation.augment(same, 2, as_they_are, _dice(64, 1))
+    augmented = augmentation.shift_and_mirror(same, 2, as_they_are, _random(64, 1))
     assert len({image.numpy().tobytes() for image in augmented}) > 20
-    assert torch.equal(augmented, augmentation.augment(same, 2, as_they_are, _dice(64, 1)))
+    assert torch.equal(augmented, augmentation.shift_and_mirror(same, 2, as_they_are, _random(64, 1)))
 
 
 def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
@@ -56,7 +61,7 @@ def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), size=st.integers(0, 12))
 def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) -> None:
-    images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _dice(5, seed))
+    images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _random(5, seed))
     for image in images:
         hidden = image[0] == 0
         assert torch.equal(image, (~hidden).float().expand(3, 16, 16))
@@ -95,3 +100,61 @@ def test_mixing_is_with_the_neighbor_and_in_the_shares_of_the_targets(seed: int,
     ]
     assert torch.equal(torch.cat([half[0] for half in halves]), mixed)
     assert torch.equal(torch.cat([half[1] for half in halves]), targets)
+
+
+def _crop(seed: int, smallest: float = 0.1, flip: bool = True) -> RandomCrop:
+    return RandomCrop.draw(np.random.default_rng(seed), smallest, flip)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5000), st.integers(1, 5000), st.floats(0.01, 1))
+def test_a_crop_is_inside_not_too_small_and_not_too_long(seed: int, width: int, height: int, smallest: float) -> None:
+    left, top, right, bottom = _crop(seed, smallest).box(width, height)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    ratio = (right - left) / (bottom - top)
+    assert 3 / 4 - 1e-6 <= ratio <= 4 / 3 + 1e-6
+    fits = min(width, height) / max(width, height) >= 3 / 4
+    if fits:
+        assert (right - left) * (bottom - top) >= min(smallest, 0.74) * width * height * (1 - 1e-6)
+
+
+def _photograph(path: Path, width: int, height: int) -> Path:
+    rows, columns = np.mgrid[:height, :width]
+    smooth = 127 + 60 * np.sin(columns / 40 + rows / 70)[..., None] + 60 * np.cos(rows / 50)[..., None] * (1, 0.5, -1)
+    Image.fromarray(np.clip(smooth, 0, 255).astype(np.uint8)).save(path, quality=95)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reduced_decoding_shows_the_same_crop(tmp_path: Path, seed: int) -> None:
+    path, crop = _photograph(tmp_path / "x.jpg", 1600, 1200), _crop(seed, 0.3, flip=seed % 2 == 0)
+    whole = images.read_rgb(path)
+    box = crop.box(1600, 1200)
+    expected = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=box), np.int16)
+    expected = expected[:, ::-1] if crop.mirrored else expected
+    found = augmentation.read_crop(path, crop, 64)
+    assert found.shape == (64, 64, 3)
+    assert np.abs(found.astype(np.int16) - expected).mean() < 2
+
+
+def test_a_jpeg_is_decoded_no_larger_than_asked_and_never_smaller(tmp_path: Path) -> None:
+    path = _photograph(tmp_path / "x.jpg", 1600, 1200)
+    for most, shape in ((1, (1200, 1600, 3)), (1.9, (1200, 1600, 3)), (2, (600, 800, 3)), (5, (300, 400, 3))):
+        assert images.read_rgb(path, lambda width, height, most=most: most).shape == shape
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "turned.jpg", exif=on_its_side)
+    seen: list[tuple[int, int]] = []
+    assert images.read_rgb(tmp_path / "turned.jpg", lambda *size: seen.append(size) or 2.0).shape == (800, 600, 3)
+    assert seen == [(1200, 1600)]  # as people see it, and as the crop is chosen
+    png = tmp_path / "x.png"
+    Image.new("RGB", (64, 48)).save(png)
+    assert images.read_rgb(png, lambda width, height: 8.0).shape == (48, 64, 3)
+
+
+def test_small_pictures_are_enlarged_and_broken_ones_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (7, 5), "red").save(tmp_path / "small.png")
+    assert (augmentation.read_crop(tmp_path / "small.png", _crop(0), 32) == (255, 0, 0)).all()
+    (tmp_path / "broken.jpg").write_bytes(b"x")
+    with pytest.raises(ImageError, match="broken"):
+        augmentation.read_crop(tmp_path / "broken.jpg", _crop(0), 32)

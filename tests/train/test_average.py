@@ -138,7 +138,7 @@ def test_an_average_that_is_worse_than_all_of_its_runs_is_called_in_question(
 ) -> None:
     told = [_told(path, tmp_path, top1=top1) for path, top1 in zip(runs, (5.0, 99.0), strict=True)]
     result = average.average(told, tmp_path / "average", tiny)
-    assert "less than each had: did they start from the same weights?" in replace(result, top1=4.9).summary()
+    assert "worse than each of them: did they start from the same weights?" in replace(result, top1=4.9).summary()
     assert "did they start" not in replace(result, top1=5.0).summary()
 
 
@@ -199,10 +199,10 @@ def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: A
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"dataset": "flowers"}, r"is not the end of a run of train/cifar\.py; name the <variant>\.safetensors"),
-        ({"dataset": ["mnist"]}, "is not the end of a run"),
-        ({"top1": "99"}, "is not the end of a run"),
-        ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* are of different networks, classes or preprocessing"),
+        ({"dataset": "flowers"}, r"is not the result of a run of train/cifar\.py; name the <variant>\.safetensors"),
+        ({"dataset": ["mnist"]}, "is not the result of a run"),
+        ({"top1": "99"}, "is not the result of a run"),
+        ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* have different networks, classes or preprocessing"),
     ],
 )
 def test_files_that_are_not_such_runs(
@@ -217,7 +217,7 @@ def test_files_that_are_not_such_runs(
     "recipe", [None, "no", {}, {"translate": 10**9, "cutout": 8}, {"translate": 2, "cutout": -1}, {"translate": 2.0}]
 )
 def test_recipes_that_no_run_had(runs: list[Path], tiny: Path, tmp_path: Path, recipe: object) -> None:
-    with pytest.raises(WeightsError, match=r"tells of no recipe that train/cifar\.py could have had; name another"):
+    with pytest.raises(WeightsError, match=r"has no valid recipe of train/cifar\.py in its card; name the file"):
         average.average([_told(runs[0], tmp_path, recipe=recipe)], tmp_path / "out", tiny)
     assert not (tmp_path / "out").exists()
 
@@ -234,15 +234,13 @@ def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) ->
     fails(
         [_told(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]],
         out,
-        "of different networks, classes or preprocessing",
+        "different networks, classes or preprocessing",
     )
     weights.save(tmp_path / "bare.safetensors", load_file(runs[0]), replace(card, training={}))
-    fails([tmp_path / "bare.safetensors"], out, "is not the end of a run")
+    fails([tmp_path / "bare.safetensors"], out, "is not the result of a run")
     fails([tmp_path / "none.safetensors"], out, "no file at", WeightsError)
-    fails([runs[0].parent / "last.safetensors"], out, "is not the end of a run")
-    fails(
-        [_told(runs[0], tmp_path, replace(card, variant="cifar-1t"))], out, "holds weights of an unknown", WeightsError
-    )
+    fails([runs[0].parent / "last.safetensors"], out, "is not the result of a run")
+    fails([_told(runs[0], tmp_path, replace(card, variant="cifar-1t"))], out, "has weights of an unknown", WeightsError)
     fails([*runs, runs[0]], out, "named twice")
     assert not out.exists()
 

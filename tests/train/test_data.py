@@ -46,15 +46,15 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path, write_idx_set: Ca
 
 
 def test_a_missing_data_set_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder .*nowhere; name the data set's folder: --data DIR"):
+    with pytest.raises(DataError, match=r"no folder .*nowhere; name the dataset's folder: --data DIR"):
         data.load(FASHION, tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz"):
         data.load(FASHION, tmp_path)
     with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz"):
         data.load(data.get("cifar10"), tmp_path)
-    with pytest.raises(DataError, match="needs train/<class>"):
+    with pytest.raises(DataError, match="name one with train/<class>"):
         data.load(data.get("folder"), tmp_path)
-    with pytest.raises(DataError, match="needs train/<class>"):
+    with pytest.raises(DataError, match="name one with train/<class>"):
         data.load(data.get("folder"))
     with pytest.raises(UsageError, match="did you mean 'fashion-mnist'"):
         data.get("fashion_mnist")

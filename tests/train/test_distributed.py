@@ -122,7 +122,7 @@ def test_an_error_of_one_process_is_told_and_the_other_does_not_wait_for_it(
     done = _run(TWO, data, file / "run")
     assert done.returncode != 0
     assert "error: cannot write" in done.stderr
-    assert "error: another process of this training has ended; what it wrote says why" in done.stderr
+    assert "error: another process of this training has ended; see its error message" in done.stderr
     assert "RuntimeError" not in done.stderr
 
 

@@ -10,7 +10,7 @@ from simplenet import model
 from simplenet.errors import DataError
 from train import augmentation, data, evaluation
 from train.distributed import Group
-from train.interruption import StopRequest
+from train.signals import StopRequest
 
 
 def test_evaluation_counts_every_image_once() -> None:
@@ -43,5 +43,5 @@ def test_all_processes_stop_when_one_is_asked_to() -> None:
 
 
 def test_no_readable_image_at_all_is_one_line() -> None:
-    with pytest.raises(DataError, match="not one of the test images can be read; check the folder"):
+    with pytest.raises(DataError, match="none of the test images can be read; check the folder"):
         evaluation.evaluate(model.create("cifar-310k"), [], data.get("cifar10").preprocessing, False)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from simplenet import images, preprocessing
 from simplenet.preprocessing import Preprocessing
+from train.class_folders import LabeledFiles
 from train.distributed import Group
-from train.folder_dataset import FolderDataset, LabeledFiles
+from train.folder_dataset import FolderDataset
 from train.recipe import Recipe
 
 SPEC = Preprocessing(28, 24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), padding=2)

@@ -26,7 +26,7 @@ from simplenet import checkpoints, model
 from simplenet.errors import DataError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from tests.waiting import wait_while_running
-from train import checkpoint, imagefolder
+from train import checkpoint, class_folders, imagefolder
 from train.class_folders import UnreadableImagesWarning
 from train.folder_dataset import FolderDataset
 
@@ -237,25 +237,25 @@ def test_another_set_of_files_is_not_resumed(tmp_path: Path) -> None:
     picture = folder / "elm/3.jpg"
     before = picture.read_bytes()
     picture.write_bytes(before + b"\0")
-    with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
+    with pytest.raises(UsageError, match="holds a run with file fingerprint"):
         imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
     picture.write_bytes(before)
     picture.rename(folder / "elm/30.jpg")
-    with pytest.raises(UsageError, match="holds a run with files of fingerprint"):
+    with pytest.raises(UsageError, match="holds a run with file fingerprint"):
         imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
 
 
 def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path, 10)
-    classes, train, test = imagefolder.split(folder, 0.2, seed=1)
+    classes, train, test = class_folders.split(folder, 0.2, seed=1)
     assert classes == CLASSES
     assert np.bincount(test.labels).tolist() == [2, 2, 2]
     assert set(train.paths).isdisjoint(test.paths)
     assert len({*train.paths, *test.paths}) == 30
     assert all(path.parent.name == CLASSES[label] for path, label in zip(train.paths, train.labels, strict=True))
-    assert imagefolder.split(folder, 0.2, seed=1)[2].paths == test.paths
-    assert imagefolder.split(folder, 0.2, seed=2)[2].paths != test.paths
-    assert len(imagefolder.split(folder, 0.0, seed=1)[2]) == 3  # something is always kept to measure with
+    assert class_folders.split(folder, 0.2, seed=1)[2].paths == test.paths
+    assert class_folders.split(folder, 0.2, seed=2)[2].paths != test.paths
+    assert len(class_folders.split(folder, 0.0, seed=1)[2]) == 3  # something is always kept to measure with
 
 
 @pytest.mark.parametrize(
@@ -275,15 +275,15 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path, spoil: Callable[[Path
     write_pictures(tmp_path / "val", 1)
     spoil(tmp_path)
     with pytest.raises(DataError, match=complaint):
-        imagefolder.split(tmp_path, 0.1, 0)
+        class_folders.split(tmp_path, 0.1, 0)
 
 
 def test_folders_named_by_imagenet_ids_get_the_names_that_people_know() -> None:
-    assert imagefolder._class_names(("n01440764", "n01443537")) == (
+    assert imagefolder._labels_and_ids(("n01440764", "n01443537")) == (
         ("tench", "goldfish"),
         ("n01440764", "n01443537"),
     )
-    assert imagefolder._class_names(("n01440764", "fish")) == (("n01440764", "fish"), ())
+    assert imagefolder._labels_and_ids(("n01440764", "fish")) == (("n01440764", "fish"), ())
 
 
 def test_the_script_prints_one_result(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

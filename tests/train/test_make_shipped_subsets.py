@@ -18,8 +18,8 @@ def test_the_sets_are_balanced_from_their_split_and_reproducible(
     tmp_path: Path, write_idx_set: Callable[..., Path]
 ) -> None:
     folder = write_idx_set(tmp_path / "data", train=700, test=2300, classes=10)
-    first = make_shipped_subsets.embed("fashion-mnist", tmp_path / "a", folder)
-    again = make_shipped_subsets.embed("fashion-mnist", tmp_path / "b", folder)
+    first = make_shipped_subsets.make_subsets("fashion-mnist", tmp_path / "a", folder)
+    again = make_shipped_subsets.make_subsets("fashion-mnist", tmp_path / "b", folder)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
     train, test = data.load(data.get("fashion-mnist"), folder)
@@ -33,7 +33,7 @@ def test_the_sets_are_balanced_from_their_split_and_reproducible(
 
 def test_too_small_a_data_set_is_refused(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="cannot give 2000 images"):
-        make_shipped_subsets.embed(
+        make_shipped_subsets.make_subsets(
             "fashion-mnist", tmp_path, write_idx_set(tmp_path / "data", train=700, test=1990, classes=10)
         )
     assert not list(tmp_path.glob("*.npz"))
@@ -47,7 +47,7 @@ def test_classes_that_only_the_files_name(tmp_path: Path) -> None:
                 picture = Image.new("RGB", (32, 32), (100 * index, number % 256, number // 256))
                 picture.save(tmp_path / split / name / f"{number}.png")
     evaluation, calibration = (
-        datasets.load(path) for path in make_shipped_subsets.embed("folder", tmp_path / "out", tmp_path)
+        datasets.load(path) for path in make_shipped_subsets.make_subsets("folder", tmp_path / "out", tmp_path)
     )
     assert evaluation.classes == calibration.classes == ("ash", "elm")
     assert np.bincount(evaluation.labels).tolist() == [1000, 1000]

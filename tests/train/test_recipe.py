@@ -29,7 +29,7 @@ def test_the_learning_rate_is_a_triangle() -> None:
 
 def test_the_average_follows_weights_and_statistics() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average = recipe.WeightAverage(network, decay=0.5)
+    average = recipe.ModelEma(network, decay=0.5)
     expected = {name: value.clone() for name, value in network.state_dict().items()}
     for step in range(1, 30):
         with torch.no_grad():

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
 from tests.waiting import wait_while_running
-from train import checkpoint, cifar, run_lock
+from train import checkpoint, cifar
 from train.distributed import Group
 from train.recipe import Recipe
 
@@ -91,7 +91,7 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == (-blow if blow == signal.SIGKILL else 130)
     assert "Traceback" not in stderr
-    for said in ("stopping after this step; another Ctrl-C", "ago; the same command with --resume continues it"):
+    for said in ("stopping after this step; press Ctrl-C again", "ago; the same command with --resume continues it"):
         assert (said in stderr) == (blow != signal.SIGKILL)
     assert not (tmp_path / "cifar-310k.safetensors").exists()
 
@@ -136,7 +136,7 @@ def test_another_run_is_neither_resumed_nor_overwritten(
 
     with pytest.raises(UsageError, match="holds a run already; continue it with --resume"):
         again(resume=False)
-    with pytest.raises(UsageError, match="run with --epochs 1, not 2; resume it with the command that started it"):
+    with pytest.raises(UsageError, match="run with --epochs 1, not 2; resume with the command that started it"):
         again(epochs=2)
     with pytest.raises(UsageError, match=r"run with --weight-decay 0\.0005, not 0\.1"):
         again(weight_decay=0.1)
@@ -146,7 +146,7 @@ def test_another_run_is_neither_resumed_nor_overwritten(
         again(variant="cifar-460k")
     with pytest.raises(UsageError, match="run with training images 170, not 186"):
         again(data=write_idx_set(tmp_path / "other", train=186, test=40))
-    with pytest.raises(UsageError, match="run with images of fingerprint"):
+    with pytest.raises(UsageError, match="run with image fingerprint"):
         again(data=write_idx_set(tmp_path / "as many", train=170, test=40, classes=3))
     with pytest.raises(UsageError, match="no run to resume in"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", config, small, resume=True)
@@ -160,11 +160,14 @@ def test_another_run_is_neither_resumed_nor_overwritten(
 @pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
 def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None:
     config, output = dataclasses.replace(CONFIG, epochs=1), tmp_path / "run"
-    with run_lock.held(output, Group()), pytest.raises(UsageError, match=r"another run is writing to .*choose another"):
+    with (
+        checkpoint.lock(output, Group()),
+        pytest.raises(UsageError, match="is in use by another run; choose"),
+    ):
         cifar.train("fashion-mnist", "cifar-310k", output, config, small)
     assert not output.exists()
     cifar.train("fashion-mnist", "cifar-310k", output, config, small)
-    assert not (output / run_lock.LOCK_NAME).exists()
+    assert not (output / checkpoint.LOCK_NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,6 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path: Path) -> None:
     state.write_bytes(b"the good one")
     with torch.no_grad():
         network.weight[0, 0] = torch.nan
-    with pytest.raises(SimpleNetError, match="not finite any more"):
+    with pytest.raises(SimpleNetError, match="no longer finite"):
         checkpoint.save(state, network, network, optimizer, checkpoint.TrainState(), {})
     assert state.read_bytes() == b"the good one"

@@ -1,4 +1,4 @@
-"""The shipped model is what its files say, and as accurate on the embedded images as its README claims."""
+"""The shipped weights agree with their card, training records and README."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from simplenet.model_card import ModelCard
 from train import data, evaluation, in_memory_dataset
 
 FOLDER = datasets.SHIPPED / "fashion-mnist"
+RECORDS = Path(__file__).parents[2] / "docs/training/records"
 CHECKPOINTS = sorted(datasets.SHIPPED.glob("*/*.safetensors"))
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_checkpoint_its_card_and_its_training_summary_agree(checkpoint: Path) -> None:
+def test_checkpoint_card_and_training_record_agree(checkpoint: Path) -> None:
     with safe_open(checkpoint, "pt") as file:
         card = ModelCard.from_json(file.metadata()["simplenet"])
     assert card.variant == checkpoint.stem
@@ -27,47 +28,48 @@ def test_the_checkpoint_its_card_and_its_training_summary_agree(checkpoint: Path
     if (spec := data.DATASETS.get(checkpoint.parent.name)) is not None and spec.labels:
         assert card.labels == spec.labels
         assert card.preprocessing == spec.preprocessing
-    summary = json.loads(checkpoint.with_suffix(".training.json").read_text())
+    record = RECORDS / checkpoint.parent.name / f"{checkpoint.stem}.training.json"
+    summary = json.loads(record.read_text())
     log = summary.pop("log", [])
     assert summary == card.training
     if "averaged" in summary:
         assert len(summary["averaged"]) > 1
-        assert {(run["weights"], run["top1"]) for run in summary["averaged"]} <= _recorded_ends(checkpoint)
+        assert {(run["weights"], run["top1"]) for run in summary["averaged"]} <= _recorded_runs(record)
         return
     assert [line["epoch"] for line in log] == list(range(1, summary["epochs"] + 1))
     assert abs(log[-1]["test_top1"] - summary["top1"]) < 0.2  # bf16 during training, float32 at the end
-    assert checkpoint.with_suffix(".training.png").read_bytes().startswith(b"\x89PNG")
+    assert record.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def _recorded_ends(checkpoint: Path) -> set[tuple[str, float]]:
-    """The final weights, and their accuracy, of the runs whose records lie beside those that are shipped."""
-    records = [json.loads(path.read_text()) for path in checkpoint.parent.glob(f"{checkpoint.stem}.*-run.json")]
+def _recorded_runs(record: Path) -> set[tuple[str, float]]:
+    """Final weights and top-1 of the runs recorded beside `record`."""
+    variant = record.name.removesuffix(".training.json")
+    records = [json.loads(path.read_text()) for path in record.parent.glob(f"{variant}.*-run.json")]
     outputs = [re.search(r"--output (\S+)", record["command"]) for record in records]
     return {
-        (f"{output[1]}/{checkpoint.name}", record["top1"])
+        (f"{output[1]}/{variant}.safetensors", record["top1"])
         for output, record in zip(outputs, records, strict=True)
         if output
     }
 
 
-def test_the_table_of_the_runs_says_what_their_records_say() -> None:
-    folder = datasets.SHIPPED / "cifar10"
+def test_readme_table_of_runs_matches_records() -> None:
     rows = re.findall(
         r"^\| `(\S+)` \| (\w+) \| [^|]* \| ?(\d*) \| [^|]* \| ([\d.]+) \| ([\d.]+) \|$",
-        (folder / "README.md").read_text(),
+        (datasets.SHIPPED / "cifar10/README.md").read_text(),
         re.MULTILINE,
     )
-    told = {(variant, run): (epochs, top1, loss) for variant, run, epochs, top1, loss in rows}
+    stated = {(variant, run): (epochs, top1, loss) for variant, run, epochs, top1, loss in rows}
     recorded = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted((RECORDS / "cifar10").glob("*.json")):
         variant, run, _ = path.name.split(".")
         record = json.loads(path.read_text())
         name = "average" if run == "training" else run.removesuffix("-run")
         recorded[variant, name] = (str(record.get("epochs", "")), f"{record['top1']:.2f}", f"{record['test_loss']:.3f}")
-    assert told == recorded
+    assert stated == recorded
 
 
-def test_the_readme_states_the_accuracy_on_the_embedded_images() -> None:
+def test_readme_accuracy_matches_embedded_images() -> None:
     card_path = FOLDER / "cifar-310k.safetensors"
     with safe_open(card_path, "pt") as file:
         card = ModelCard.from_json(file.metadata()["simplenet"])

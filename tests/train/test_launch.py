@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from simplenet.errors import SimpleNetError
-from train import friendly_errors
+from train import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_full_memory_says_what_to_lower(error: Exception, advice: str) -> None:
-    with pytest.raises(SimpleNetError, match=advice), friendly_errors.explained():
+    with pytest.raises(SimpleNetError, match=advice), launch.friendly_errors():
         raise error
 
 
 def test_a_batch_that_no_memory_can_hold(tmp_path: Path) -> None:
-    with pytest.raises(SimpleNetError, match=r"the memory is full \(.*\); lower --batch"), friendly_errors.explained():
+    with pytest.raises(SimpleNetError, match=r"the memory is full \(.*\); lower --batch"), launch.friendly_errors():
         torch.empty(1 << 50, dtype=torch.uint8)
 
 
@@ -46,22 +46,22 @@ class _KilledWhileDecoding(Dataset[int]):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_decoding_process_that_the_system_killed() -> None:
-    with pytest.raises(SimpleNetError, match="was killed; lower --workers"), friendly_errors.explained():
+    with pytest.raises(SimpleNetError, match="was killed; lower --workers"), launch.friendly_errors():
         list(DataLoader(_KilledWhileDecoding(), num_workers=1))
 
 
 def test_other_errors_keep_their_traceback() -> None:
-    with pytest.raises(RuntimeError, match="size of tensor"), friendly_errors.explained():
+    with pytest.raises(RuntimeError, match="size of tensor"), launch.friendly_errors():
         torch.zeros(2) + torch.zeros(3)
 
 
 NO_COMPILER = """
 import torch
 from simplenet import cli
-from train import friendly_errors
+from train import launch
 
 def main():
-    with friendly_errors.explained():
+    with launch.friendly_errors():
         torch.compile(torch.nn.Linear(2, 2))(torch.zeros(1, 2))
 
 cli.run(main)

@@ -1,0 +1,67 @@
+"""What surrounds training on the command line: process group, error messages, resume hint, recorded command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from simplenet import cli
+from simplenet.errors import SimpleNetError, one_line
+from train import distributed
+from train.checkpoint import STATE_NAME
+from train.distributed import Group
+
+
+@contextlib.contextmanager
+def training(output: Path, device: torch.device) -> Iterator[Group]:
+    """Join the process group; explain PyTorch's errors; after Ctrl-C, log how to resume if a state was saved."""
+    with distributed.join_group(device) as group, friendly_errors():
+        try:
+            yield group
+        except KeyboardInterrupt:
+            state = output / STATE_NAME
+            if group.is_first and state.is_file():
+                age = timedelta(seconds=round(time.time() - state.stat().st_mtime))
+                cli.log(f"the run in {output} was saved {age} ago; the same command with --resume continues it")
+            raise
+
+
+@contextlib.contextmanager
+def friendly_errors() -> Iterator[None]:
+    """Turn PyTorch's errors that a user can fix into one line with the fix.
+
+    Raises:
+        SimpleNetError: memory is full, a decoding or training process ended, or torch.compile does not work here.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SimpleNetError(f"the GPU's memory is full ({one_line(error, 120)}); lower --batch") from error
+    except MemoryError as error:
+        raise SimpleNetError("the memory is full; lower --batch, or --workers") from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise SimpleNetError(f"the memory is full ({one_line(error, 120)}); lower --batch") from error
+        if "DataLoader worker" in str(error):  # Linux kills processes when memory is full
+            raise SimpleNetError("a process that decodes images was killed; lower --workers, or --batch") from error
+        if "Connection closed by peer" in str(error):  # gloo's message
+            raise SimpleNetError("another process of this training has ended; see its error message") from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # importing them takes seconds
+            raise SimpleNetError(f"--compile does not work here ({one_line(error, 120)}); leave it out") from error
+        raise
+
+
+def command(script: str, argv: Sequence[str] | None) -> str:
+    """The command line that started this training, quoted for a shell."""
+    size, local_size = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = ["--nnodes", str(size // local_size)] if size > local_size else []
+    program = ["python"] if size == 1 else ["torchrun", *nodes, "--nproc-per-node", str(local_size)]
+    return shlex.join([*program, script, *(sys.argv[1:] if argv is None else argv)])

@@ -1,0 +1,111 @@
+"""The progress of a run: bar, log.jsonl, TensorBoard and peak memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+from simplenet import cli, hardware
+from simplenet.errors import SimpleNetError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class _Throughput(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+
+
+def bar(visible: bool) -> Progress:
+    """A rich Progress on stderr, counted in images, for tasks with a field `note`."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),  # may contain a folder's name
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        _Throughput(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=cli.console(),
+        disable=not visible,
+    )
+
+
+class Log:
+    """One line per epoch, written at once to log.jsonl and, where TensorBoard is installed, to its event files.
+
+    Args:
+        folder: where log.jsonl and tensorboard/ go.
+        lines: the epochs that a resumed run has done; extended in place.
+        writes: False (all processes but the first) only extends `lines`.
+    """
+
+    def __init__(self, folder: Path, lines: list[dict[str, Any]], writes: bool = True) -> None:
+        self.path = folder / "log.jsonl"
+        self.lines = lines
+        self._writes = writes
+        self._board: SummaryWriter | None = None
+        if writes:
+            self._write("w", "".join(json.dumps(line) + "\n" for line in lines))
+            self._board = _open_board(folder / "tensorboard", first_epoch=len(lines) + 1)
+
+    def append(self, epoch: int, seconds: float, images_per_second: float, **metrics: float) -> None:
+        timing = {"epoch": epoch, "seconds": round(seconds, 2), "images_per_second": round(images_per_second, 1)}
+        self.lines.append({**timing, **{name: round(value, 5) for name, value in metrics.items()}})
+        if self._writes:
+            self._write("a", json.dumps(self.lines[-1]) + "\n")
+        if self._board is not None:
+            for name, value in self.lines[-1].items():
+                if name != "epoch":
+                    self._board.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self._board.flush()  # type: ignore[no-untyped-call]
+
+    def note(self) -> str:
+        """The last epoch in a few words, for the progress bar."""
+        if not self.lines:
+            return ""
+        line = self.lines[-1]
+        return f"epoch {line['epoch']}: loss {line['train_loss']:.3f}, test {line['test_top1']:.2f} %"
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()  # type: ignore[no-untyped-call]
+
+    def _write(self, mode: str, text: str) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise SimpleNetError(
+                f"cannot write {self.path}: {error.strerror or error}; choose another --output"
+            ) from error
+
+
+def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first_epoch)  # type: ignore[no-untyped-call]
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """This process's peak so far: allocated GPU memory when training on a GPU, else resident memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return hardware.peak_resident_bytes()
