@@ -1,4 +1,4 @@
-"""Two real processes train the network that one process trains, and stop and resume together."""
+"""Training in two real processes: equal weights, one result, stop and resume together."""
 
 from __future__ import annotations
 
@@ -23,103 +23,70 @@ SCRIPT = Path(cifar.__file__)
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 FLAGS = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.005", "--average-decay", "0.9", "--dropout", "0.1",
          "--cutmix", "1", "--fp32", "--device", "cpu", "--json"]  # fmt: skip
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
 
+SAVE_EVERY_RANK = """
+import sys
+from safetensors.torch import save_file
+from train import cifar, loop
 
-def _run(program: list[str], data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [*program, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
-    return subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=600)
+train = loop.train
 
+def train_and_save(network, data, run):
+    state = train(network, data, run)
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, run.output.parent / f"rank{run.group.rank}.safetensors")
+    return state
 
-IN_DOUBLE = """
-import json, sys, torch
-from pathlib import Path
-from simplenet import model
-from simplenet.model_card import ModelCard
-from train import data, distributed, loop
-from train.recipe import Recipe
-from train.small_images import InMemoryDataset
-
-class InDouble(InMemoryDataset):
-    def epoch(self, epoch, first_step):
-        for images, targets in super().epoch(epoch, first_step):
-            yield images.double(), targets
-
-    def evaluate(self, network, *others):
-        return super().evaluate(TakesFloats(network), *others)
-
-class TakesFloats(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        return self.network(images.double())
-
-config = Recipe(
-    epochs=2, batch_size=16, peak_learning_rate=0.02, average_decay=0.9, dropout=0.1, cutmix=1.0, bf16=False
-)
-spec, splits = data.read("mnist", Path(sys.argv[1]))
-network = model.create("cifar-310k", 10, dropout=config.dropout).double()
-card = ModelCard("cifar-310k", 10, spec.preprocessing)
-with distributed.joined(torch.device("cpu")) as group:
-    images = InDouble.of(splits, spec.preprocessing, config, group)
-    loop.train(network, images, loop.Run("", Path(sys.argv[2]), config, card, {}, group))
+loop.train = train_and_save
+cifar.main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
-def test_two_processes_train_the_network_that_one_trains(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
-    """In float64, where rounding is not magnified by every ReLU and maximum that it tips over."""
-    data, script = write_idx_set(tmp_path / "data", train=50, test=5), tmp_path / "in_double.py"
-    script.write_text(IN_DOUBLE)
-    environment = {**ONE_THREAD, "PYTHONPATH": str(SCRIPT.parents[1])}
-    found, logs = [], []
-    for name, program in (("one", [sys.executable]), ("two", TWO)):
-        command = [*program, str(script), str(data), str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-        assert done.returncode == 0, done.stderr
-        found.append(load_file(tmp_path / name / "training-state.safetensors"))
-        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        logs.append([[line[key] for key in ("train_loss", "test_loss", "test_top1")] for line in lines])
-    torch.testing.assert_close(torch.tensor(logs[1]), torch.tensor(logs[0]), rtol=1e-4, atol=1e-4)
-    assert len(logs[0]) == 2
-    assert all(test_loss > 0 for _, test_loss, _ in logs[0])
-    assert found[0].keys() == found[1].keys()
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(found[1][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023
+def _command(script: Path, data: Path, output: Path, *more: str) -> list[str]:
+    return [*TWO, str(script), "--data", str(data), "--output", str(output), *FLAGS, *more]
+
+
+def _run(script: Path, data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = _command(script, data, output, *more)
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    one, other = load_file(first), load_file(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.slow
-def test_two_processes_give_one_result_and_resume(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
-    data, output = write_idx_set(tmp_path / "data", train=170, test=31), tmp_path / "run"
-    done = _run(TWO, data, output)
+def test_two_processes_hold_equal_weights_and_resume(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    data, output, script = write_idx_set(tmp_path / "data", train=80, test=11), tmp_path / "run", tmp_path / "ranks.py"
+    script.write_text(SAVE_EVERY_RANK)
+    done = _run(script, data, output)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("batch norm statistics are per process") == 1
     result = json.loads(done.stdout)  # of one process only
     assert result["processes"] == 2
     assert [json.loads(line)["epoch"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 2]
+    assert _is_same(tmp_path / "rank0.safetensors", tmp_path / "rank1.safetensors")
 
     stopped = tmp_path / "stopped"
-    command = [*TWO, str(SCRIPT), "--data", str(data), "--output", str(stopped), *FLAGS, "--save-minutes", "0"]
-    process = subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=ONE_THREAD)
+    command = _command(SCRIPT, data, stopped, "--save-minutes", "0")
+    process = subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=ENVIRONMENT)
     wait_while_running(process, (stopped / checkpoint.STATE_NAME).is_file)
     process.terminate()
     process.communicate(timeout=300)
     assert not (stopped / "cifar-310k.safetensors").exists()
-    again = _run(TWO, data, stopped, "--resume")
+    again = _run(SCRIPT, data, stopped, "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["test_loss"] == result["test_loss"]
-    whole, resumed = (load_file(run / "cifar-310k.safetensors") for run in (output, stopped))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert _is_same(output / "cifar-310k.safetensors", stopped / "cifar-310k.safetensors")
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_is_told_and_the_other_does_not_wait_for_it(
-    tmp_path: Path, write_idx_set: Callable[..., Path]
-) -> None:
+def test_error_in_one_process_ends_the_other(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     data, file = write_idx_set(tmp_path / "data", train=32, test=8), tmp_path / "file"
     file.touch()
-    done = _run(TWO, data, file / "run")
+    done = _run(SCRIPT, data, file / "run")
     assert done.returncode != 0
     assert "error: cannot write" in done.stderr
     assert "error: another process of this training has ended; see its error message" in done.stderr
