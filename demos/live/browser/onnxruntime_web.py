@@ -1,10 +1,10 @@
-"""Brings onnxruntime-web, which runs the model inside the browser, from npm into a git-ignored folder.
+"""Fetch onnxruntime-web, which runs the model inside the browser, from npm into a git-ignored folder.
 
     make web
     python demos/live/browser/onnxruntime_web.py
 
-Only the files that the page serves are kept: about 41 MB of a package of 145 MB. The hash of the package is pinned,
-whichever registry or mirror npm is set up for. What is there already is not fetched again.
+It keeps only the files that the page serves: about 41 MB of a package of 145 MB. The hash of the package is pinned,
+for any registry or mirror that npm is configured for. Files that are already there are not fetched again.
 """
 
 from __future__ import annotations
@@ -36,44 +36,45 @@ SERVED = {
     "ort.webgpu.bundle.min.mjs": "text/javascript",
     "ort-wasm-simd-threaded.asyncify.wasm": "application/wasm",
 }
-"""The files the browser asks for and their MIME types: per execution provider one module and its WebAssembly."""
+"""The files that the browser requests, with their MIME types: a module and its WebAssembly per execution provider."""
 
 COMMAND = "make web"
 VENDOR = Path(__file__).resolve().parent / "vendor"
-_KEPT_BESIDE = ("package/package.json", "package/README.md")  # they name its license, MIT; the package has no LICENSE
-_LARGEST_PACKAGE_BYTES = 100 << 20
+_LICENSE_FILES = ("package/package.json", "package/README.md")  # MIT; the package has no file LICENSE
+_MAX_PACKAGE_BYTES = 100 << 20
 _NPM_TIMEOUT_S = 600
 
 
 def folder(vendor: Path = VENDOR) -> Path:
-    """Where the files of this version are, or would be."""
+    """The folder for the files of this version."""
     return vendor / f"onnxruntime-web-{VERSION}"
 
 
 def is_complete(vendor: Path = VENDOR) -> bool:
+    """Whether all served files are there."""
     return all((folder(vendor) / name).is_file() for name in SERVED)
 
 
 def fetch(vendor: Path = VENDOR) -> Path:
-    """Fetches the package with `npm pack`, checks its hash, keeps the served files; the folder appears whole or not.
+    """Fetch the package with `npm pack`, check its hash, and unpack the served files into their folder at once.
 
     Raises:
-        DownloadError: no npm, no network, another package than the pinned one, or no place to write.
+        DownloadError: no npm, no network, a package with another hash, or a folder that cannot be written.
     """
     target = folder(vendor)
     if is_complete(vendor):
         return target
     try:
         vendor.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".onnxruntime-web.", dir=vendor) as workplace:
-            package = _pack(Path(workplace))
-            fresh = Path(workplace) / "fresh"
-            fresh.mkdir()
-            _unpack(package, fresh)
-            shutil.rmtree(target, ignore_errors=True)  # incomplete, or it would not have been fetched
-            os.replace(fresh, target)
+        with tempfile.TemporaryDirectory(prefix=".onnxruntime-web.", dir=vendor) as temporary:
+            package = _pack(Path(temporary))
+            unpacked = Path(temporary) / "unpacked"
+            unpacked.mkdir()
+            _unpack(package, unpacked)
+            shutil.rmtree(target, ignore_errors=True)  # it is incomplete
+            os.replace(unpacked, target)
     except OSError as error:
-        if is_complete(vendor):  # somebody else was quicker
+        if is_complete(vendor):  # another process was faster
             return target
         raise DownloadError(
             f"cannot keep onnxruntime-web in {vendor}: {files.reason(error)}; make room there and type: {COMMAND}"
@@ -84,42 +85,40 @@ def fetch(vendor: Path = VENDOR) -> Path:
     return target
 
 
-def _pack(workplace: Path) -> Path:
-    """The package as npm has it, in `workplace`."""
+def _pack(target: Path) -> Path:
+    """Download the package into `target`."""
     npm = shutil.which("npm")
     if npm is None:
         raise DownloadError(f"npm is not installed; install Node.js (Debian: sudo apt install npm) and type: {COMMAND}")
-    retries = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000")  # npm's own keep a person waiting for minutes
+    retries = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000")  # npm's defaults take minutes
     command = [npm, "pack", f"onnxruntime-web@{VERSION}", "--ignore-scripts", "--loglevel=error", *retries]
     try:
-        done = subprocess.run(
-            command, cwd=workplace, capture_output=True, text=True, timeout=_NPM_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=target, capture_output=True, text=True, timeout=_NPM_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         raise DownloadError(
-            f"npm brought no onnxruntime-web within {_NPM_TIMEOUT_S} s; check the network and type: {COMMAND}"
+            f"npm did not fetch onnxruntime-web within {_NPM_TIMEOUT_S} s; check the network and type: {COMMAND}"
         ) from None
-    package = workplace / f"onnxruntime-web-{VERSION}.tgz"
+    package = target / f"onnxruntime-web-{VERSION}.tgz"
     if done.returncode != 0 or not package.is_file():
-        said = one_line(done.stderr or done.stdout or "npm says nothing more", 160)
+        reason = one_line(done.stderr or done.stdout or "no output", 160)
         raise DownloadError(
-            f"npm cannot fetch onnxruntime-web {VERSION} ({said}); check the network and type: {COMMAND}"
+            f"npm cannot fetch onnxruntime-web {VERSION} ({reason}); check the network and type: {COMMAND}"
         )
     return package
 
 
-def _unpack(package: Path, fresh: Path) -> None:
-    """The files that the page needs, from a package that is the pinned one; its other members are never touched."""
-    if package.stat().st_size > _LARGEST_PACKAGE_BYTES or _sha512(package) != SHA512:
+def _unpack(package: Path, target: Path) -> None:
+    """Check the package's hash, then extract the served files and nothing else."""
+    if package.stat().st_size > _MAX_PACKAGE_BYTES or _sha512(package) != SHA512:
         raise DownloadError(
-            f"npm brought another onnxruntime-web {VERSION} than the pinned one (its SHA-512 differs); see which "
-            f"registry it uses (npm config get registry), then type: {COMMAND}"
+            f"the SHA-512 of the onnxruntime-web {VERSION} that npm fetched is not the pinned one; check the registry "
+            f"(npm config get registry), then type: {COMMAND}"
         )
     with tarfile.open(package, "r:gz") as archive:
-        for name in (*_KEPT_BESIDE, *(f"package/dist/{name}" for name in SERVED)):
+        for name in (*_LICENSE_FILES, *(f"package/dist/{name}" for name in SERVED)):
             source = archive.extractfile(name)
-            assert source is not None  # the pinned package has them as plain files
-            kept = fresh / Path(name).name
+            assert source is not None  # they are plain files in the pinned package
+            kept = target / Path(name).name
             with source, open(kept, "wb") as file:
                 shutil.copyfileobj(source, file)
             files.sync(kept)
@@ -140,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     build_parser().parse_args(argv)
     if is_complete():
-        print(f"onnxruntime-web {VERSION} is there: {folder()}")
+        print(f"onnxruntime-web {VERSION} is in {folder()}")
         return 0
     cli.log(f"fetching onnxruntime-web {VERSION} with npm (33 MB)")
     print(fetch())

@@ -1,1 +1,1 @@
-"""The page of the live demo: the pictures and answers in a browser, and visitors' own cameras."""
+"""The live demo's web page: images and predictions in a browser, and visitors' own cameras."""

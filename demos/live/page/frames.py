@@ -1,57 +1,61 @@
-"""The newest picture of every source of this machine, encoded when somebody looks, once for everybody who does."""
+"""The newest frame of each source, encoded on demand, once for all viewers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
 
-from demos.live.page import jpeg, messages
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.page.protocol import pack_frame, result_message
 from demos.live.result import FrameResult
+from demos.live.sources.opencv import opencv
+from simplenet.errors import ImageError
 
-LONGEST_SIDE = 1280
-"""Larger pictures are scaled down for the page: it shows no more, and encoding 4K would take the models' time."""
+LONGEST_SIDE = 1280  # the page shows no more pixels, and encoding 4K would take CPU time from the models
+_JPEG_QUALITY = 80
 
 
 class FrameEncoder:
-    """`put` is called by the loop's thread, everything else in the page's."""
+    """The session's thread calls `put`; the page's thread calls everything else."""
 
-    def __init__(self, encoder: Executor) -> None:
-        self._encoder = encoder
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._newest: dict[int, FrameResult] = {}
         self._messages: dict[int, tuple[FrameResult, asyncio.Future[bytes]]] = {}
         self._waiting: set[asyncio.Event] = set()
         self._is_waking = False
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.encoded = 0
-        """How many pictures have been encoded so far."""
+        """The number of frames encoded so far."""
 
-    def put(self, update: FrameResult) -> None:
-        """Costs a dictionary entry while nobody waits."""
-        self._newest[update.source.id] = update
-        if self._waiting and not self._is_waking and self.loop is not None:
+    def put(self, result: FrameResult) -> None:
+        """Keep `result` as its source's newest; a dictionary entry while no viewer waits."""
+        self._newest[result.source.id] = result
+        if self._waiting and not self._is_waking and self._loop is not None:
             self._is_waking = True
-            self.loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._wake)
 
-    def newest(self, source: int) -> FrameResult | None:
-        return self._newest.get(source)
+    def newest(self, source_id: int) -> FrameResult | None:
+        return self._newest.get(source_id)
 
-    def wait(self, event: asyncio.Event) -> Callable[[], None]:
-        """`event` is set at the next picture of whatever source. Ask for `newest` after this, not before."""
+    def wait(self, event: asyncio.Event) -> None:
+        """Set `event` at the next frame of any source. Call this before `newest`, so that no frame is missed."""
+        self._loop = asyncio.get_running_loop()
         self._waiting.add(event)
-        return lambda: self._waiting.discard(event)
 
-    async def message(self, update: FrameResult) -> bytes:
-        """`messages.picture` of this update; several viewers share the work and the bytes."""
-        key = update.source.id
-        known = self._messages.get(key)
-        if known is None or known[0] is not update:
-            loop = asyncio.get_running_loop()
-            known = update, loop.run_in_executor(self._encoder, _message, update)
-            self._messages[key] = known
+    def stop_waiting(self, event: asyncio.Event) -> None:
+        self._waiting.discard(event)
+
+    async def message(self, result: FrameResult) -> bytes:
+        """The `pack_frame` message of `result`, encoded in the executor and shared by all viewers."""
+        known = self._messages.get(result.source.id)
+        if known is None or known[0] is not result:
+            known = result, asyncio.get_running_loop().run_in_executor(self._executor, _encode_message, result)
+            self._messages[result.source.id] = known
             self.encoded += 1
-        return await asyncio.shield(known[1])  # one viewer that leaves must not take it from the others
+        return await asyncio.shield(known[1])  # a viewer who leaves must not cancel it for the others
 
     def _wake(self) -> None:
         self._is_waking = False
@@ -60,7 +64,21 @@ class FrameEncoder:
             event.set()
 
 
-def _message(update: FrameResult) -> bytes:
-    content, width, height = jpeg.encode(update.frame.image, LONGEST_SIDE)
-    head: dict[str, Any] = {**messages.result(update), "shown_width": width, "shown_height": height}
-    return messages.picture(head, content)
+def encode_jpeg(image: npt.NDArray[np.uint8], longest_side: int = LONGEST_SIDE) -> tuple[bytes, int, int]:
+    """Encode RGB uint8 [H, W, 3] as JPEG, scaled down to `longest_side`; returns it with its width and height."""
+    cv2 = opencv()
+    height, width = image.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale < 1:
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    is_encoded, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not is_encoded:
+        raise ImageError(f"OpenCV cannot encode {width}x{height} pixels as JPEG")
+    return content.tobytes(), width, height
+
+
+def _encode_message(result: FrameResult) -> bytes:
+    content, width, height = encode_jpeg(result.frame.image)
+    return pack_frame({**result_message(result), "shown_width": width, "shown_height": height}, content)

@@ -1,4 +1,4 @@
-"""/live: what runs, the newest picture as fast as the viewer takes it, and what the viewer wants."""
+"""The /live WebSocket: sends the state and the newest frames to viewers, and receives their commands."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from demos.live.dashboard import PAGE_COMMANDS
-from demos.live.page import messages, sockets
+from demos.live.page import protocol
 from demos.live.page.frames import FrameEncoder
+from demos.live.page.protocol import Disconnect
 from demos.live.result import FrameResult
 from demos.live.sources.scheduler import SourceScheduler
 from simplenet.artifacts import Artifact
 from simplenet.errors import SimpleNetError
 
 STATE_EVERY_S = 0.25
-_STATE_AFTER_COMMAND_S = 0.05
-_IN_A_HURRY_S = 0.5
-MOST_VIEWERS = 16
-MOST_REQUEST_CHARACTERS = 2_000
+_FAST_STATE_EVERY_S, _FAST_STATES_FOR_S = 0.05, 0.5  # after a command
+MAX_VIEWERS = 16
+MAX_REQUEST_CHARACTERS = 2_000
 _REQUEST_PAUSE_S, _COMMAND_PAUSE_S = 0.005, 0.05
-_MOST_REPLIES = 8
+_MAX_REPLIES = 8
 
 
-class Session(Protocol):
-    """What the page needs of demos.live.session.Session."""
+class LiveSession(Protocol):
+    """The part of demos.live.session.Session that the page uses."""
 
     scheduler: SourceScheduler
 
@@ -38,155 +38,127 @@ class Session(Protocol):
     def onnx_artifact(self) -> Artifact: ...
 
 
-class StateText:
-    """The session's state as JSON, made once for viewers who ask at about the same time."""
+class Viewers(protocol.Endpoint):
+    """The /live endpoint."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._text, self._made_s = "", float("-inf")
+    def __init__(self, session: LiveSession, frames: FrameEncoder) -> None:
+        super().__init__(MAX_VIEWERS)
+        self.session, self.frames = session, frames
+        self._state_json, self._state_made_s = "", float("-inf")
 
-    def get(self, now_s: float) -> str:
-        if now_s - self._made_s > _STATE_AFTER_COMMAND_S / 2:
-            self._text, self._made_s = json.dumps(self._session.state()), now_s
-        return self._text
+    def state_json(self) -> str:
+        """The session's state as JSON, shared by viewers that need it at about the same time."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._state_made_s > _FAST_STATE_EVERY_S / 2:
+            self._state_json, self._state_made_s = json.dumps(self.session.state()), now_s
+        return self._state_json
 
-
-class Viewers:
-    """Everybody who looks at /live."""
-
-    def __init__(self, session: Session, pictures: FrameEncoder, drop: sockets.Drop) -> None:
-        self.session, self.pictures, self.drop = session, pictures, drop
-        self.state_text = StateText(session)
-        self._count = 0
-
-    async def serve(self, websocket: WebSocket) -> None:
-        await websocket.accept()
-        if self._count >= MOST_VIEWERS:
-            reason = f"{MOST_VIEWERS} people are looking already; try again later"
-            await sockets.refuse(websocket, sockets.TRY_LATER, reason, self.drop)
-            return
-        self._count += 1
-        try:
-            await Viewer(websocket, self).serve()
-        finally:
-            self._count -= 1
+    async def _handle(self, websocket: WebSocket) -> None:
+        await _Viewer(websocket, self).run()
 
 
-class Viewer:
-    """One of them."""
+class _Viewer:
+    """One connection. It gets a new frame only after its browser has reported the last one as shown."""
 
-    def __init__(self, websocket: WebSocket, room: Viewers) -> None:
-        self._websocket, self._room = websocket, room
+    def __init__(self, websocket: WebSocket, viewers: Viewers) -> None:
+        self._websocket, self._session, self._frames = websocket, viewers.session, viewers.frames
+        self._state_json = viewers.state_json
         self._wake = asyncio.Event()
-        self._replies: deque[str] = deque(maxlen=_MOST_REPLIES)
-        self._source: int | None = None
+        self._replies: deque[str] = deque(maxlen=_MAX_REPLIES)
+        self._requested_source: int | None = None
         self._sent: FrameResult | None = None
-        self._may_send_picture, self._is_over = True, False
-        self._next_state_s = self._hurry_until_s = 0.0
-        self._forget: Callable[[], None] = lambda: None
+        self._is_ready, self._is_closed = True, False
+        self._next_state_s = self._fast_until_s = 0.0
 
-    async def serve(self) -> None:
-        """Until the viewer leaves, or does what nobody may."""
-        tasks = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._talk())]
+    async def run(self) -> None:
+        """Return when the viewer leaves.
+
+        Raises:
+            Disconnect: the viewer sent something invalid.
+        """
+        tasks = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._send_updates())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._forget()
-            self._is_over = True  # before Python 3.12, asyncio.wait_for now and then loses a cancellation
+            self._frames.stop_waiting(self._wake)
+            self._is_closed = True  # before Python 3.12, asyncio.wait_for sometimes loses a cancellation
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
-            if isinstance(outcome, _Refusal):
-                await sockets.refuse(self._websocket, outcome.code, str(outcome), self._room.drop)
-            elif isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect):
+            if isinstance(outcome, Exception):
                 raise outcome
 
-    async def _listen(self) -> None:
-        while True:
-            message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
+    async def _receive(self) -> None:
+        while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
             text = message.get("text")
             if text is None:
-                raise _Refusal(sockets.UNSUPPORTED, "text expected, not bytes")
-            if len(text) > MOST_REQUEST_CHARACTERS:
-                raise _Refusal(sockets.TOO_BIG, f"a request has at most {MOST_REQUEST_CHARACTERS} characters")
+                raise Disconnect(protocol.UNSUPPORTED, "text expected, not bytes")
+            if len(text) > MAX_REQUEST_CHARACTERS:
+                raise Disconnect(protocol.TOO_BIG, f"a request has at most {MAX_REQUEST_CHARACTERS} characters")
             try:
-                wish = messages.request(text)
+                request = protocol.parse_request(text)
             except ValueError as error:
-                raise _Refusal(sockets.UNUSABLE, f"not a request: {error}") from None
-            self._heed(wish)
-            # Nothing is read meanwhile: whoever floods fills the pipe at their own end.
-            await asyncio.sleep(_COMMAND_PAUSE_S if "command" in wish else _REQUEST_PAUSE_S)
+                raise Disconnect(protocol.UNUSABLE, f"invalid request: {error}") from None
+            self._handle_request(request)
+            # Nothing is read during this pause, so a flood of requests fills the client's own buffers.
+            await asyncio.sleep(_COMMAND_PAUSE_S if "command" in request else _REQUEST_PAUSE_S)
 
-    def _heed(self, wish: dict[str, Any]) -> None:
+    def _handle_request(self, request: dict[str, Any]) -> None:
         now_s = asyncio.get_running_loop().time()
-        if "command" in wish:
-            self._command(wish["command"], wish.get("value"))
-            self._next_state_s, self._hurry_until_s = now_s, now_s + _IN_A_HURRY_S
-        if "look" in wish:
-            self._source, self._may_send_picture = wish["look"], True
+        if "command" in request:
+            self._command(request["command"], request.get("value"))
+            self._next_state_s, self._fast_until_s = now_s, now_s + _FAST_STATES_FOR_S
+        if "look" in request:
+            self._requested_source, self._is_ready = request["look"], True
             self._next_state_s = now_s
-        if self._sent is not None and wish.get("shown") == self._sent.number:
-            self._may_send_picture = True
+        if self._sent is not None and request.get("shown") == self._sent.number:
+            self._is_ready = True
         self._wake.set()
 
     def _command(self, name: str, value: str | None) -> None:
         try:
             if name not in PAGE_COMMANDS:
                 raise SimpleNetError(f"the page has no command {name[:40]!r}; one of: {', '.join(PAGE_COMMANDS)}")
-            self._room.session.command(name, value)
+            self._session.command(name, value)
         except SimpleNetError as error:
             self._replies.append(json.dumps({"type": "error", "command": name[:40], "message": str(error)[:500]}))
 
-    async def _talk(self) -> None:
+    async def _send_updates(self) -> None:
+        """Send replies first, then a due state, then a new frame."""
         loop = asyncio.get_running_loop()
-        while not self._is_over:
-            with_picture = self._picture_to_send()
-            if with_picture is None and not self._replies:
-                alarm = loop.call_at(self._next_state_s, self._wake.set)
+        while not self._is_closed:
+            result = self._new_result()
+            if result is None and not self._replies:
+                timer = loop.call_at(self._next_state_s, self._wake.set)
                 await self._wake.wait()
-                alarm.cancel()
+                timer.cancel()
             self._wake.clear()
             while self._replies:
-                await self._send(self._replies.popleft())
+                await protocol.send(self._websocket, self._replies.popleft())
             if (now_s := loop.time()) >= self._next_state_s:
-                await self._send(self._state(now_s))
-                every_s = _STATE_AFTER_COMMAND_S if now_s < self._hurry_until_s else STATE_EVERY_S
-                self._next_state_s = now_s + every_s
-            if with_picture is not None:
-                self._sent, self._may_send_picture = with_picture, False
-                await self._send(await self._room.pictures.message(with_picture))
+                await protocol.send(self._websocket, self._state_message())
+                self._next_state_s = now_s + (_FAST_STATE_EVERY_S if now_s < self._fast_until_s else STATE_EVERY_S)
+            if result is not None:
+                self._sent, self._is_ready = result, False
+                await protocol.send(self._websocket, await self._frames.message(result))
 
-    def _picture_to_send(self) -> FrameResult | None:
-        """The newest one of the source looked at, if it is new to this viewer and the last one has been shown."""
-        if not self._may_send_picture:
+    def _new_result(self) -> FrameResult | None:
+        """The newest frame of the selected source; None if it has been sent, or the last one is not yet shown."""
+        if not self._is_ready:
             return None
-        self._forget = self._room.pictures.wait(self._wake)
-        source = self._looked_at()
-        update = None if source is None else self._room.pictures.newest(source)
-        if update is None or update is self._sent:
+        self._frames.wait(self._wake)
+        source_id = self._source_id()
+        result = None if source_id is None else self._frames.newest(source_id)
+        if result is None or result is self._sent:
             return None
-        self._forget()
-        return update
+        self._frames.stop_waiting(self._wake)
+        return result
 
-    def _looked_at(self) -> int | None:
-        """Visitors' own pictures are shown to nobody else."""
-        shown = [source.id for source in self._room.session.scheduler.sources if source.kind != "visitor"]
-        return self._source if self._source in shown else next(iter(shown), None)
+    def _source_id(self) -> int | None:
+        """The source shown to this viewer. Visitors' cameras are never shown to others."""
+        local = [source.id for source in self._session.scheduler.sources if source.kind != "visitor"]
+        return self._requested_source if self._requested_source in local else next(iter(local), None)
 
-    def _state(self, now_s: float) -> str:
-        source = "null" if (source_id := self._looked_at()) is None else str(source_id)
-        return f'{{"type": "state", "looking_at": {source}, "state": {self._room.state_text.get(now_s)}}}'
-
-    async def _send(self, message: str | bytes) -> None:
-        await sockets.send(self._websocket, message, self._room.drop)
-
-
-class _Refusal(Exception):
-    """The viewer did what nobody may."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
+    def _state_message(self) -> str:
+        return f'{{"type": "state", "looking_at": {json.dumps(self._source_id())}, "state": {self._state_json()}}}'

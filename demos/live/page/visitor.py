@@ -1,4 +1,4 @@
-"""/visitor: JPEG in, the models' answers out, one frame at a time for each visitor."""
+"""The /visitor WebSocket: receives a camera's frames as JPEG, returns the models' results, one frame at a time."""
 
 from __future__ import annotations
 
@@ -10,110 +10,96 @@ import time
 from concurrent.futures import Executor
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from demos.live.page import jpeg, messages, sockets
-from demos.live.page.viewer import Session
+from demos.live.page import protocol
+from demos.live.page.protocol import Disconnect
+from demos.live.page.viewer import LiveSession
 from demos.live.result import FrameResult
-from demos.live.sources.base import Frame
 from demos.live.sources.live import LiveSource
 from simplenet.errors import ImageError
-from simplenet.preprocessing import check_image
+from simplenet.images import decode_rgb
+from simplenet.preprocessing import UInt8Array
 
-MOST_VISITORS = 4
-MOST_PIXELS = 8_000_000
-MOST_BYTES = 4 << 20
-IDLE_S = 30.0
-ANSWER_TIMEOUT_S = 3.0
-_LEAST_FRAME_S = 1 / 60
+MAX_VISITORS = 4
+MAX_PIXELS = 8_000_000
+MAX_BYTES = 4 << 20
+IDLE_TIMEOUT_S = 30.0
+RESULT_TIMEOUT_S = 3.0
+_MIN_FRAME_S = 1 / 60
 
 
-class Visitors:
-    """Everybody who brings a camera. `answered` is called by the loop's thread, everything else in the page's."""
+class Visitors(protocol.Endpoint):
+    """The /visitor endpoint. The session's thread calls `deliver`; the page's thread calls everything else."""
 
-    def __init__(self, session: Session, decoder: Executor, drop: sockets.Drop, most: int = MOST_VISITORS) -> None:
-        self._session, self._decoder, self._drop, self._most = session, decoder, drop, most
-        self._awaited: dict[int, _Awaited] = {}
+    def __init__(self, session: LiveSession, executor: Executor) -> None:
+        super().__init__(MAX_VISITORS)
+        self._session, self._executor = session, executor
+        self._pending: dict[int, tuple[float, asyncio.Future[FrameResult]]] = {}
+        """By source id: the capture time of the frame being classified, and where its result goes."""
         self._numbers = itertools.count(1)
-        self._count = 0
 
-    def answered(self, update: FrameResult) -> None:
-        """An answer that came too late, or for a visitor who has left, is for nobody."""
-        awaited = self._awaited.get(update.source.id)
-        if awaited is not None and awaited.frame.captured_s == update.frame.captured_s:
+    def deliver(self, result: FrameResult) -> None:
+        """Hand a visitor its result; one that is late, or for a visitor who left, is discarded."""
+        captured_s, future = self._pending.get(result.source.id, (None, None))
+        if future is not None and captured_s == result.frame.captured_s:
             with contextlib.suppress(RuntimeError):  # the page has just closed
-                awaited.loop.call_soon_threadsafe(awaited.resolve, update)
+                future.get_loop().call_soon_threadsafe(_set_result, future, result)
 
-    async def serve(self, websocket: WebSocket) -> None:
-        await websocket.accept()
-        if self._count >= self._most:
-            reason = f"{self._most} visitors show their cameras already; try again later"
-            await sockets.refuse(websocket, sockets.TRY_LATER, reason, self._drop)
-            return
-        self._count += 1
+    async def _handle(self, websocket: WebSocket) -> None:
         source = LiveSource(f"visitor {next(self._numbers)}", "visitor")
         self._session.scheduler.add(source)
         try:
-            await self._send(websocket, {"type": "welcome", "source": source.id, "name": source.name})
-            await self._serve(websocket, source)
-        except WebSocketDisconnect:
-            pass
+            await _send_json(websocket, {"type": "welcome", "source": source.id, "name": source.name})
+            await self._classify_frames(websocket, source)
         finally:
-            self._count -= 1
-            self._awaited.pop(source.id, None)
+            self._pending.pop(source.id, None)
             self._session.scheduler.remove(source)
 
-    async def _serve(self, websocket: WebSocket, source: LiveSource) -> None:
+    async def _classify_frames(self, websocket: WebSocket, source: LiveSource) -> None:
         while not source.has_ended:
             try:
-                message = await asyncio.wait_for(websocket.receive(), IDLE_S)
+                message = await asyncio.wait_for(websocket.receive(), IDLE_TIMEOUT_S)
             except asyncio.TimeoutError:
-                await sockets.refuse(websocket, sockets.POLICY, f"no picture for {IDLE_S:g} s", self._drop)
-                return
-            arrived_s = time.perf_counter()
+                raise Disconnect(protocol.POLICY, f"no frame for {IDLE_TIMEOUT_S:g} s") from None
+            received_s = time.perf_counter()
             if message["type"] == "websocket.disconnect":
                 return
-            content = message.get("bytes")
-            if content is None:
-                await sockets.refuse(websocket, sockets.UNSUPPORTED, "pictures expected, not text", self._drop)
-                return
-            loop = asyncio.get_running_loop()
+            if (content := message.get("bytes")) is None:
+                raise Disconnect(protocol.UNSUPPORTED, "images expected, not text")
             try:
-                image = await loop.run_in_executor(self._decoder, jpeg.decode, content, MOST_PIXELS)
-                check_image(image)
+                image = await asyncio.get_running_loop().run_in_executor(self._executor, decode_frame, content)
             except ImageError as error:
-                await sockets.refuse(websocket, sockets.UNUSABLE, str(error), self._drop)
-                return
-            decode_ms = (time.perf_counter() - arrived_s) * 1e3
-            # Nothing is read until this frame is answered: a flood waits at its own end, and costs no memory here.
-            update = await self._answer(source, Frame(image, arrived_s))
-            answer = messages.result(update) if update is not None else {"model_results": None}
-            await self._send(websocket, {"type": "result", "decode_ms": decode_ms, **answer})
-            await asyncio.sleep(_LEAST_FRAME_S - (time.perf_counter() - arrived_s))
-        await sockets.refuse(websocket, sockets.GOING_AWAY, "the demo has ended", self._drop)
+                raise Disconnect(protocol.UNUSABLE, str(error)) from None
+            decode_ms = (time.perf_counter() - received_s) * 1e3
+            # Nothing is read before this frame has its result, so a flood of frames fills the client's own buffers.
+            result = await self._classify(source, image, received_s)
+            fields = protocol.result_message(result) if result is not None else {"model_results": None}
+            await _send_json(websocket, {"type": "result", "decode_ms": decode_ms, **fields})
+            await asyncio.sleep(_MIN_FRAME_S - (time.perf_counter() - received_s))
+        raise Disconnect(protocol.GOING_AWAY, "the demo has ended")
 
-    async def _answer(self, source: LiveSource, frame: Frame) -> FrameResult | None:
-        """None where the loop did not get to it in time: it is paused, or very busy."""
-        awaited = self._awaited[source.id] = _Awaited(frame)
-        source.push(frame.image, frame.captured_s)
+    async def _classify(self, source: LiveSource, image: UInt8Array, captured_s: float) -> FrameResult | None:
+        """The result, or None after `RESULT_TIMEOUT_S`: the session is paused or too busy."""
+        future: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
+        self._pending[source.id] = captured_s, future
+        source.push(image, captured_s)
         try:
-            return await asyncio.wait_for(awaited.update, ANSWER_TIMEOUT_S)
+            return await asyncio.wait_for(future, RESULT_TIMEOUT_S)
         except asyncio.TimeoutError:
             source.poll()
             return None
 
-    async def _send(self, websocket: WebSocket, message: dict[str, Any]) -> None:
-        await sockets.send(websocket, json.dumps(message), self._drop)
+
+def decode_frame(content: bytes) -> UInt8Array:
+    """Decode a visitor's JPEG to RGB uint8 [H, W, 3]; raises ImageError for anything else or more than `MAX_PIXELS`."""
+    return decode_rgb(content, formats=("JPEG",), max_pixels=MAX_PIXELS)
 
 
-class _Awaited:
-    """A frame under way, and where its answer goes."""
+def _set_result(future: asyncio.Future[FrameResult], result: FrameResult) -> None:
+    if not future.done():
+        future.set_result(result)
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-        self.loop = asyncio.get_running_loop()
-        self.update: asyncio.Future[FrameResult] = self.loop.create_future()
 
-    def resolve(self, update: FrameResult) -> None:
-        if not self.update.done():
-            self.update.set_result(update)
+async def _send_json(websocket: WebSocket, message: dict[str, Any]) -> None:
+    await protocol.send(websocket, json.dumps(message))

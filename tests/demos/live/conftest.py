@@ -20,7 +20,9 @@ from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.window.display import NoDisplay
 from demos.live.window.view import Screen
+from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
+from tests.demos.live.page.chromium import CHROMIUM, FLAGS
 
 ParseFlags = Callable[..., argparse.Namespace]
 MakeSession = Callable[..., "Recorded"]
@@ -92,3 +94,26 @@ def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(capture, "FIRST_BACKOFF_S", 0.02)
     yield
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("reader of")]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Callable[..., Any]]:
+    """`browser(*flags)`: Chromium with these flags, started once for all tests."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
+    with sync_api.sync_playwright() as driver:
+        started: dict[tuple[str, ...], Any] = {}
+
+        def start(*flags: str) -> Any:
+            if flags not in started:
+                started[flags] = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+            return started[flags]
+
+        yield start
+        for each in started.values():
+            each.close()
+
+
+@pytest.fixture(scope="session")
+def artifact(make_artifact: MakeArtifact) -> Artifact:
+    """The shipped model as ONNX fp32."""
+    return make_artifact("onnx", "fp32")

@@ -28,10 +28,10 @@ from simplenet import artifacts
 from simplenet.artifacts import Artifact
 from simplenet.errors import ExportError
 
-PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/static/panels.css">
+PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/panels.css">
 <section id="tile"></section><script type="module" src="/page.js"></script>"""
 PAGE_SCRIPT = """
-import { mount } from "/static/browser/model.js";
+import { mount } from "/browser/model.js";
 globalThis.unmount = mount(document.getElementById("tile"));
 globalThis.answers = [];
 document.addEventListener("browser-answer", ({ detail }) => answers.push({ ...detail, logits: [...detail.logits] }));
@@ -113,12 +113,9 @@ def served(session: OneModel, vendor: Path, headers: dict[str, str] = HEADERS) -
     async def script(request: Request) -> Response:
         return Response(PAGE_SCRIPT, media_type="text/javascript")
 
-    own = Mount("/static/browser", StaticFiles(directory=browser_routes.STATIC))
-    mounts = [own, Mount("/static", StaticFiles(directory=application.STATIC))]
-    pages = [Route("/", page), Route("/page.js", script), *mounts]
-    app = Starlette(
-        routes=[*pages, *browser_routes.routes(session, vendor)], middleware=[Middleware(_Headers, headers=headers)]
-    )
+    pages = [Route("/", page), Route("/page.js", script), *browser_routes.routes(session, vendor)]
+    static = Mount("/", StaticFiles(directory=application.STATIC))
+    app = Starlette(routes=[*pages, static], middleware=[Middleware(_Headers, headers=headers)])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

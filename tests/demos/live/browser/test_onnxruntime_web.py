@@ -88,8 +88,8 @@ def test_what_is_there_is_not_fetched_again_and_what_is_incomplete_is(tmp_path: 
     ("script", "message"),
     [
         ("echo 'npm error code ENOTFOUND' >&2; echo 'npm error\tnetwork' >&2; exit 1", "ENOTFOUND npm error network"),
-        ("exit 0", "npm says nothing more"),
-        (f"echo another > onnxruntime-web-{onnxruntime_web.VERSION}.tgz", "another onnxruntime-web"),
+        ("exit 0", "no output"),
+        (f"echo another > onnxruntime-web-{onnxruntime_web.VERSION}.tgz", "is not the pinned one"),
     ],
 )
 def test_what_npm_cannot_do_is_one_line_and_leaves_nothing(tmp_path: Path, npm: Npm, script: str, message: str) -> None:
@@ -119,7 +119,7 @@ def test_the_pinned_package_is_the_published_one(tmp_path: Path) -> None:
     try:
         folder = onnxruntime_web.fetch(tmp_path / "vendor")
     except DownloadError as error:
-        if "another onnxruntime-web" in str(error):
+        if "is not the pinned one" in str(error):
             raise
         pytest.skip(str(error))
     assert (folder / "ort-wasm-simd-threaded.wasm").read_bytes().startswith(b"\0asm")

@@ -40,9 +40,6 @@ def vendor(tmp_path: Path) -> Path:
     return tmp_path / "vendor"
 
 
-# Over HTTP.
-
-
 def test_the_manifest_and_the_model_are_the_sessions(artifact: Artifact, tmp_path: Path) -> None:
     with served(OneModel(artifact), tmp_path) as port:
         status, headers, body = get(port, "/model/manifest.json")
@@ -54,20 +51,18 @@ def test_the_manifest_and_the_model_are_the_sessions(artifact: Artifact, tmp_pat
             status, _, body = get(port, address)
             assert status == 200
             assert hashlib.sha256(body).hexdigest() == sha256
-        assert get(port, "/model/manifest.json", If_None_Match=headers["etag"])[0] == 304
-        assert get(port, "/model/manifest.json", If_None_Match='"other"')[0] == 200
         assert get(port, "/model/manifest.json", "POST")[0] == 405
 
 
 def test_the_routes_follow_the_session_to_another_model(artifact: Artifact, tmp_path: Path) -> None:
     session = OneModel(artifact)
     with served(session, tmp_path) as port:
-        _, headers, body = get(port, "/model/manifest.json")
+        _, _, body = get(port, "/model/manifest.json")
         old = json.loads(body)["files"]["model.onnx"]
         assert get(port, f"/model/model.onnx?sha256={old}")[0] == 200
         assert session.asked == 1  # an export is not asked for again and again
         session.artifact = changed(artifact, tmp_path / "other", variant="cifar-460k")
-        status, _, body = get(port, "/model/manifest.json", If_None_Match=headers["etag"])
+        status, _, body = get(port, "/model/manifest.json")
         assert (status, json.loads(body)["variant"]) == (200, "cifar-460k")
         status, _, body = get(port, f"/model/model.onnx?sha256={old}")
         assert status == 409
@@ -134,10 +129,10 @@ def test_the_runtimes_files_have_the_types_that_browsers_insist_on(artifact: Art
         "",
         ".",
         "..",
-        "../browser_model.py",
-        "..%2f..%2fbrowser_model.py",
-        "%2e%2e/%2e%2e/browser_model.py",
-        "..%5c..%5cbrowser_model.py",
+        "../onnxruntime_web.py",
+        "..%2f..%2fonnxruntime_web.py",
+        "%2e%2e/%2e%2e/onnxruntime_web.py",
+        "..%5c..%5connxruntime_web.py",
         "/etc/passwd",
         "%2fetc%2fpasswd",
         "ort.wasm.bundle.min.mjs/",
@@ -161,6 +156,3 @@ def test_files_that_were_not_fetched_are_an_error_that_says_what_to_type(artifac
         status, _, body = get(port, "/onnxruntime-web/ort.wasm.bundle.min.mjs")
         assert status == 404
         assert json.loads(body) == {"error": "onnxruntime-web has not been fetched; type: make web"}
-
-
-# In the browser.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from demos.live import dashboard
-from demos.live.page import jpeg
+from demos.live.page.frames import encode_jpeg
 from demos.live.page.server import Page
 from demos.live.result import FrameResult, ModelResult
 from demos.live.sources.live import LiveSource
@@ -21,8 +22,7 @@ from demos.live.sources.scheduler import SourceScheduler
 from runtimes import Prediction
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, UsageError
-from tests.conftest import MakeArtifact
-from tests.demos.live.page.chromium import CHROMIUM, FLAGS, OpenTab, Tab
+from tests.demos.live.page.chromium import OpenTab, Tab
 
 COLORS = ("red", "green", "blue")
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
@@ -182,21 +182,13 @@ def page(demo: Demo, scene: Scene) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Callable[..., Any]]:
-    """`browser(*flags)`: one of each kind for all tests; they start slowly."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
-    with sync_api.sync_playwright() as driver:
-        started: dict[tuple[str, ...], Any] = {}
-
-        def start(*flags: str) -> Any:
-            if flags not in started:
-                started[flags] = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
-            return started[flags]
-
-        yield start
-        for each in started.values():
-            each.close()
+@pytest.fixture(scope="session")
+def shared_page() -> Iterator[Page]:
+    """A page for tests that leave it as it was: starting one takes 0.2 s."""
+    demo = Demo()
+    demo.scheduler.add(Scene())
+    with contextlib.closing(demo), Page(demo, port=0) as page:
+        yield page
 
 
 @pytest.fixture
@@ -218,11 +210,6 @@ def open_tab(browser: Callable[..., Any]) -> Iterator[OpenTab]:
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A camera that sees green for a second, then blue, and so on."""
     path = tmp_path_factory.mktemp("film") / "film.mjpeg"
-    frames = [jpeg.encode(plain(color, 320, 240), 320)[0] for color in ("green", "blue") for _ in range(30)]
+    frames = [encode_jpeg(plain(color, 320, 240))[0] for color in ("green", "blue") for _ in range(30)]
     path.write_bytes(b"".join(frames))
     return f"--use-file-for-fake-video-capture={path}"
-
-
-@pytest.fixture(scope="module")
-def artifact(make_artifact: MakeArtifact) -> Artifact:
-    return make_artifact("onnx", "fp32")

@@ -1,15 +1,15 @@
-"""The server binds, answers this machine's own names only, survives what is thrown at it, and ends in time."""
+"""The server binds, rejects foreign requests, survives invalid ones, and closes in time."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import socket
 import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from demos.live.page import listener, sockets
+from demos.live.page import listener, protocol, server
 from demos.live.page.server import Page
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.live.page.conftest import Demo, Scene
@@ -54,9 +54,9 @@ def deaf_client(page: Page, path: str = "/live") -> Iterator[socket.socket]:
         yield client
 
 
-def test_the_page_and_all_it_needs_come_with_headers_that_keep_everything_else_out(page: Page) -> None:
+def test_files_have_security_headers(shared_page: Page) -> None:
     for path, kind in {"/": "text/html", "/main.js": "text/javascript", "/tokens.css": "text/css"}.items():
-        answer = get(page, path)
+        answer = get(shared_page, path)
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith(kind)
         policy = answer.headers["Content-Security-Policy"]
@@ -66,7 +66,7 @@ def test_the_page_and_all_it_needs_come_with_headers_that_keep_everything_else_o
         assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
-    body = get(page).body.decode()  # type: ignore[attr-defined]
+    body = get(shared_page).body.decode()  # type: ignore[attr-defined]
     assert "<style" not in body
     assert "style=" not in body
     assert "//" not in body.replace("<!doctype", "")  # no address of another place
@@ -75,13 +75,13 @@ def test_the_page_and_all_it_needs_come_with_headers_that_keep_everything_else_o
 @pytest.mark.parametrize(
     "path", ["/../server.py", "/%2e%2e/server.py", "/..%2fserver.py", "//etc/passwd", "/static/", "/nothing", "/%00"]
 )
-def test_nothing_but_the_page_is_served(page: Page, path: str) -> None:
-    assert get(page, path).status == 404
+def test_serves_no_other_files(shared_page: Page, path: str) -> None:
+    assert get(shared_page, path).status == 404
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9000", "[::1]:1", "LOCALHOST:80", "localhost."])
-def test_names_of_this_machine_are_answered_whatever_the_tunnels_port(page: Page, host: str) -> None:
-    assert get(page, Host=host).status == 200
+def test_accepts_local_names_with_any_port(shared_page: Page, host: str) -> None:
+    assert get(shared_page, Host=host).status == 200
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_names_of_this_machine_are_answered_whatever_the_tunnels_port(page: Page
     ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]",
      "localhost@evil.example", "", "a b", "localhost:99999999", "[", "\xe9"],
 )  # fmt: skip
-def test_a_foreign_name_for_this_machine_is_refused(page: Page, host: str) -> None:
-    answer = get(page, Host=host)
+def test_rejects_foreign_host_names(shared_page: Page, host: str) -> None:
+    answer = get(shared_page, Host=host)
     assert answer.status in (400, 403)
     if answer.status == 403:
         assert b"address that the demo printed" in answer.body  # type: ignore[attr-defined]
 
 
-def test_two_host_headers_or_none_are_refused(page: Page) -> None:
-    address = urllib.parse.urlsplit(page.url)
+def test_rejects_two_host_headers_or_none(shared_page: Page) -> None:
+    address = urllib.parse.urlsplit(shared_page.url)
     for hosts in ("", f"Host: {address.netloc}\r\nHost: evil.example\r\n"):
         with socket.create_connection((address.hostname, address.port), timeout=10) as client:
             client.sendall(f"GET / HTTP/1.1\r\n{hosts}\r\n".encode())
@@ -106,13 +106,13 @@ def test_two_host_headers_or_none_are_refused(page: Page) -> None:
 
 @pytest.mark.parametrize("path", ["live", "visitor"])
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", None])
-def test_a_foreign_page_cannot_open_a_socket(page: Page, path: str, origin: str | None) -> None:
-    with pytest.raises(InvalidStatus) as caught, open_socket(page, path, origin=origin):
+def test_rejects_websockets_of_foreign_pages(shared_page: Page, path: str, origin: str | None) -> None:
+    with pytest.raises(InvalidStatus) as caught, open_socket(shared_page, path, origin=origin):
         pass
     assert caught.value.response.status_code == 403
 
 
-def test_a_foreign_page_cannot_post(page: Page, demo: Demo) -> None:
+def test_rejects_posts_of_foreign_pages(page: Page, demo: Demo) -> None:
     assert get(page, "/live", "POST", Origin="http://evil.example").status == 403
     assert get(page, "/", "POST", Origin=page.url.rstrip("/")).status == 405
     assert not demo.commands
@@ -123,14 +123,12 @@ def test_a_foreign_page_cannot_post(page: Page, demo: Demo) -> None:
     ("cross-site", "navigate", "iframe", 403), ("cross-site", "navigate", "document", 200),
     ("same-origin", "cors", "worker", 200), ("none", "navigate", "document", 200),
 ])  # fmt: skip
-def test_a_foreign_page_may_lead_here_but_not_use_our_parts(
-    page: Page, site: str, mode: str, dest: str, status: int
-) -> None:
+def test_foreign_pages_may_link_but_not_embed(shared_page: Page, site: str, mode: str, dest: str, status: int) -> None:
     headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
-    assert get(page, **headers).status == status
+    assert get(shared_page, **headers).status == status
 
 
-def test_a_public_page_answers_addresses_and_this_machines_names_but_no_strange_one(demo: Demo) -> None:
+def test_public_page_accepts_addresses_and_own_names(demo: Demo) -> None:
     with Page(demo, "0.0.0.0", 0) as page:
         assert page.is_public
         assert page.url.startswith("http://127.0.0.1:")
@@ -139,11 +137,11 @@ def test_a_public_page_answers_addresses_and_this_machines_names_but_no_strange_
         assert get(page, Host="evil.example").status == 403
 
 
-def test_a_page_on_the_loopback_is_not_public(page: Page) -> None:
-    assert not page.is_public
+def test_a_page_on_the_loopback_is_not_public(shared_page: Page) -> None:
+    assert not shared_page.is_public
 
 
-def test_a_taken_port_is_one_line_that_names_a_free_one(page: Page, demo: Demo) -> None:
+def test_taken_port_error_names_a_free_one(page: Page, demo: Demo) -> None:
     port = urllib.parse.urlsplit(page.url).port
     with pytest.raises(SimpleNetError, match=rf"port {port} .* is taken .* type: --port \d+$") as caught:
         Page(demo, port=port or 0).start()
@@ -152,16 +150,14 @@ def test_a_taken_port_is_one_line_that_names_a_free_one(page: Page, demo: Demo) 
         assert get(other).status == 200
 
 
-def test_where_no_port_above_is_free_the_line_names_none(
-    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_taken_port_without_a_free_one(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_PORTS_TO_TRY", 0)
     with pytest.raises(SimpleNetError, match=r"; choose another --port$"):
         Page(demo, port=urllib.parse.urlsplit(page.url).port or 0).start()
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "x" * 300, "a\x00b", "999.1.1.1"])
-def test_an_address_that_is_not_here_is_one_line(demo: Demo, host: str) -> None:
+def test_unknown_address_is_a_one_line_error(demo: Demo, host: str) -> None:
     with pytest.raises(SimpleNetError, match=r"type: --host 127\.0\.0\.1$") as caught:
         Page(demo, host, 0).start()
     assert "\n" not in str(caught.value)
@@ -172,7 +168,7 @@ def test_an_impossible_port_is_a_usage_error(demo: Demo) -> None:
         Page(demo, port=70_000)
 
 
-def test_it_binds_before_start_returns_and_can_be_started_again_at_once(demo: Demo) -> None:
+def test_binds_before_start_returns_and_can_restart(demo: Demo) -> None:
     page = Page(demo, port=0)
     page.start()
     port = urllib.parse.urlsplit(page.url).port
@@ -185,8 +181,9 @@ def test_it_binds_before_start_returns_and_can_be_started_again_at_once(demo: De
         assert get(again).status == 200
 
 
-def test_it_ends_within_two_seconds_whoever_is_connected(demo: Demo, scene: Scene) -> None:
+def test_close_takes_two_seconds_with_any_clients(demo: Demo, scene: Scene) -> None:
     scene.size = (1280, 960)
+    before = threading.enumerate()
     page = Page(demo, port=0)
     page.start()
     address = urllib.parse.urlsplit(page.url)
@@ -201,11 +198,13 @@ def test_it_ends_within_two_seconds_whoever_is_connected(demo: Demo, scene: Scen
         started_s = time.monotonic()
         page.close()
         assert time.monotonic() - started_s < 3.0  # a second for a busy machine
-        wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "page"], seconds=10)
+        wait_until(
+            lambda: "page" not in {thread.name for thread in set(threading.enumerate()) - set(before)}, seconds=10
+        )
     assert not demo._listeners
 
 
-def test_nothing_is_printed_and_no_signal_handler_is_taken(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
+def test_prints_nothing_and_takes_no_signal_handler(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
     import signal
 
     before = signal.getsignal(signal.SIGINT)
@@ -223,34 +222,37 @@ def test_nothing_is_printed_and_no_signal_handler_is_taken(demo: Demo, capfd: py
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_newest_picture_can_be_fetched_alone(page: Page, demo: Demo) -> None:
+def test_snapshot_is_the_newest_frame(shared_page: Page, demo: Demo) -> None:
     deadline_s = time.monotonic() + 10
-    while (answer := get(page, "/snapshot.jpg")).status == 404 and time.monotonic() < deadline_s:
+    while (answer := get(shared_page, "/snapshot.jpg")).status == 404 and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert answer.body.startswith(b"\xff\xd8")  # type: ignore[attr-defined]
-    assert get(page, "/snapshot.jpg?source=77").status == 404
+    assert get(shared_page, "/snapshot.jpg?source=77").status == 404
 
 
-def test_half_a_request_does_not_keep_its_place(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Page(demo, port=0) as page, monkeypatch.context() as patch:
-        patch.setattr("demos.live.page.timeout.PATIENCE_S", 0.3)
-        address = urllib.parse.urlsplit(page.url)
-        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n"):
-            with (
-                socket.create_connection((address.hostname, address.port), timeout=10) as client,
-                contextlib.suppress(ConnectionError),
-            ):
-                client.sendall(beginning)
-                assert client.recv(99) == b""
-        patch.undo()
-        assert get(page).status == 200
+def test_slow_clients_do_not_block_others(shared_page: Page) -> None:
+    address = urllib.parse.urlsplit(shared_page.url)
+    with ExitStack() as clients:
+        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n") * 20:
+            client = clients.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+            client.sendall(beginning)
+        assert get(shared_page).status == 200
 
 
-def test_to_send_where_the_server_closed_a_moment_ago_is_to_send_to_nobody() -> None:
-    """As after a frame that is no text though it says so: uvicorn closes, and a message may be on its way."""
+def test_too_many_connections_are_answered_with_503(shared_page: Page) -> None:
+    address = urllib.parse.urlsplit(shared_page.url)
+    with ExitStack() as clients:
+        for _ in range(server._MAX_CONNECTIONS):
+            clients.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+        assert get(shared_page).status == 503
+    wait_until(lambda: get(shared_page).status == 200)
 
-    async def closed_then_sent() -> None:
+
+def test_send_after_close_is_a_disconnect() -> None:
+    """uvicorn closes after an invalid text frame while a message may be on its way."""
+
+    async def close_then_send() -> None:
         async def receive() -> dict[str, str]:
             return {"type": "websocket.connect"}
 
@@ -260,7 +262,7 @@ def test_to_send_where_the_server_closed_a_moment_ago_is_to_send_to_nobody() -> 
         websocket = WebSocket({"type": "websocket"}, receive, ignore)
         await websocket.accept()
         await websocket.close()
-        await sockets.send(websocket, "text", lambda _: None)
+        await protocol.send(websocket, "text")
 
-    with pytest.raises(WebSocketDisconnect):
-        asyncio.run(closed_then_sent())
+    with ThreadPoolExecutor(1) as thread, pytest.raises(WebSocketDisconnect):  # playwright's loop runs in this thread
+        thread.submit(asyncio.run, close_then_send()).result()

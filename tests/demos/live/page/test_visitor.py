@@ -1,4 +1,4 @@
-"""/visitor: a camera's JPEGs in, answers out; strangers' bytes are bounded, and their pictures shown to nobody else."""
+"""/visitor: a camera's JPEGs in, results out; untrusted bytes are bounded, and frames are shown to no other visitor."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from demos.live.page import jpeg, visitor
+from demos.live.page import visitor
+from demos.live.page.frames import encode_jpeg
 from demos.live.page.server import Page
 from demos.live.sources.live import LiveSource
 from tests.demos.live.page.conftest import Demo, Scene, plain
-from tests.demos.live.page.test_jpeg import announcing, encoded
+from tests.demos.live.page.test_frames import announcing, encoded
 from tests.demos.live.page.test_live import log, receive, send_and_read_on, state_where
 from tests.demos.live.page.test_server import open_socket
 from tests.waiting import wait_until
 
 
 def picture(color: str, width: int = 320, height: int = 240) -> bytes:
-    return jpeg.encode(plain(color, width, height), 10_000)[0]
+    return encode_jpeg(plain(color, width, height))[0]
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def test_a_visitor_is_a_source_while_it_is_there_and_never_looked_at(page: Page,
             assert head["source"] == 0
             log(viewer, shown=head["number"])
         assert [source.kind for source in demo.scheduler.sources] == ["camera", "visitor"]
-        assert page.pictures.newest(welcome["source"]) is None
+        assert page.frames.newest(welcome["source"]) is None
     wait_until(lambda: [source.kind for source in demo.scheduler.sources] == ["camera"])
 
 
@@ -78,20 +79,20 @@ def test_every_visitor_gets_its_own_answers(page: Page) -> None:
 @pytest.mark.parametrize(
     ("garbage", "code", "reason"),
     [
-        ("hello", 1003, "pictures expected"),
-        (b"hello", 1007, "not a JPEG"),
-        (b"", 1007, "not a JPEG"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), 1007, "not a JPEG"),
-        (encoded()[:-300], 1007, "damaged or truncated"),
+        ("hello", 1003, "images expected"),
+        (b"hello", 1007, "convert it to JPEG"),
+        (b"", 1007, "convert it to JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), 1007, "convert it to JPEG"),
+        (encoded()[:-300], 1007, "cannot be read"),
         (announcing(10_000, 10_000), 1007, "10000x10000 pixels are over 8 million"),
         (encoded(2000, 2), 1007, "2000x2 pixels cannot be used"),
-        (bytes(visitor.MOST_BYTES + 1), 1009, ""),
+        (bytes(visitor.MAX_BYTES + 1), 1009, ""),
     ],
 )
-def test_garbage_closes_that_socket_with_a_reason_and_hurts_nobody_else(
-    page: Page, garbage: str | bytes, code: int, reason: str
+def test_invalid_frame_disconnects_only_its_sender(
+    shared_page: Page, garbage: str | bytes, code: int, reason: str
 ) -> None:
-    with join(page) as (good, _), join(page) as (bad, _):
+    with join(shared_page) as (good, _), join(shared_page) as (bad, _):
         with pytest.raises(ConnectionClosed) as caught:
             send_and_read_on(bad, garbage)
         closed = caught.value.rcvd
@@ -122,37 +123,37 @@ def test_a_flood_waits_at_its_own_end_and_costs_no_memory(page: Page, demo: Demo
 
 def test_there_is_room_for_so_many_visitors(page: Page) -> None:
     with ExitStack() as stack:
-        clients = [stack.enter_context(join(page))[0] for _ in range(visitor.MOST_VISITORS)]
+        clients = [stack.enter_context(join(page))[0] for _ in range(visitor.MAX_VISITORS)]
         with open_socket(page, "visitor") as late, pytest.raises(ConnectionClosed, match="try again later"):
             late.recv(10)
         clients.pop().close()
-        wait_until(lambda: page._visitors._count < visitor.MOST_VISITORS)
+        wait_until(lambda: page.visitors.connections < visitor.MAX_VISITORS)
         with join(page) as (client, _):
             assert ask(client, picture("red"))["model_results"]
 
 
 def test_a_visitor_who_sends_nothing_makes_room(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visitor, "IDLE_S", 0.2)
-    with join(page) as (client, _), pytest.raises(ConnectionClosed, match="no picture for"):
+    monkeypatch.setattr(visitor, "IDLE_TIMEOUT_S", 0.2)
+    with join(page) as (client, _), pytest.raises(ConnectionClosed, match="no frame for"):
         client.recv(10)
 
 
 def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
     page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 0.3)
     with join(page) as (client, _), open_socket(page) as viewer:
         demo.command("pause")
         state_where(viewer, "paused", True)
         time.sleep(0.1)
         assert ask(client, picture("green"))["model_results"] is None
-        monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 10)
+        monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 10)
         demo.command("pause")
         assert ask(client, picture("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
 
 
 def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visitor, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 0.3)
     with join(page) as (client, _):
         ask(client, picture("green"))
         demo.close()
