@@ -99,7 +99,7 @@ def find_artifact(variant: str, weights: str, format: str, precision: str, root:
         found = artifacts.read(folder) if files.is_folder(folder) else None
         is_old = found and files.is_file(shipped) and found.manifest.weights.sha256 != files.sha256(shipped)
         return None if is_old else found
-    checkpoint = Path(files.home_expanded(weights))
+    checkpoint = Path(files.expand_home(weights))
     if not files.is_file(checkpoint):
         return None
     wanted = files.sha256(checkpoint)
@@ -164,7 +164,7 @@ def _is_calibrated_otherwise(found: Artifact, calibration: str | Path) -> bool:
     made_with = found.manifest.calibration
     if made_with is None or str(calibration) == "auto":
         return False
-    if str(calibration) in (image_sets.SYNTHETIC, *datasets.shipped_names()):
+    if str(calibration) in (image_sets.SYNTHETIC, *datasets.names()):
         return "fingerprint" in made_with or not str(made_with.get("source")).startswith(str(calibration))
     return made_with.get("fingerprint") != images.fingerprint(calibration)
 
@@ -213,7 +213,7 @@ def best_shipped(precision: str = "fp32") -> tuple[str, str]:
     return next(
         (variant, weights)
         for variant, weights in _BEST_SHIPPED
-        if weights in datasets.shipped_weights(variant) and (precision != "int8" or weights in datasets.shipped_names())
+        if weights in datasets.shipped_weights(variant) and (precision != "int8" or weights in datasets.names())
     )
 
 

@@ -10,7 +10,7 @@ from simplenet.errors import DataError
 
 def evaluation_pictures(folder: Path) -> Path:
     """The folder of classes that training does not see; raises DataError where there is none."""
-    return images.held_out(folder, ("test", "val"))
+    return images.evaluation_folder(folder, ("test", "val"))
 
 
 def calibration_pictures(folder: Path) -> Path | None:

@@ -74,7 +74,11 @@ def evaluate(
     """
     classes = model.manifest.num_classes
     if found.labels is None:
-        whose = f"class of {found.stray} is" if found.stray else f"classes of the pictures in {found.source} are"
+        whose = (
+            f"class of {found.first_unlabeled} is"
+            if found.first_unlabeled
+            else f"classes of the pictures in {found.source} are"
+        )
         raise DataError(f"the {whose} not known; {_name_folders(model)}")
     if len(found.labels) and found.labels.max() >= classes:
         raise DataError(f"{found.source} has classes beyond the model's {classes}; choose the model made for it")
@@ -121,7 +125,7 @@ def _name_folders(model: Runtime) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    sets = ", ".join(datasets.shipped_names())
+    sets = ", ".join(datasets.names())
     parser.add_argument(
         "pictures",
         type=cli.path_or_name,
@@ -147,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     arguments = build_parser().parse_args(argv)
-    is_shipped = arguments.pictures in datasets.shipped_names()
+    is_shipped = arguments.pictures in datasets.names()
     if is_shipped and arguments.artifact is None and arguments.variant is None and arguments.weights == "auto":
         arguments.variant, arguments.weights = SHIPPED_VARIANT, arguments.pictures  # the model those pictures belong to
     with model_flags.load(arguments) as model:

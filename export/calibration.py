@@ -114,7 +114,7 @@ def _source(loaded: LoadedWeights, requested: str | Path) -> str | None:
 
 def _shipped_set(loaded: LoadedWeights) -> str | None:
     """The shipped set of these weights: the one of their name, or for other weights one of the same classes."""
-    names = datasets.shipped_names()
+    names = datasets.names()
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None
     labels = loaded.card.labels
@@ -131,7 +131,7 @@ def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet
             raise
         # The subfolders are not the model's classes: use their images without labels.
         found = ImageSet(source, images.find_images(source), None, card.preprocessing)
-    if source in datasets.shipped_names() and source != _shipped_set(loaded):
+    if source in datasets.names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
     return found
 

@@ -14,7 +14,7 @@ from simplenet import cli
 from simplenet.artifacts import Artifact
 from simplenet.errors import one_line
 from simplenet.formats import FORMATS
-from simplenet.manifest import LARGEST_BATCH
+from simplenet.manifest import MAX_BATCH
 
 
 def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
@@ -109,7 +109,7 @@ def summary(artifact: Artifact) -> str:
 
 
 def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else cli.integer_in(1, LARGEST_BATCH)(text)
+    return None if text == "dynamic" else cli.integer_in(1, MAX_BATCH)(text)
 
 
 def _points(text: str) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from simplenet import cli, variants
 from simplenet.errors import UsageError
 from simplenet.formats import FORMATS
-from simplenet.manifest import LARGEST_BATCH
+from simplenet.manifest import MAX_BATCH
 
 INPUTS = ("uint8", "float32")
 
@@ -53,7 +53,7 @@ class ExportRequest:
                 raise UsageError(
                     f"unknown {kind} {value!r} for {self.format}{nearest}; choose from: {', '.join(choices)}{bf16}"
                 )
-        if self.batch is not None and not 1 <= self.batch <= LARGEST_BATCH:
-            raise UsageError(f"batch must be 1 to {LARGEST_BATCH}, or None for a dynamic batch, not {self.batch}")
+        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
+            raise UsageError(f"batch must be 1 to {MAX_BATCH}, or None for a dynamic batch, not {self.batch}")
         if not 0 <= self.max_drop <= 100:
             raise UsageError(f"max_drop must be 0 to 100 points of top-1, not {self.max_drop}")

@@ -105,7 +105,7 @@ def _read(path: str | Path) -> dict[str, bytes]:
                 )
             return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
     except (OSError, zipfile.BadZipFile, struct.error, LookupError, ValueError, RuntimeError, EOFError) as error:
-        raise ArtifactError(f"cannot read {path}: {one_line(files.reason(error))}; export it again") from error
+        raise ArtifactError(f"cannot read {path}: {one_line(files.error_message(error))}; export it again") from error
 
 
 def _strings(value: Any) -> Iterator[str]:

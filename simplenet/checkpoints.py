@@ -1,4 +1,4 @@
-"""Checkpoints on disk, whoever wrote them: reading them without running anything, and fitting them to a variant."""
+"""Checkpoint files, which are untrusted input: read them without running code, build a model from them."""
 
 from __future__ import annotations
 
@@ -22,38 +22,39 @@ from simplenet.model_card import CARD_KEY, ModelCard
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
-_MOST_BYTES = 1 << 30
-_MOST_CLASSES = 100_000
+_MAX_BYTES = 1 << 30
+_MAX_CLASSES = 100_000
 
 Tensors = dict[str, torch.Tensor]
 
 
 def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
-    """Writes a .safetensors checkpoint that carries its card; atomic.
+    """Write a .safetensors checkpoint with its card, atomically.
 
     Raises:
-        SimpleNetError: the place cannot be written, or the disk is full; an old file is intact.
+        SimpleNetError: the file cannot be written, or the disk is full; an old file is intact.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    with files.replacing(path) as temporary:  # safetensors' own writing would make a file that only its owner can read
+    with files.replacing(path) as temporary:  # safetensors' save_file makes files that only their owner can read
         temporary.write_bytes(serialize(tensors, {CARD_KEY: card.to_json()}))
 
 
 def read(path: Path) -> tuple[Tensors, ModelCard | None]:
-    """The tensors of a .safetensors, .pth or .pt file, and its card if it is a .safetensors of ours.
+    """Read a .safetensors, .pth or .pt file: its tensors, and its card if this project wrote it.
 
-    A .pth holds a state_dict, or one under 'state_dict' or 'model'; a 'module.' before every name is dropped.
-    Nothing in the file is run.
+    A .pth holds a state_dict, directly or under 'state_dict' or 'model'; a 'module.' before every name is removed. No
+    code in the file is run.
 
     Raises:
-        WeightsError: no file, another kind of file, damaged, with code in it, or no state_dict; the message names it.
+        WeightsError: missing, damaged, of another format, with code in it, or without a state_dict. The message names
+            the file.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"{path} is not a checkpoint; name a {', '.join(SUFFIXES)} file")
     try:
         if not path.is_file():
             raise WeightsError(f"no file at {path}; name a checkpoint: --weights PATH")
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise WeightsError(f"{path} is over 1 GiB, too large for a SimpleNet; name a checkpoint of weights only")
         if path.suffix.lower() == ".safetensors":
             return _read_safetensors(path)
@@ -61,36 +62,35 @@ def read(path: Path) -> tuple[Tensors, ModelCard | None]:
     except SimpleNetError:
         raise
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {one_line(files.reason(error))}") from error
-    except Exception as error:  # the parsers let every kind out
+        raise WeightsError(f"cannot read {path}: {one_line(files.error_message(error))}") from error
+    except Exception as error:  # the parsers raise exceptions of any type
         raise WeightsError(
             f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
         ) from error
 
 
-def fit(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
-    """The variant's network with exactly these weights, in eval mode; the number of classes is the checkpoint's.
+def build_model(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
+    """Build the variant's network in eval mode from a checkpoint's tensors, with the checkpoint's number of classes.
 
     Raises:
-        WeightsError: another network's weights (names the first missing and the first unexpected one, and the variants
-            that they do fit), not for RGB, or not finite.
+        WeightsError: the weights of another network, not for RGB, or not finite. The message names the first missing
+            and the first unexpected tensor, and the variants that the weights fit.
     """
     first, last = tensors.get("features.0.weight"), tensors.get("classifier.weight")
     if first is not None and first.ndim == 4 and first.shape[1] != 3:
         raise WeightsError(
-            f"{path} is for pictures of {first.shape[1]} channels, everything here is RGB; train it with 3"
+            f"{path} is for images of {first.shape[1]} channels, only RGB is supported; train it with 3 channels"
         )
     num_classes = last.shape[0] if last is not None and last.ndim == 2 else None
-    if num_classes is not None and not 1 <= num_classes <= _MOST_CLASSES:
-        raise WeightsError(f"{path} has {num_classes} classes, not 1 to {_MOST_CLASSES}; name another checkpoint")
+    if num_classes is not None and not 1 <= num_classes <= _MAX_CLASSES:
+        raise WeightsError(f"{path} has {num_classes} classes, not 1 to {_MAX_CLASSES}; name another checkpoint")
     network = models.create(variant, num_classes)
     expected: Tensors = network.state_dict()
-    misfit = _misfit(tensors, expected)
-    if misfit:
+    if mismatch := _mismatch(tensors, expected):
         fitting = _fitting_variants(tensors, num_classes)
         advice = f"it fits {', '.join(fitting)}: type --variant {fitting[0]}" if fitting else "name another checkpoint"
-        raise WeightsError(f"{path} does not fit {variant}: {misfit}; {advice}")
-    network.load_state_dict({name: _sound(tensor, expected[name], name, path) for name, tensor in tensors.items()})
+        raise WeightsError(f"{path} does not fit {variant}: {mismatch}; {advice}")
+    network.load_state_dict({name: _checked(tensor, expected[name], name, path) for name, tensor in tensors.items()})
     return network
 
 
@@ -109,16 +109,16 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path} is empty; copy or download it again")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:  # a small file may unpack to any size
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
                 raise WeightsError(f"{path} unpacks to over 1 GiB; name a checkpoint of weights only")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript: it loads, or it is an error
+            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
             raise
-        # torch's own text tells people to load it unsafely: it is not passed on.
+        # torch's message is not repeated, because it suggests to load the file unsafely.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = (
             f"contains code ({found[1]}), which is" if found else "is damaged or contains more than weights, which are"
@@ -145,8 +145,8 @@ def _state_dict(content: Any, path: Path) -> Tensors:
     return dict(content)
 
 
-def _misfit(tensors: Tensors, expected: Tensors) -> str:
-    """What is wrong, the first of each kind, or nothing."""
+def _mismatch(tensors: Tensors, expected: Tensors) -> str:
+    """Describe the first missing and unexpected tensor, or the first other shape; "" if all fit."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     parts = [f"missing {name!r}" for name in missing[:1]]
@@ -160,14 +160,14 @@ def _misfit(tensors: Tensors, expected: Tensors) -> str:
 
 
 def _fitting_variants(tensors: Tensors, num_classes: int | None) -> list[str]:
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"):  # shapes only, no memory
         return [
-            name for name in variants.VARIANTS if not _misfit(tensors, models.create(name, num_classes).state_dict())
+            name for name in variants.VARIANTS if not _mismatch(tensors, models.create(name, num_classes).state_dict())
         ]
 
 
-def _sound(tensor: torch.Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:
-    """The tensor as the network wants it; raises WeightsError for values no training writes."""
+def _checked(tensor: torch.Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+    """Return the tensor in the network's dtype; raise WeightsError for values that no training writes."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise WeightsError(f"{path}: {name} is not a plain tensor on the CPU; save model.state_dict() of a plain model")
     if tensor.is_complex() or tensor.is_floating_point() != expected.is_floating_point():

@@ -1,4 +1,4 @@
-"""What every script of this project shares: flags, consoles, and turning errors into one line and an exit code."""
+"""Shared by all scripts: flags and their types, messages on stderr, and exit codes for errors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 DEFAULT_ARTIFACTS = Path("artifacts")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OF_SCRIPTS = ("rich", "psutil")
-_NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+_ACCESS_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Usage errors in this project's form: one line, what is wrong and what to type next."""
+    """Reports usage errors in one line and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
         log(f"error: {message}; see: {self.prog} --help")
@@ -37,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser whose --help starts with the script docstring's first paragraph and ends with the rest of it."""
+    """Return a parser whose --help starts with the docstring's first paragraph and ends with the rest."""
     summary, _, commands = (docstring or "").strip().partition("\n\n")
     return _Parser(
         description=summary,
@@ -48,10 +47,10 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Runs a script's main: the project's own errors become one line on stderr, everything else keeps its traceback.
+    """Run a script's main and exit. Expected errors become one line on stderr, others keep their traceback.
 
-    Exit codes: 0 well, 1 a SimpleNetError, a full disk, a path that may not be used or a package that is missing,
-    2 usage, 130 Ctrl-C, 141 the reader of our output went away.
+    Exit codes: 1 for a SimpleNetError, a full disk, a path that cannot be accessed or a missing package; 2 for a usage
+    error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
     """
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     _prepare_stdout()
@@ -61,7 +60,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         log(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        log("interrupted; nothing half-written was kept")
+        log("interrupted; no incomplete file was kept")
         code = 130
     except BrokenPipeError:
         code = 141
@@ -77,8 +76,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         if error.errno in _DISK_FULL:
             log(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
-        elif error.errno in _NO_WAY_IN and error.filename:
-            log(f"error: {error.strerror}: {error.filename}; name another path, or change who may use it")
+        elif error.errno in _ACCESS_ERRORS and error.filename:
+            log(f"error: {error.strerror}: {error.filename}; name another path, or change its permissions")
         else:
             raise
         code = 1
@@ -88,21 +87,21 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _extra_of(module: str) -> str:
-    """Which extra of pyproject.toml brings a package that scripts import as they need it; '' where none does."""
-    folder = Path(sys.argv[0]).resolve().parent.name  # scripts and extras go by the same names
-    return folder if module.partition(".")[0] in _OF_SCRIPTS and folder in ("demos", "export") else ""
+    """Return the extra of pyproject.toml that installs a package of the running script, or ''."""
+    folder = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
+    return folder if module.partition(".")[0] in ("rich", "psutil") and folder in ("demos", "export") else ""
 
 
 def _prepare_stdout() -> None:
-    """Nothing that is written fails for where it goes: a closed stdout, or one that knows few characters."""
+    """Let print succeed on a closed stdout, and escape characters that stdout's encoding does not have."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, open until the end
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, open until the process exits
     elif isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush_stdout() -> int:
-    """0, or the exit code for an output that cannot be written; the interpreter flushes once more at exit, in vain."""
+    """Return 0, or the exit code if the output cannot be written; the interpreter would print a traceback."""
     try:
         sys.stdout.flush()
         return 0
@@ -116,7 +115,7 @@ def _flush_stdout() -> int:
 
 
 def _flush_stderr() -> None:
-    """What a terminal that is gone could not take is dropped here; the interpreter would end with 120 over it."""
+    """Drop what a closed terminal cannot receive; the interpreter would exit with code 120 instead."""
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
@@ -125,25 +124,24 @@ def _flush_stderr() -> None:
 
 
 def log(message: str) -> None:
-    """One line on stderr, whatever a file's name or content put into the message; nothing where stderr is closed, or
-    its terminal is gone."""
-    if sys.stderr is not None:  # print would take stdout instead
+    """Print one line on stderr, without control characters; nothing if stderr is closed."""
+    if sys.stderr is not None:  # print would use stdout instead
         with contextlib.suppress(OSError):
             print(one_line(message, limit=2000), file=sys.stderr)
 
 
 def _show_warning(
-    others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **options: Any
+    default: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any, **options: Any
 ) -> None:
-    """This project's warnings as one line; other people's as Python shows them."""
+    """Print this project's warnings as one line, all others as Python does."""
     if issubclass(category, SimpleNetWarning):
         log(f"warning: {message}")
     else:
-        others(message, category, *place, **options)
+        default(message, category, *args, **options)
 
 
 def variant_name(text: str) -> str:
-    """argparse type: our name of a variant, reference names accepted."""
+    """argparse type: a variant's name; reference names are replaced by ours."""
     try:
         return variants.get(text).name
     except UsageError as error:
@@ -152,16 +150,16 @@ def variant_name(text: str) -> str:
 
 def path(text: str) -> Path:
     """argparse type: a path, `~` expanded."""
-    return Path(files.home_expanded(text))
+    return Path(files.expand_home(text))
 
 
 def path_or_name(text: str) -> str:
-    """argparse type: what may be a name or a path, `~` expanded."""
-    return files.home_expanded(text)
+    """argparse type: a name or a path, `~` expanded."""
+    return files.expand_home(text)
 
 
 def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
-    """argparse type: one of `choices`, or an error that names the nearest one."""
+    """argparse type: one of `choices`, or an error that lists them and suggests the most similar one."""
 
     def check(text: str) -> str:
         if text in choices:
@@ -173,16 +171,13 @@ def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
 
 
 def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
-    """argparse type: a whole number within bounds."""
+    """argparse type: an integer within bounds."""
 
     def check(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = None  # type: ignore[assignment]
-        if number is None or not lowest <= number <= highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
-        return number
+        with contextlib.suppress(ValueError):
+            if lowest <= (number := int(text)) <= highest:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {lowest} to {highest}")
 
     return check
 
@@ -224,8 +219,8 @@ def add_calibration(to: argparse.ArgumentParser) -> None:
         type=path_or_name,
         default="auto",
         metavar="auto|synthetic|NAME|DIR",
-        help="pictures for int8: a folder, a shipped set, synthetic ones (for latency only), or auto: those shipped "
-        "with the weights, synthetic ones for random weights (default: auto)",
+        help="images for int8: a folder, a shipped data set, synthetic images (for latency only), or auto: those "
+        "shipped with the weights, synthetic images for random weights (default: auto)",
     )
 
 
@@ -245,7 +240,7 @@ def add_artifacts(to: argparse.ArgumentParser) -> None:
         type=path,
         default=DEFAULT_ARTIFACTS,
         metavar="DIR",
-        help="where artifacts live (default: ./artifacts)",
+        help="folder of the artifacts (default: ./artifacts)",
     )
 
 
@@ -255,7 +250,7 @@ def add_threads(to: argparse.ArgumentParser) -> None:
         type=integer_in(1, 1024),
         default=None,
         metavar="N",
-        help="CPU threads for a model (default: all physical cores)",
+        help="CPU threads per model (default: all physical cores)",
     )
 
 
@@ -264,12 +259,12 @@ def add_json(to: argparse.ArgumentParser) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at it; a closed stream is None."""
+    """Whether a stream is a terminal; a closed stream is None."""
     return stream is not None and stream.isatty()
 
 
 def console() -> Console:
-    """A rich console on stderr: progress and warnings never mix with a script's piped output."""
+    """Return a rich console on stderr, so that progress bars do not mix with the output on stdout."""
     from rich.console import Console
 
     return Console(stderr=True)

@@ -1,4 +1,4 @@
-"""Labeled images that come with the project: small enough to ship, real enough to measure accuracy with no network."""
+"""The data sets and weights that ship with the project: which there are, and their labeled images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Split = Literal["evaluation", "calibration"]
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """`images` RGB uint8 [N, H, W, 3], not yet preprocessed; `labels` int64 [N], indices into `classes`, the names.
+    """`images`: RGB uint8 [N, H, W, 3], not preprocessed. `labels`: int64 [N], indices into `classes`, the names.
 
-    `left_out` is how many more there were that could not be read.
+    `left_out` is the number of further images that could not be read.
     """
 
     name: str
@@ -37,20 +37,20 @@ class LabeledImages:
         return len(self.labels)
 
 
-def shipped_names() -> tuple[str, ...]:
-    """The data sets that have both embedded splits, sorted."""
+def names() -> tuple[str, ...]:
+    """Names of the shipped data sets that have both splits, sorted."""
     folders = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
     return tuple(folder.name for folder in folders if all((folder / f"{split}.npz").is_file() for split in SPLITS))
 
 
 def shipped_weights(variant: str | None = None) -> tuple[str, ...]:
-    """Names of the weights that come with the project (for one variant), those that bring pictures first."""
+    """Names of the shipped weights (of one variant), those of a shipped data set first."""
     found = {file.parent.name for file in SHIPPED.glob(f"*/{variant or '*'}.safetensors")}
-    return tuple(sorted(found, key=lambda name: (name not in shipped_names(), name)))
+    return tuple(sorted(found, key=lambda name: (name not in names(), name)))
 
 
 def shipped_card(name: str, variant: str) -> ModelCard:
-    """What is known of weights that `shipped_weights` names, without reading them.
+    """Return the card of weights from `shipped_weights`, without reading the tensors.
 
     Raises:
         BackendUnavailable: safetensors is not installed.
@@ -64,7 +64,7 @@ def shipped_card(name: str, variant: str) -> ModelCard:
 
 
 def shipped(name: str, split: Split) -> LabeledImages:
-    """The embedded images of a data set: held-out ones for "evaluation", training ones for "calibration".
+    """Return a shipped data set's split: "evaluation" has test images, "calibration" training images.
 
     Raises:
         UsageError: no such data set or split; the message lists the choices.
@@ -73,23 +73,23 @@ def shipped(name: str, split: Split) -> LabeledImages:
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
     path = SHIPPED / name / f"{split}.npz"
-    if name not in (names := shipped_names()):
+    if name not in (choices := names()):
         if name and Path(name).name == name and path.parent.is_dir():
             raise DataError(
-                f"{path.parent} lacks an embedded set; install simplenet again, or type: "
+                f"{path.parent} has no {' or '.join(SPLITS)} images; install simplenet again, or make them: "
                 "python train/make_shipped_subsets.py"
             )
         raise UsageError(
-            f"unknown data set {name!r}{nearest(name, names)}; choose from: {', '.join(names) or 'none is here'}"
+            f"unknown data set {name!r}{nearest(name, choices)}; choose from: {', '.join(choices) or '(none found)'}"
         )
     return load(path)
 
 
 def load(path: Path) -> LabeledImages:
-    """Reads an .npz of `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB) `labels` (uint8 [N]) and `classes`.
+    """Read an .npz of `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB), `labels` (uint8 [N]) and `classes`.
 
     Raises:
-        DataError: missing, damaged, or not of that form. Pickles are refused.
+        DataError: missing, damaged, of another form, or with pickled objects, which are not loaded.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -106,9 +106,9 @@ def load(path: Path) -> LabeledImages:
     ) as error:
         raise DataError(f"cannot read the images in {path} ({one_line(error)}); install simplenet again") from error
     gray = images.ndim == 3
-    shaped = gray or (images.ndim == 4 and images.shape[3] == 3)
-    sound = labels.shape == images.shape[:1] and classes.ndim == 1 and classes.dtype.kind == "U"
-    if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shaped or not sound:
+    shapes_fit = (gray or (images.ndim == 4 and images.shape[3] == 3)) and labels.shape == images.shape[:1]
+    has_class_names = classes.ndim == 1 and classes.dtype.kind == "U"
+    if images.dtype != np.uint8 or labels.dtype != np.uint8 or not shapes_fit or not has_class_names:
         raise DataError(
             f"{path} does not hold uint8 images [N, H, W(, 3)] with uint8 labels [N] and classes; install it again"
         )

@@ -71,7 +71,7 @@ def cache_folder() -> Path:
         DownloadError: this user has no home folder.
     """
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(files.home_expanded(own)).absolute()
+        return Path(files.expand_home(own)).absolute()
     try:
         if sys.platform == "darwin":
             return Path.home() / "Library/Caches/simplenet-edge"
@@ -131,7 +131,7 @@ def fetch(remote: RemoteFile, target: Path) -> Path:
         message = f"cannot download {remote.url} ({error}); put the file at {target}, or {remote.hint}"
         raise DownloadError(message) from error
     except OSError as error:
-        raise DownloadError(f"cannot write {target} ({files.reason(error)}); {CACHE_HINT}") from error
+        raise DownloadError(f"cannot write {target} ({files.error_message(error)}); {CACHE_HINT}") from error
     except ModuleNotFoundError as error:
         raise DownloadError("downloads need filelock; type: pip install filelock") from error
 
@@ -180,7 +180,7 @@ def _open(url: str) -> http.client.HTTPResponse:
         phrase = http.client.responses.get(error.code, "")  # not the server's own, which may be any text
         raise _RequestError(f"the server answers {error.code} {phrase}") from error
     except urllib.error.URLError as error:  # while connecting
-        reason = files.reason(error.reason) if isinstance(error.reason, Exception) else error.reason
+        reason = files.error_message(error.reason) if isinstance(error.reason, Exception) else error.reason
         raise _RequestError(one_line(reason)) from error
     except ValueError as error:
         raise _RequestError(f"the address is not valid: {one_line(error)}") from error
@@ -232,12 +232,16 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     """Follow at most five redirects, only to https, or from http to http of the same host."""
 
     max_redirections = 5
-    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python 3.10 has none
+
+    def http_error_302(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> Any:
+        fp.close()  # urllib would read the whole body, of any size, and leave it open if the address is not valid
+        return super().http_error_302(req, fp, code, msg, headers)  # type: ignore[arg-type]
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # Python 3.10 has no 308
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request:
-        fp.close()  # urllib would read the whole body, of any size
         old, new = _check_url(req.full_url), _check_url(newurl)
         if new.scheme != "https" and (new.scheme, new.hostname) != (old.scheme, old.hostname):
             raise _RequestError(f"the server redirects to {new.hostname} without https")

@@ -1,12 +1,12 @@
-"""Every error this project raises on purpose.
+"""The project's exceptions and warnings.
 
 SimpleNetError              exit code 1
-├── UsageError              exit code 2: the call itself is wrong (unknown variant, backend, precision, ...)
+├── UsageError              exit code 2: an argument is wrong (unknown variant, backend, precision, ...)
 ├── WeightsError            weights cannot be found, read, verified or fitted to the model
 │   └── DownloadError       ... because the network or the server failed
 ├── ArtifactError           an artifact is missing, truncated, tampered with or of another schema version
 ├── ImageError              an image file or array cannot be used
-├── DataError               a dataset or a folder of pictures cannot be used
+├── DataError               a data set or a folder of images cannot be used
 ├── SourceError             a camera, video or stream cannot be opened or read
 ├── InputError              a batch given to `Runtime.infer` has the wrong shape, dtype or layout
 ├── ExportError             an artifact cannot be made
@@ -15,9 +15,9 @@ SimpleNetError              exit code 1
 └── BackendError            the vendor's runtime failed while opening or running a model
 
 SimpleNetWarning            a UserWarning; the command line shows it as one line
-└── UntrainedWarning        the weights are random: time the model, do not believe its answers
+└── UntrainedWarning        the weights are random: latencies are valid, predictions are not
 
-Libraries raise; only `simplenet.cli.run` prints. Messages are one line: what is wrong, then what to type next.
+Libraries raise; only `simplenet.cli.run` prints. A message is one line: what is wrong, then what to type.
 """
 
 import re
@@ -26,7 +26,7 @@ _TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SimpleNetError(Exception):
-    """Base of the tree above; `exit_code` is what the command line returns for it."""
+    """Base class of all errors; `exit_code` is the exit code of a script that ends with it."""
 
     exit_code = 1
 
@@ -80,7 +80,7 @@ class BackendError(SimpleNetError):
 
 
 class SimpleNetWarning(UserWarning):
-    """Base of this project's warnings."""
+    """Base class of all warnings."""
 
 
 class UntrainedWarning(SimpleNetWarning):
@@ -88,12 +88,12 @@ class UntrainedWarning(SimpleNetWarning):
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
-    """A vendor's (often many-line) error text as one line of at most `limit` characters, safe to show on a terminal."""
+    """Return an error's text as one line of at most `limit` characters without control characters."""
     text = _TERMINAL_COLORS.sub("", str(error))
     text = printable(" ".join(text.split()) or type(error).__name__)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """`text` with every control character replaced: safe to show on a terminal, and as one field of a line."""
+    """Return `text` with every control character replaced, so that a terminal can show it safely."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,5 +1,6 @@
-"""The fast resizer: Pillow's antialiased bicubic of a fractional box of a picture, within a gray level or so, in a
-fifth of the time. It is the wheel cykooz-resizer, which not every platform has, and it only makes pictures smaller.
+"""Fast downscaling with cykooz-resizer: within about one gray level of Pillow's bicubic, in a fifth of the time.
+
+cykooz-resizer has no wheel for some platforms; there `available` returns False and Pillow is used.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ import numpy.typing as npt
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-_KEPT_BYTES = 16 << 20  # holds a 1920x1080 frame twice; glibc learns from blocks up to 32 MiB
+_WARM_UP_BYTES = 16 << 20  # two 1920x1080 frames; glibc adapts its threshold to blocks of up to 32 MiB
 
 
 def available() -> bool:
-    """Whether `resize` works on this machine."""
+    """Whether cykooz-resizer is installed."""
     return _cykooz() is not None
 
 
 def can_resize(box: Box, size: int) -> bool:
-    """Whether `resize` may be called: it is there, and the picture gets narrower.
+    """Whether `resize` may be called: cykooz-resizer is installed, and the image gets narrower.
 
-    Where it gets wider, and the first or last column lands exactly on one of the source, cykooz-resizer 4.0.1 reads
-    outside its memory: it drops the column's zero weights, and takes what is left for what all columns reach. 21x15
-    pixels to 28x28 ends the process. Narrower, two neighboring weights cannot both be zero.
+    If the image gets wider and its first or last column coincides with a source column, cykooz-resizer 4.0.1 reads
+    out of bounds, because it drops zero weights (21x15 to 28x28 pixels crashes the process). If the image gets
+    narrower, two neighboring weights cannot both be zero.
     """
     return available() and box[2] - box[0] > size
 
 
 def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
-    """The `box` (left, top, right, bottom in pixels, within the picture) of RGB uint8 [H, W, 3] -> [size, size, 3].
+    """Resize the `box` (left, top, right, bottom in pixels) of RGB uint8 [H, W, 3] to a new array [size, size, 3].
 
-    The result is a new array. Call it only where `can_resize` says so.
+    Call it only if `can_resize(box, size)`.
     """
     cykooz: Any = _cykooz()
     left, top, right, bottom = box
@@ -55,20 +56,20 @@ def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
 
 
 def _needed(start: float, stop: float, size: int, limit: int) -> slice:
-    """The pixels that a bicubic filter reaches from within the box: two of the larger of both pixel sizes beyond it."""
+    """Return the pixels that the filter reads: the box, and two pixels of the coarser image on each side."""
     reach = 2 * max(1.0, (stop - start) / size) + 1
     return slice(max(0, math.floor(start - reach)), min(limit, math.ceil(stop + reach)))
 
 
 @functools.lru_cache(maxsize=1)
 def _cykooz() -> Any:
-    """The module, or None where it has no wheel."""
+    """Return the module, or None if it is not installed."""
     try:
         import cykooz_resizer
     except ImportError:
         return None
-    # glibc gives large buffers back to the kernel at once, and a frame's page faults then cost twice as much as its
-    # resize (640x480: 0.65 ms instead of 0.21). Freeing one larger block teaches it to keep them: mallopt(3), "dynamic
-    # mmap threshold". The block is never touched, so it costs nothing; other allocators do not mind.
-    bytes(_KEPT_BYTES)
+    # glibc returns large buffers to the kernel at once, and the page faults then cost more than the resize (640x480:
+    # 0.65 ms instead of 0.21). Freeing one larger block raises its dynamic mmap threshold, see mallopt(3). The block
+    # is never written to, so it needs no memory.
+    bytes(_WARM_UP_BYTES)
     return cykooz_resizer

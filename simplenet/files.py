@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or Ctrl-C leaves the old file or none, never half of one."""
+"""Atomic writes: after a crash, a full disk or Ctrl-C there is the old file or none, never half a file."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError
 
-_KEPT = 40  # characters of a name, of four bytes each perhaps, in a temporary one: 255 bytes are the most
+_NAME_CHARACTERS = 40  # of the final name in a temporary one: up to four bytes each, and a file name has at most 255
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; when the block ends well, it is synced and renamed to `path`.
+    """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.
 
-    Links are followed: the file that they point to is replaced, not the link.
+    A symbolic link stays: the file that it points to is replaced.
 
     Raises:
-        SimpleNetError: not a place for a file, not writable, or the disk is full; the old file is intact.
+        SimpleNetError: `path` is no regular file or not writable, or the disk is full; an old file is intact.
+
+    Example:
+        with files.replacing("result.json") as temporary:
+            temporary.write_text(text)
     """
     try:
         path = Path(path).resolve()
         if path.exists() and not path.is_file():  # replacing /dev/null by a file would break the machine
             raise SimpleNetError(f"cannot write {path}: it is not a regular file; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name[:_KEPT]}.{secrets.token_hex(4)}{path.suffix[:20]}"
+        temporary = path.parent / f".{path.name[:_NAME_CHARACTERS]}.{secrets.token_hex(4)}{path.suffix[:20]}"
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: a link loop
-        raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
+        raise SimpleNetError(
+            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
+        ) from error
     try:
         try:
             yield temporary
@@ -42,24 +48,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SimpleNetError(f"cannot write {path}: {reason(error)}; what was there is untouched") from error
+            raise SimpleNetError(f"cannot write {path}: {error_message(error)}; the old file is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
-    """What a program that was killed within `replacing(path)` left beside it; call it where nobody else may write."""
+    """Remove the temporary files of killed `replacing(path)` calls; no other process may be writing `path`."""
     path = path.resolve()
-    for leftover in path.parent.glob(f".{glob.escape(path.name[:_KEPT])}.*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:_NAME_CHARACTERS])}.*"):
         leftover.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Makes the content of a file survive a power cut, and the names in a folder where that can be done.
+    """Flush a file or folder to disk, so that it survives a power cut.
 
     Raises:
-        OSError: of a file. What has taken its place in a folder is there, whether or not the folder can be synced:
-            Windows, some network file systems and folders that one may only write to refuse it.
+        OSError: only for a file. Windows, some network file systems and write-only folders cannot sync a folder.
     """
     is_folder = path.is_dir()
     with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():
@@ -71,22 +76,22 @@ def sync(path: Path) -> None:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; False also where one may not look, or the name is too long."""
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises then
+    """Whether `path` is a file; False also if the folder is not readable or the name is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises in those cases
 
 
 def is_folder(path: str | Path) -> bool:
-    """The same of a folder."""
+    """Whether `path` is a folder; False in the same cases."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def home_expanded(path: str | Path) -> str:
-    """`~` is the user's home, which a shell leaves alone in --output=~/runs; an unknown user's stays as it is."""
-    return os.path.expanduser(path)  # noqa: PTH111 - a Path would make rtsp:/x of rtsp://x, and raise
+def expand_home(path: str | Path) -> str:
+    """Replace a leading `~`, which shells do not expand in --output=~/runs, by the user's home folder."""
+    return os.path.expanduser(path)  # noqa: PTH111 - a Path would turn rtsp://x into rtsp:/x
 
 
 def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -94,8 +99,8 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def reason(error: Exception) -> str:
-    """'No space left on device' rather than '[Errno 28] No space left on device: ...'."""
-    if isinstance(error, FileExistsError):  # mkdir's way to say it
+def error_message(error: Exception) -> str:
+    """Return 'No space left on device' instead of '[Errno 28] No space left on device: ...'."""
+    if isinstance(error, FileExistsError):  # of mkdir
         return "a file is where a folder should be"
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""Every precision a model can run in. bf16 is a way to run an fp32 artifact, never an artifact's own precision."""
+"""All precisions that a model can run in. bf16 is an execution mode of fp32 artifacts: no artifact has it."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One row of the table.
+    """A row of the table.
 
-    `files` lists the model files of an artifact; a runtime opens the first. `precisions` are those an exporter makes.
+    `files` are the model files of an artifact; a backend opens the first one, whose suffix no other format's first file
+    has. `precisions` are those that export/to_<name>.py makes, fp32 first.
     """
 
     name: str
@@ -34,4 +35,4 @@ FORMATS = {
         Format("tensorrt", ("model.engine",), ("fp32", "fp16", "int8"), default_backend="tensorrt"),
     )
 }
-"""Formats by name, PyTorch, the reference, first."""
+"""Formats by name; PyTorch, the reference, comes first."""

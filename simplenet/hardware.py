@@ -1,4 +1,4 @@
-"""What a published number must name: the processor, the cores that may be used, the most memory held."""
+"""The machine behind a measurement: processor, usable cores, peak memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx51
 
 
 def processor() -> str:
-    """Its name, and those vector instructions that decide how fast int8 and bf16 are."""
+    """Return the processor's name and the vector instructions that matter for int8 and bf16."""
     try:
         text = _CPUINFO.read_text()
     except OSError:
@@ -26,32 +26,34 @@ def processor() -> str:
 
 
 def usable_cores() -> int:
-    """How many logical processors this process may run on."""
+    """Return the number of logical processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use: hyperthreads of one core count once, and no more than a container's limit on
-    time (Linux tells both, the limit with cgroup v2; elsewhere all count)."""
+    """Return the number of physical cores that this process may use, at most a container's CPU limit.
+
+    Only Linux reports physical cores and limits (cgroup v2); elsewhere it is the number of logical processors.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()
     for cpu in os.sched_getaffinity(0):
         try:
-            # Not core_id, which Arm's kernels count anew in every cluster of one package.
+            # Not core_id: Arm kernels restart it in every cluster of a package.
             cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
         except OSError:
             cores.add(str(cpu))
     try:
         quota_us, period_us = map(int, _QUOTA.read_text().split())  # docker run --cpus=2: 200000 100000
         return max(1, min(len(cores), -(-quota_us // period_us)))
-    except (OSError, ValueError):  # no container, or 'max': no limit
+    except (OSError, ValueError):  # no cgroup v2, or 'max': no limit
         return len(cores)
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has held at a time so far, everything imported included."""
-    if _STATUS.is_file():  # Linux, where getrusage also counts what the process was started from
+    """Return the peak resident memory of this process so far, imports included."""
+    if _STATUS.is_file():  # Linux, where getrusage includes the peak of the process that forked this one
         peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(errors="replace"), re.MULTILINE)
         if peak_kib:
             return int(peak_kib[1]) * 1024

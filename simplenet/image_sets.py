@@ -1,4 +1,4 @@
-"""Pictures to calibrate, check and evaluate with: a shipped set, somebody's folder, or synthetic ones."""
+"""Image sets to calibrate, check and evaluate with: a shipped data set, a folder, or synthetic images."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`items` are RGB uint8 [H, W, 3] arrays or image files, `labels` int64 [N] or None where nobody knows them."""
+    """`items`: RGB uint8 [H, W, 3] arrays, or image files. `labels`: int64 [N], or None if they are unknown."""
 
     source: str
     items: Sequence[UInt8Array | Path]
     labels: Int64Array | None
     preprocessing: Preprocessing
     unreadable: list[str] = field(default_factory=list)
-    """Files that could not be read, with the reason; `batches` leaves them out and fills this in."""
-    stray: Path | None = None
-    """The first picture that is in no class's folder, where others are: it is why there are no labels."""
+    """Messages about the files that could not be read; `batches` skips such files and appends here."""
+    first_unlabeled: Path | None = None
+    """The first image outside the folders of the classes, if it is the reason that `labels` is None."""
 
     def __len__(self) -> int:
         return len(self.items)
 
     def batches(self, size: int) -> Iterator[tuple[UInt8Array, Int64Array | None]]:
-        """Model inputs uint8 [<= size, S, S, 3] and their labels, in order; a batch is decoded when it is asked for."""
+        """Yield preprocessed uint8 [<= size, S, S, 3] and labels, in order; each batch is decoded on demand."""
         with ThreadPoolExecutor(max_workers=2) as pool:
             for start in range(0, len(self.items), size):
                 chunk = list(pool.map(self._read, self.items[start : start + size]))
@@ -48,14 +48,14 @@ class ImageSet:
                     yield inputs, labels
 
     def all(self) -> tuple[UInt8Array, Int64Array | None]:
-        """Every picture at once: for sets of hundreds or a few thousand.
+        """Return all images as one batch, for sets of up to a few thousand.
 
         Raises:
-            DataError: not one could be read.
+            DataError: no image can be read.
         """
         parts = list(self.batches(256))
         if not parts:
-            raise DataError(f"no picture of {self.source} can be read; the first reason: {self.unreadable[0]}")
+            raise DataError(f"no image of {self.source} can be read; the first error: {self.unreadable[0]}")
         labels = None if self.labels is None else np.concatenate([part for _, part in parts if part is not None])
         return np.concatenate([inputs for inputs, _ in parts]), labels
 
@@ -77,53 +77,59 @@ def load(
     class_ids: Sequence[str] = (),
     limit: int | None = None,
 ) -> ImageSet:
-    """Pictures from 'synthetic', the name of a shipped set, or a folder (of classes, or just of pictures).
+    """Load 'synthetic' images, a shipped data set by its name, or a folder of images or of classes.
 
     Args:
-        split: which part of a shipped set: 'evaluation' or 'calibration'.
-        labels, class_ids: the model's classes; a folder named as one of them labels its pictures. A shipped set of
-            other classes comes without its labels.
-        limit: at most so many pictures, spread evenly over all.
+        split: of a shipped data set: 'evaluation' or 'calibration'.
+        labels, class_ids: the model's classes, which name the folders of a folder of classes. A shipped data set of
+            other classes is loaded without labels.
+        limit: the maximum number of images, taken evenly from all of them.
 
     Raises:
-        DataError: no such folder or set, or no picture in it.
+        DataError: no such folder or data set, or no image in it.
+
+    Example:
+        image_sets.load("fashion-mnist", "evaluation", manifest.preprocessing, labels=manifest.labels, limit=500)
     """
     if source == SYNTHETIC:
         return ImageSet(SYNTHETIC, list(synthetic(limit or 64, preprocessing)), None, preprocessing)
-    if source in datasets.shipped_names():
+    if source in datasets.names():
         shipped = datasets.shipped(source, split)
         chosen = _spread(len(shipped), limit)
-        is_of_these_classes = not labels or tuple(labels) == shipped.classes
-        truth = shipped.labels[chosen] if is_of_these_classes else None
-        return ImageSet(shipped.name, [shipped.images[i] for i in chosen], truth, preprocessing)
+        has_these_classes = not labels or tuple(labels) == shipped.classes
+        known = shipped.labels[chosen] if has_these_classes else None
+        return ImageSet(shipped.name, [shipped.images[i] for i in chosen], known, preprocessing)
     check_source(source)
     found = images.labeled_folder(Path(source), labels, class_ids)
-    some = [found[i] for i in _spread(len(found), limit)]
-    paths = [path for path, _ in some]
-    known = [index for _, index in some if index is not None]
-    # Labels count only where every picture has one: half-labeled accuracy would be a number about something else.
-    if not known or len(known) < len(some):
-        stray = next((path for path, index in some if index is None), None) if known else None
-        return ImageSet(source, paths, None, preprocessing, stray=stray)
-    return ImageSet(source, paths, np.array(known, np.int64), preprocessing)
+    chosen_files = [found[i] for i in _spread(len(found), limit)]
+    paths = [path for path, _ in chosen_files]
+    indices = [index for _, index in chosen_files if index is not None]
+    if len(indices) == len(paths):
+        return ImageSet(source, paths, np.array(indices, np.int64), preprocessing)
+    # An accuracy on the labeled part alone would be misleading.
+    first_unlabeled = next(path for path, index in chosen_files if index is None) if indices else None
+    return ImageSet(source, paths, None, preprocessing, first_unlabeled=first_unlabeled)
 
 
 def check_source(source: str) -> None:
-    """Raises DataError where `load` would find nothing, before anything long is begun."""
-    names = (*datasets.shipped_names(), SYNTHETIC)
+    """Raise DataError if `load` would find no images; for a check before long work."""
+    names = (*datasets.names(), SYNTHETIC)
     if source in names:
         return
     try:
         is_folder = Path(source).is_dir()
     except OSError as error:
-        raise DataError(f"cannot read {source}: {files.reason(error)}; name another folder") from error
+        raise DataError(f"cannot read {source}: {files.error_message(error)}; name another folder") from error
     if not is_folder:
-        raise DataError(f"{source!r} is neither a folder of pictures nor one of: {', '.join(names)}")
+        raise DataError(f"{source!r} is neither a folder of images nor one of: {', '.join(names)}")
     images.find_images(source)
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:
-    """Colored scenes with edges and noise, uint8 [count, R, R, 3]: for latency and agreement, never accuracy."""
+    """Return colored scenes with edges and noise, RGB uint8 [count, R, R, 3], for latency and agreement only.
+
+    R is `preprocessing.resize_shorter_side`.
+    """
     random = np.random.default_rng(seed)
     size = preprocessing.resize_shorter_side
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float32) / size
@@ -133,14 +139,14 @@ def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8A
         waves = [
             np.sin(2 * np.pi * (fx * xs + fy * ys) + phase) for (fx, fy), phase in zip(frequencies, phases, strict=True)
         ]
-        picture = 127 + 80 * np.stack(waves, axis=-1)
-        for _ in range(4):  # a few rectangles of one color: edges, as photographs have
+        pixels = 127 + 80 * np.stack(waves, axis=-1)
+        for _ in range(4):  # rectangles of one color, for edges
             (top, left), (height, width) = random.integers(0, size, 2), random.integers(1, size // 2 + 1, 2)
-            picture[top : top + height, left : left + width] = random.uniform(0, 255, 3)
-        scene[:] = np.clip(picture + random.normal(0, 12, picture.shape), 0, 255)
+            pixels[top : top + height, left : left + width] = random.uniform(0, 255, 3)
+        scene[:] = np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255)
     return scenes
 
 
 def _spread(count: int, limit: int | None) -> npt.NDArray[np.intp]:
-    """Indices of at most `limit` of `count` things, evenly apart: the first ones of a sorted folder are one class."""
+    """Return at most `limit` evenly spaced indices below `count`, because a sorted folder starts with one class."""
     return np.unique(np.linspace(0, count - 1, min(count, limit or count)).round().astype(np.intp))

@@ -1,4 +1,4 @@
-"""The manifest: everything a runtime may know of a model, in a versioned schema, checked before anybody believes it."""
+"""The manifest: what a runtime knows about a model, in a versioned and validated schema."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from simplenet.preprocessing import Preprocessing
 
 MANIFEST_SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-LARGEST_BATCH = 1024
+MAX_BATCH = 1024
 METADATA_KEY = "simplenet_manifest"
 """Key of the manifest's JSON inside ONNX `metadata_props`, OpenVINO `rt_info` and torch.export extra files."""
 
 _WEIGHTS_SOURCES = ("pretrained", "shipped", "checkpoint", "random")
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")  # what `folder_for` may put into a path
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")  # safe in the paths of `folder_for`
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The model's one input: uint8 NHWC RGB that the graph normalizes itself, or normalized float32 NCHW.
+    """The model's input: uint8 NHWC RGB, normalized inside the graph, or normalized float32 NCHW.
 
-    `batch` is the fixed batch size, or None where any size works.
+    `batch` is the fixed batch size, or None for a dynamic one.
     """
 
     name: str
@@ -40,7 +40,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int | None, int, int, int]:
-        """With None for a dynamic batch."""
+        """The shape in `layout`'s order, with None for a dynamic batch."""
         if self.layout == "NHWC":
             return (self.batch, self.height, self.width, 3)
         return (self.batch, 3, self.height, self.width)
@@ -48,7 +48,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """`source`: pretrained, shipped, checkpoint or random; `sha256`: of the file, or of the tensors if random."""
+    """Where weights come from.
+
+    `source` is pretrained, shipped, checkpoint or random. `sha256` is that of the file, or of random tensors.
+    """
 
     source: str
     name: str
@@ -57,7 +60,7 @@ class WeightsOrigin:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a runtime may know of a model. Runtimes trust only this, never the variant table."""
+    """Everything that a runtime knows about a model; runtimes do not read the variant table."""
 
     variant: str
     format: str
@@ -70,18 +73,18 @@ class Manifest:
     class_ids: tuple[str, ...] = ()
     output: str = "logits"
     calibration: dict[str, Any] | None = None
-    """int8: the method, which pictures and how many."""
+    """int8: the method, the image set and the number of images."""
     target: dict[str, Any] | None = None
-    """TensorRT: which builder, version, operating system and GPUs the engine was built for."""
+    """TensorRT: the builder, version, operating system and GPUs of the engine."""
     tools: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-    """What was measured at export: agreement with PyTorch, and accuracy where there were labeled pictures."""
+    """Measurements at export: agreement with PyTorch, and accuracy if there were labeled images."""
     files: dict[str, str] = field(default_factory=dict)
-    """Model file names and their SHA-256. Empty in the copy inside a model file."""
+    """SHA-256 by model file name. Empty in the manifest inside a model file."""
     schema_version: int = MANIFEST_SCHEMA_VERSION
 
     def to_json(self, indent: int | None = None) -> str:
-        """Raises ArtifactError where a value is not finite or not JSON at all."""
+        """Return the manifest as JSON; raise ArtifactError for a value that is not finite or not JSON."""
         try:
             return json.dumps(dataclasses.asdict(self), indent=indent, allow_nan=False)
         except (ValueError, TypeError) as error:
@@ -89,7 +92,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
-        """Raises ArtifactError, naming `where`, for anything but a manifest of this schema version."""
+        """Parse a manifest of this schema version; raise ArtifactError, which names `where`, for anything else."""
         try:
             values = strict_json.loads(text)
             version = values["schema_version"]
@@ -105,7 +108,7 @@ class Manifest:
             values["input"] = InputSpec(**values["input"])
             values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
             for name in ("labels", "class_ids"):
-                values[name] = strict_json.texts(values.get(name, []))
+                values[name] = strict_json.plain_strings(values.get(name, []))
             manifest = cls(**values)
             manifest._check()
             return manifest
@@ -114,7 +117,7 @@ class Manifest:
             raise ArtifactError(f"{where} is not a valid manifest ({what}); export the artifact again") from error
 
     def _check(self) -> None:
-        """Raises ValueError for values no export writes."""
+        """Raise ValueError for values that no export writes."""
         if not isinstance(self.format, str) or self.format not in FORMATS or self.precision not in PRECISIONS:
             raise ValueError(f"format {self.format!r}, precision {self.precision!r}")
         for name in (self.variant, self.weights.name):
@@ -131,7 +134,7 @@ class Manifest:
             raise ValueError(f"output {self.output!r}")
         optional = [table for table in (self.calibration, self.target) if table is not None]
         if not all(isinstance(table, dict) for table in (*optional, self.tools, self.measured, self.files)):
-            raise ValueError("a list or a value where a table belongs")
+            raise ValueError("a list or a value instead of an object")
         if any(not _is_file_name(name) or not isinstance(sha256, str) for name, sha256 in self.files.items()):
             raise ValueError("a model file outside the artifact's folder")
 
@@ -142,10 +145,10 @@ class Manifest:
         size = self.preprocessing.input_size
         if not all(map(strict_json.is_integer, (spec.height, spec.width))) or (spec.height, spec.width) != (size, size):
             raise ValueError(f"input {spec.height!r}x{spec.width!r}, preprocessing {size}")
-        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= LARGEST_BATCH):
+        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= MAX_BATCH):
             raise ValueError(f"batch {spec.batch!r}")
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether a name stays in its folder, on any operating system."""
-    return strict_json.is_clean_text(name) and name not in ("", ".", "..") and not set(name) & set("/\\:")
+    """Whether a name is a file in the same folder on every operating system."""
+    return strict_json.is_plain_string(name) and name not in ("", ".", "..") and not set(name) & set("/\\:")

@@ -1,4 +1,4 @@
-"""Accuracy and agreement of logits, for evaluation, comparison and the check of every export."""
+"""Accuracy and agreement of logits: for evaluate, compare, and the check of every export."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Int64Array = npt.NDArray[np.int64]
 
 
 def ranked(logits: Float32Array, k: int) -> Int64Array:
-    """The `k` best classes of each image, best first, int64 [N, min(k, classes)]; ties go to the lower class index."""
+    """Return the `k` best classes per image, int64 [N, min(k, classes)], best first; ties: lower index first."""
     best: Int64Array = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int64)
     return best
 
 
 def top_k_correct(logits: Float32Array, labels: Int64Array, k: int) -> int:
-    """On how many images the label, int64 [N], is among the `k` best of logits float32 [N, classes]."""
+    """Count the images whose label, int64 [N], is among the `k` best of logits float32 [N, classes]."""
     return int((ranked(logits, k) == labels[:, None]).any(axis=1).sum())
 
 
 def top1_agreement(logits: Float32Array, reference: Float32Array) -> float:
-    """Share of images, 0 to 1, on which both logits, float32 [N, classes], have the same top-1."""
+    """Return the share of images, 0 to 1, on which two logits, float32 [N, classes], have the same top-1."""
     return float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
 
 
 def cosine_similarities(logits: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Float64Array:
-    """Cosine of each image's logits with the reference's, float64 [N]; 0 where either is all zeros.
+    """Return the cosine similarity per image of two logits [N, classes], float64 [N]; 0 if one is all zeros.
 
-    Computed in float64: close to 1, float32 has too few digits to tell a good export from a bad one.
+    Computed in float64: near 1, float32 has too few digits to tell a good export from a bad one.
     """
     a, b = logits.astype(np.float64), reference.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

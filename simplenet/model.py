@@ -1,4 +1,4 @@
-"""The network itself: a flat chain of convolutions, a global max pool, one linear layer."""
+"""The network: a chain of convolutions, a global max pool and one linear layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from simplenet.variants import Convolution, Variant
 
 
 class SimpleNet(nn.Module):
-    """float32 [N, in_channels, H, W], normalized -> logits float32 [N, num_classes].
+    """A SimpleNet: normalized float32 [N, in_channels, H, W] -> logits float32 [N, num_classes].
 
-    The indices in `features` are those of the reference implementation, so that official checkpoints load strictly.
-    `dropout` is the rate of every Dropout2d; it has no effect in eval mode.
+    `features` has the indices of the reference implementation, so that official checkpoints load strictly. `dropout`
+    is the rate of every Dropout2d.
     """
 
     def __init__(self, variant: Variant, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
@@ -32,7 +32,7 @@ class SimpleNet(nn.Module):
 
 
 def _features(variant: Variant, in_channels: int, dropout: float) -> tuple[nn.Sequential, int]:
-    """The chain and the number of channels that leave it."""
+    """Return the convolutional layers and their number of output channels."""
     modules: list[nn.Module] = []
     channels = in_channels
     strides = iter(variant.strides)
@@ -54,12 +54,17 @@ def _features(variant: Variant, in_channels: int, dropout: float) -> tuple[nn.Se
 def create(
     variant: str, num_classes: int | None = None, in_channels: int = 3, dropout: float = 0.0, seed: int = 0
 ) -> SimpleNet:
-    """A freshly initialized network in eval mode; the same seed gives the same weights.
+    """Create a randomly initialized network in eval mode; the global random state is unchanged.
 
-    `num_classes` defaults to the variant's own (1000 or 10). The global random state is left as it was.
+    Args:
+        num_classes: by default the variant's own (1000 or 10).
+        seed: the same seed gives the same weights.
 
     Raises:
         UsageError: unknown variant, or fewer than one class or channel.
+
+    Example:
+        model.create("1.5m")(torch.zeros(1, 3, 224, 224)).shape  # [1, 1000]
     """
     spec = variants.get(variant)
     num_classes = spec.num_classes if num_classes is None else num_classes

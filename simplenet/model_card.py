@@ -1,4 +1,4 @@
-"""What must travel with a set of weights for anybody to use them: variant, classes, preprocessing, origin."""
+"""The model card in a checkpoint: variant, classes, preprocessing and training record of its weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from simplenet.preprocessing import Preprocessing
 
 CARD_SCHEMA_VERSION = 1
 CARD_KEY = "simplenet"
-"""In a .safetensors file's metadata."""
+"""Key of the card's JSON in the metadata of a .safetensors file."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`labels` are names for people, `class_ids` names of folders (ImageNet's WordNet ids), both in class order.
+    """What is needed to use a set of weights.
 
-    `training` is free-form: dataset, command, machine, seconds, accuracy; for people, and for train/average.py.
+    `labels` are readable names, `class_ids` folder names such as WordNet ids, both in class order. `training` is an
+    object of any content, such as data set, command and accuracy; only train/average.py reads it.
     """
 
     variant: str
@@ -35,7 +36,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Raises WeightsError where the text is not a card this version understands."""
+        """Parse a card of this schema version; raise WeightsError for anything else."""
         try:
             values = strict_json.loads(text)
             version = values.pop("schema_version")
@@ -46,7 +47,7 @@ class ModelCard:
                 )
             values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
             for name in ("labels", "class_ids"):
-                values[name] = strict_json.texts(values.get(name, []))
+                values[name] = strict_json.plain_strings(values.get(name, []))
             card = cls(**values)
             card._check()
             return card
@@ -55,7 +56,7 @@ class ModelCard:
             raise WeightsError(f"the checkpoint's card cannot be read ({what}); train or save it again") from error
 
     def _check(self) -> None:
-        """Raises ValueError for values no training writes."""
+        """Raise ValueError for values that no training writes."""
         if not isinstance(self.variant, str) or not isinstance(self.training, dict):
             raise ValueError(f"variant {self.variant!r}, training {type(self.training).__name__}")
         if not strict_json.is_integer(self.num_classes) or self.num_classes < 1:
@@ -65,7 +66,7 @@ class ModelCard:
 
 
 def preprocessing_from_json(values: dict[str, Any]) -> Preprocessing:
-    """Raises TypeError, KeyError or UsageError for anything but a sane preprocessing."""
+    """Build and check a Preprocessing; raise TypeError, KeyError or UsageError if it is not valid."""
     preprocessing = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
     preprocessing.check()
     return preprocessing

@@ -1,8 +1,8 @@
-"""From a picture of any size to what the model was trained on: one frozen configuration that travels with the weights.
+"""Preprocessing: from an image of any size to the model's input, as configured in the manifest.
 
-The reference is what the training code did: Pillow's antialiased bicubic resize of the shorter side, then a center
-crop. `to_model_input` computes the same pixels in one step, resizing only the crop, with its exact fractional box;
-`reference` does it in the two original steps, for tests and for measuring how far the fast path is away.
+The reference implementation of SimpleNet resizes the shorter side with Pillow's antialiased bicubic filter, then takes
+a center crop. `reference` does the same in two steps. `to_model_input` is the fast path: it resizes only the crop, from
+its exact fractional box; tests bound its difference from `reference`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to `resize_shorter_side` pixels, center crop of `crop_size`, `padding` black pixels on each side,
-    scale to 0..1, subtract `mean`, divide by `std` (RGB order). Interpolation is antialiased bicubic."""
+    """Resize the shorter side (antialiased bicubic), center crop, pad with black, scale to 0..1, normalize.
+
+    Sizes are in pixels, `padding` is added on each side; `mean` and `std` are in RGB order.
+    """
 
     resize_shorter_side: int
     crop_size: int
@@ -38,17 +40,21 @@ class Preprocessing:
         return self.crop_size + 2 * self.padding
 
     def check(self) -> None:
-        """Raises UsageError where a value makes no sense: a manifest is a file that anybody may have written."""
+        """Raise UsageError for impossible values: a manifest is untrusted input."""
         sizes = (self.resize_shorter_side, self.crop_size, self.padding)
-        whole = all(type(size) is int for size in sizes)  # True and 2.0 are not
-        if not whole or not 1 <= self.crop_size <= self.resize_shorter_side <= 4096 or not 0 <= self.padding <= 1024:
+        are_integers = all(type(size) is int for size in sizes)  # True and 2.0 are not
+        if (
+            not are_integers
+            or not 1 <= self.crop_size <= self.resize_shorter_side <= 4096
+            or not 0 <= self.padding <= 1024
+        ):
             raise UsageError(
                 f"preprocessing has impossible sizes: resize {self.resize_shorter_side}, crop {self.crop_size}, "
                 f"padding {self.padding}; export the artifact again"
             )
         numbers = (*self.mean, *self.std)
-        sane = all(type(number) in (int, float) and -1e6 < number < 1e6 for number in numbers)  # and not NaN
-        if len(self.mean) != 3 or len(self.std) != 3 or not sane or min(self.std) < 1e-6:
+        are_finite = all(type(number) in (int, float) and -1e6 < number < 1e6 for number in numbers)
+        if len(self.mean) != 3 or len(self.std) != 3 or not are_finite or min(self.std) < 1e-6:
             raise UsageError(
                 f"preprocessing has impossible mean {self.mean} or std {self.std}; export the artifact again"
             )
@@ -65,7 +71,10 @@ CIFAR100_PREPROCESSING = Preprocessing(
 
 @dataclass(frozen=True)
 class CropGeometry:
-    """Where the model looks: `box` (left, top, right, bottom) in the picture's own pixels, fractions included."""
+    """The size after the resize, the crop's corner in it, and the crop's `box` in the original image.
+
+    `box` is (left, top, right, bottom) in fractional pixels.
+    """
 
     resized_width: int
     resized_height: int
@@ -76,7 +85,10 @@ class CropGeometry:
 
 @functools.lru_cache(maxsize=64)
 def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> CropGeometry:
-    """Rounded as torchvision's Resize and CenterCrop do: the longer side truncates, the crop's corner goes to even."""
+    """Return the crop for an image of this size, rounded as torchvision's Resize and CenterCrop do.
+
+    The longer side is truncated, the crop's corner is rounded half to even.
+    """
     shorter, crop = preprocessing.resize_shorter_side, preprocessing.crop_size
     if width <= height:
         resized_width, resized_height = shorter, int(shorter * height / width)
@@ -84,12 +96,15 @@ def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> Crop
         resized_width, resized_height = int(shorter * width / height), shorter
     left, top = round((resized_width - crop) / 2.0), round((resized_height - crop) / 2.0)
     scale_x, scale_y = width / resized_width, height / resized_height
-    right, bottom = min((left + crop) * scale_x, width), min((top + crop) * scale_y, height)  # not an ulp outside
+    right, bottom = (
+        min((left + crop) * scale_x, width),
+        min((top + crop) * scale_y, height),
+    )  # no rounding error outside
     return CropGeometry(resized_width, resized_height, left, top, (left * scale_x, top * scale_y, right, bottom))
 
 
 def check_image(image: object) -> UInt8Array:
-    """`image` itself if it is RGB uint8 [H, W, 3] with sane sides, else ImageError."""
+    """Return `image` if it is uint8 [H, W, 3] with sides that can be processed, else raise ImageError."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ImageError(f"an image must be a uint8 array [height, width, 3] in RGB order, not {what}")
@@ -102,9 +117,13 @@ def check_image(image: object) -> UInt8Array:
 
 
 def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """RGB uint8 [H, W, 3] of any size -> RGB uint8 [S, S, 3] with S = `preprocessing.input_size`; not yet normalized.
+    """Resize, crop and pad one image; the result is not normalized.
 
-    The result is a new, writable, C-contiguous array that shares no memory with `image`.
+    Args:
+        image: RGB uint8 [H, W, 3] of any size and memory layout.
+
+    Returns:
+        RGB uint8 [S, S, 3] with S = `preprocessing.input_size`: a new, writable, C-contiguous array.
 
     Raises:
         ImageError: not an RGB uint8 image, or an impossible size.
@@ -121,7 +140,7 @@ def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Arra
 
 
 def reference(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """Like `to_model_input`, in the two steps of the training code: Pillow resize, then crop. Slow and exact."""
+    """Like `to_model_input`, but in the two steps of the reference implementation; slow."""
     from PIL import Image
 
     image = check_image(image)
@@ -134,7 +153,7 @@ def reference(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
 
 
 def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
-    """uint8 [N, S, S, 3] -> float32 [N, 3, S, S], (x / 255 - mean) / std: the classic input of `--input float32`."""
+    """Normalize uint8 [N, S, S, 3] to float32 [N, 3, S, S], (x / 255 - mean) / std: the input of `--input float32`."""
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
     scaled = (batch.astype(np.float32) / np.float32(255) - mean) / std
@@ -142,12 +161,12 @@ def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
 
 
 def model_batch(cropped: UInt8Array, dtype: str, preprocessing: Preprocessing) -> npt.NDArray[Any]:
-    """Cropped uint8 [N, S, S, 3] pictures as a model of that input dtype takes them: as they are, or normalized."""
+    """Return cropped uint8 [N, S, S, 3] unchanged for a uint8 model, normalized for a float32 model."""
     return cropped if dtype == "uint8" else normalize(cropped, preprocessing)
 
 
 def resizer_name() -> str:
-    """Which library makes pictures smaller here: 'cykooz-resizer' (fast), or 'Pillow' where that cannot be used."""
+    """Return the library that downscales images on this machine: 'cykooz-resizer' (fast) or 'Pillow'."""
     return "cykooz-resizer" if fast_resize.available() else "Pillow"
 
 

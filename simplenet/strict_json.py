@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written: one bounded object of plain, finite values, or ValueError."""
+"""JSON from untrusted files: one object of bounded size and depth with finite values, or ValueError."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import math
 from typing import Any
 
-LARGEST_CHARACTERS = 4 << 20
-_DEEPEST = 32
-_LARGEST_INTEGER = 1 << 63
+MAX_CHARACTERS = 4 << 20
+_MAX_DEPTH = 32
+_INTEGER_LIMIT = 1 << 63
 
 
 def loads(text: str) -> dict[str, Any]:
-    """The object in `text`.
+    """Parse `text` as a JSON object.
 
     Raises:
         ValueError: not JSON, not an object, too large, nested too deeply, or with a number that is not finite.
     """
-    if len(text) > LARGEST_CHARACTERS:
-        raise ValueError(f"more than {LARGEST_CHARACTERS} characters")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"more than {MAX_CHARACTERS} characters")
     try:
         values = json.loads(text)
     except RecursionError:
@@ -30,34 +30,34 @@ def loads(text: str) -> dict[str, Any]:
 
 
 def _check(value: object, depth: int) -> None:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, (dict, list)):
         for inner in value.values() if isinstance(value, dict) else value:
             _check(inner, depth + 1)
     elif isinstance(value, int):
-        if abs(value) >= _LARGEST_INTEGER:
+        if abs(value) >= _INTEGER_LIMIT:
             raise ValueError("an integer of more than 63 bits")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number that is not finite")
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is a whole number: True and 2.0 are not."""
+    """Whether a value is an int; True and 2.0 are not."""
     return type(value) is int
 
 
-def texts(value: object) -> tuple[str, ...]:
-    """A list of strings without control characters, which could rewrite the terminal they are shown on.
+def plain_strings(value: object) -> tuple[str, ...]:
+    """Return a list of strings as a tuple.
 
     Raises:
-        ValueError: anything else.
+        ValueError: not a list of strings, or one with control characters, which could rewrite a terminal.
     """
-    if not isinstance(value, list) or not all(map(is_clean_text, value)):
-        raise ValueError("names that are not plain texts")
+    if not isinstance(value, list) or not all(map(is_plain_string, value)):
+        raise ValueError("names that are not plain strings")
     return tuple(value)
 
 
-def is_clean_text(value: object) -> bool:
+def is_plain_string(value: object) -> bool:
     """Whether a value is a string without control characters."""
     return isinstance(value, str) and not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value)

@@ -16,7 +16,7 @@ from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSIN
 
 
 class Convolution(NamedTuple):
-    """Conv2d (bias, stride as the stride mode says) -> BatchNorm2d -> ReLU -> Dropout2d where `has_dropout`."""
+    """Conv2d with bias and the stride mode's stride -> BatchNorm2d -> ReLU -> Dropout2d if `has_dropout`."""
 
     channels: int
     kernel_size: int
@@ -27,7 +27,7 @@ class Pool(NamedTuple):
     """MaxPool2d(2, stride 2) -> Dropout2d."""
 
 
-# A number is a 3x3 convolution with that many channels, `k1` makes it 1x1, `*` leaves out its Dropout2d, P pools.
+# A number is a 3x3 convolution with that many channels. k1: 1x1 instead. *: without Dropout2d. P: Pool.
 BODIES = {
     "imagenet-5m": "64 128 128 128 128 128 P 256 256 256 512 P 2048k1 256k1 256",
     "imagenet-9m": "128 192 192 192 192 192 P 320 320 320 640 P 2560k1 320k1 320",
@@ -49,7 +49,7 @@ STRIDE_MODES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One member of the family. Accuracies are the published ones, in percent; parameters count at `num_classes`."""
+    """A network of the family. `parameters` is their number with `num_classes`; accuracies are in percent."""
 
     name: str
     reference_name: str
@@ -64,7 +64,7 @@ class Variant:
     official_weights_file: str | None = None
 
     def layers(self) -> list[Convolution | Pool]:
-        """The chain of entries, channels already scaled: round(c * width_scale)."""
+        """Return the layers in order, with round(channels * width_scale) channels."""
         return [_parse_entry(entry, self.width_scale) for entry in BODIES[self.body].split()]
 
     @property
@@ -73,7 +73,7 @@ class Variant:
 
     @property
     def smallest_side(self) -> int:
-        """In pixels, of an image that still has a pixel left after the last layer."""
+        """Side in pixels of the smallest image that leaves one pixel after the last layer."""
         strides = iter(self.strides)
         steps = [0 if isinstance(layer, Pool) else next(strides, 1) for layer in self.layers()]
         side = 1
@@ -81,16 +81,14 @@ class Variant:
             side = (side - 1) * stride + 1 if stride else 2 * side  # a pool drops an odd last row
         return side
 
-    def check_side(self, side: int, otherwise: str) -> None:
-        """Raises UsageError, which says `otherwise`, where images of `side` pixels are too small."""
+    def check_side(self, side: int, hint: str) -> None:
+        """Raise UsageError, which ends with `hint`, if images of `side` pixels are too small."""
         if side < self.smallest_side:
-            raise UsageError(
-                f"{self.name} needs images of {self.smallest_side} pixels or more, not {side}; {otherwise}"
-            )
+            raise UsageError(f"{self.name} needs images of {self.smallest_side} pixels or more, not {side}; {hint}")
 
     @property
     def official_sha256_prefix(self) -> str | None:
-        """First 8 hex digits of the official file's SHA-256, which its name carries (timm's convention)."""
+        """First 8 hex digits of the official file's SHA-256, from its name (timm's convention)."""
         return self.official_weights_file.rsplit("-", 1)[1][:8] if self.official_weights_file else None
 
 
@@ -105,7 +103,7 @@ def _parse_entry(entry: str, width_scale: float) -> Convolution | Pool:
 def _imagenet(
     name: str, size: str, body: str, scale: float, parameters: int, published: dict[str, tuple[float, float, str]]
 ) -> list[Variant]:
-    """Both stride modes of one size: m2, the default, under the plain name, and m1."""
+    """Return both stride modes of one size: m2 under the plain name, m1 with the suffix -m1."""
     return [
         Variant(
             name=name if mode == "m2" else f"{name}-{mode}",
@@ -158,10 +156,10 @@ VARIANTS: dict[str, Variant] = {
 
 
 def get(name: str) -> Variant:
-    """The variant of that name or reference name.
+    """Return the variant of that name or reference name.
 
     Raises:
-        UsageError: the name is unknown; the message lists the choices and the nearest one.
+        UsageError: unknown name; the message lists the choices and the most similar one.
     """
     by_name = VARIANTS | {variant.reference_name: variant for variant in VARIANTS.values()}
     if name in by_name:
@@ -170,6 +168,6 @@ def get(name: str) -> Variant:
 
 
 def nearest(name: str, choices: object) -> str:
-    """', did you mean X?' for the most similar choice, or nothing where none is similar."""
+    """Return ", did you mean 'X'?" for the most similar choice, or "" if none is similar."""
     matches = difflib.get_close_matches(str(name)[:100], list(choices), n=1)  # type: ignore[call-overload]
     return f", did you mean {matches[0]!r}?" if matches else ""

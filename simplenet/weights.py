@@ -1,11 +1,11 @@
-"""The right weights for a variant: `--weights auto | pretrained | random | NAME | PATH`.
+"""Find and load the weights of a variant: `--weights auto | pretrained | random | NAME | PATH`.
 
 - pretrained: the official ImageNet file, downloaded once to the user's cache (simplenet/download.py).
-- NAME: weights that come with the project, simplenet/shipped/NAME/VARIANT.safetensors.
+- NAME: weights that ship with the project, simplenet/shipped/NAME/VARIANT.safetensors.
 - PATH: a .safetensors, .pth or .pt checkpoint with any number of classes (simplenet/checkpoints.py).
-- random: freshly initialized, the same for the same seed: good for measuring latency, for nothing else.
-- auto: pretrained where it can be had, else the NAME that has this variant (one that brings pictures to calibrate and
-  check it with before others, then the first in alphabetical order), else random with an UntrainedWarning.
+- random: a random initialization, the same for the same seed; only for measuring latency.
+- auto: pretrained if cached or downloadable, else the first NAME that has this variant (names with a shipped data set
+  first, then in alphabetical order), else random with an UntrainedWarning.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.variants import Variant
 
-__all__ = ["KEYWORDS", "LoadedWeights", "load", "save", "shipped_names"]
+__all__ = ["KEYWORDS", "LoadedWeights", "load", "save"]
 
 KEYWORDS = ("auto", "pretrained", "random")
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network in eval mode, and what must be known of its weights. `origin.name` is safe in a folder's name."""
+    """A network in eval mode, with the card and the origin of its weights. `origin.name` is safe in a folder's name."""
 
     model: SimpleNet
     card: ModelCard
@@ -40,16 +40,20 @@ class LoadedWeights:
 
 
 def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> LoadedWeights:
-    """Finds, checks and loads weights.
+    """Find, check and load weights.
 
     Args:
-        variant: its name or reference name.
-        weights: as this file's docstring says; a keyword or a shipped name wins over a file of that name.
+        variant: name or reference name.
+        weights: auto, pretrained, random, NAME or PATH (see above); a keyword or NAME precedes a file of that name.
         seed: of random weights.
 
     Raises:
         UsageError: unknown variant, unknown name, or 'pretrained' for a variant without official weights.
-        WeightsError: a checkpoint that is missing, damaged, unsafe, or of another network. DownloadError: no network.
+        WeightsError: a checkpoint that is missing, damaged, unsafe, or of another network.
+        DownloadError: 'pretrained' without a network.
+
+    Example:
+        weights.load("cifar-310k", "fashion-mnist").card.labels
     """
     spec, weights = variants.get(variant), str(weights)
     if weights == "auto":
@@ -58,14 +62,9 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> Loaded
         return _pretrained(spec)
     if weights == "random":
         return _random(spec, seed)
-    if weights in shipped_names():
+    if weights in datasets.shipped_weights():
         return _shipped(spec, weights)
     return _checkpoint(spec, weights)
-
-
-def shipped_names(variant: str | None = None) -> tuple[str, ...]:
-    """Names of weights that come with the project (for one variant), those that bring pictures first."""
-    return datasets.shipped_weights(variant and variants.get(variant).name)
 
 
 def _auto(spec: Variant, seed: int) -> LoadedWeights:
@@ -75,10 +74,10 @@ def _auto(spec: Variant, seed: int) -> LoadedWeights:
             return _pretrained(spec)
         except DownloadError as error:
             reason = str(error)
-    if names := shipped_names(spec.name):
+    if names := datasets.shipped_weights(spec.name):
         return _shipped(spec, names[0])
     warnings.warn(
-        f"{spec.name} gets RANDOM weights, it is UNTRAINED: time it, but do not believe its answers ({reason})",
+        f"{spec.name} is UNTRAINED, with RANDOM weights: latencies are valid, predictions are not ({reason})",
         UntrainedWarning,
         stacklevel=3,
     )
@@ -88,7 +87,7 @@ def _auto(spec: Variant, seed: int) -> LoadedWeights:
 def _pretrained(spec: Variant) -> LoadedWeights:
     path = download.fetch_official(spec.name)
     tensors, _ = checkpoints.read(path)
-    network = checkpoints.fit(tensors, spec.name, path)
+    network = checkpoints.build_model(tensors, spec.name, path)
     origin = WeightsOrigin("pretrained", "pretrained", files.sha256(path))
     return LoadedWeights(network, _default_card(spec, network.classifier.out_features), origin)
 
@@ -105,22 +104,24 @@ def _random(spec: Variant, seed: int) -> LoadedWeights:
 def _shipped(spec: Variant, name: str) -> LoadedWeights:
     path = datasets.SHIPPED / name / f"{spec.name}.safetensors"
     if not path.is_file():
-        have = ", ".join(other for other in variants.VARIANTS if name in shipped_names(other))
-        raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {have}")
+        fitting = ", ".join(other for other in variants.VARIANTS if name in datasets.shipped_weights(other))
+        raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {fitting}")
     network, card, sha256 = _read(spec, path)
     return LoadedWeights(network, card, WeightsOrigin("shipped", name, sha256))
 
 
 def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
-    path = Path(files.home_expanded(weights))
+    path = Path(files.expand_home(weights))
     is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
     if not is_path and not files.is_file(path):
-        choices = (*KEYWORDS, *shipped_names())
+        choices = (*KEYWORDS, *datasets.shipped_weights())
         raise UsageError(
             f"unknown weights {weights!r}{variants.nearest(weights, choices)}; choose from: {', '.join(choices)}, "
             "or the PATH of a checkpoint"
         )
-    for other in variants.VARIANTS.values():  # strides leave no trace in a checkpoint, m1 and m2 have the same shapes
+    for (
+        other
+    ) in variants.VARIANTS.values():  # only the file's name tells m1 from m2: their tensors have the same shapes
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
     network, card, sha256 = _read(spec, path)
@@ -128,23 +129,23 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
 
 
 def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard, str]:
-    """The network and the card of a checkpoint, and the SHA-256 of just that file."""
-    before = _version(path)
+    """Return the network, the card and the SHA-256 of a checkpoint, all of the same version of the file."""
+    before = _identity(path)
     tensors, card = checkpoints.read(path)
     try:
         sha256 = files.sha256(path)
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {files.reason(error)}") from error
-    if _version(path) != before:
-        raise WeightsError(f"{path} was replaced while it was read, by a training perhaps; try again")
+        raise WeightsError(f"cannot read {path}: {files.error_message(error)}") from error
+    if _identity(path) != before:
+        raise WeightsError(f"{path} was replaced while it was read, perhaps by a training; try again")
     if card is not None:
         try:
-            of = variants.get(card.variant)
+            own = variants.get(card.variant)
         except UsageError as error:
             raise WeightsError(f"{path} holds weights of an {error}") from error
-        if of != spec:
-            raise WeightsError(f"{path} holds weights of {of.name}, not of {spec.name}; type --variant {of.name}")
-    network = checkpoints.fit(tensors, spec.name, path)
+        if own != spec:
+            raise WeightsError(f"{path} holds weights of {own.name}, not of {spec.name}; type --variant {own.name}")
+    network = checkpoints.build_model(tensors, spec.name, path)
     num_classes = network.classifier.out_features
     if card is not None and card.num_classes != num_classes:
         raise WeightsError(
@@ -158,8 +159,8 @@ def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard, str]:
     return network, card, sha256
 
 
-def _version(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from the one that takes its place; None where there is none."""
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Return values that differ after the file is replaced, or None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -168,7 +169,7 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def _default_card(spec: Variant, num_classes: int) -> ModelCard:
-    """Of weights without one. A class has a name only where it can be no other: ImageNet's 1000."""
+    """Return the card of weights without one; only the 1000 classes of ImageNet get labels."""
     imagenet = spec.num_classes == num_classes == 1000
     return ModelCard(
         variant=spec.name,
@@ -180,10 +181,10 @@ def _default_card(spec: Variant, num_classes: int) -> ModelCard:
 
 
 def _slug(spec: Variant, stem: str, sha256: str) -> str:
-    """A checkpoint's name in folders: its file's, made plain, and 8 digits that tell it from all others."""
+    """Return a checkpoint's name for folders: its file's name, simplified, and 8 digits of its SHA-256."""
     plain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-")
     slug = f"{plain}-{sha256[:8]}" if plain else f"checkpoint-{sha256[:8]}"
-    # Weights 'm1-x' of 1.5m would get the folder of weights 'x' of 1.5m-m1.
+    # Weights 'm1-x' of 1.5m must not get the folder of weights 'x' of 1.5m-m1.
     if any(f"{spec.name}-{slug}".startswith(f"{name}-") and len(name) > len(spec.name) for name in variants.VARIANTS):
         return f"weights-{slug}"
     return slug

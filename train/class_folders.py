@@ -15,7 +15,8 @@ import numpy.typing as npt
 from simplenet import images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
-from simplenet.files import reason
+from simplenet.files import error_message
+from simplenet.labels import class_lookup
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train.recipe import RngStream, seed_for
 
@@ -49,7 +50,9 @@ class LabeledFiles:
         try:
             sizes = [path.stat().st_size for path in self.paths]
         except OSError as error:
-            raise DataError(f"cannot read {folder}: {reason(error)}; do not change it during training") from error
+            raise DataError(
+                f"cannot read {folder}: {error_message(error)}; do not change it during training"
+            ) from error
         names = (path.relative_to(folder).as_posix() for path in self.paths)
         listing = "\n".join(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True))
         digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
@@ -77,12 +80,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
 def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
     """All images in `folder`/<class>/, ordered by class and name.
 
-    A folder's name may differ from the class in case and punctuation, as `images.class_lookup` allows.
+    A folder's name may differ from the class in case and punctuation, as `labels.class_lookup` allows.
 
     Raises:
         DataError: a class has no images, or a folder matches no class or the same class as another folder.
     """
-    classes_named = images.class_lookup(classes)
+    classes_named = class_lookup(classes)
     folder_of: dict[str, Path] = {}
     for name in class_names(folder):
         indices = classes_named(name)
@@ -124,7 +127,7 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
         DataError: there is no such folder, or it has fewer than two classes, or a class has too few images.
     """
     if (folder / "train").is_dir():
-        test = images.held_out(folder, ("val", "test"))
+        test = images.evaluation_folder(folder, ("val", "test"))
         classes = class_names(folder / "train")
         return classes, labeled_files(folder / "train", classes), labeled_files(test, classes)
     classes = class_names(folder)

@@ -100,7 +100,7 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
         classes = spec.labels or class_folders.class_names(folder / "train")
         return (
             class_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            class_folders.load(f"{spec.name} test", images.held_out(folder, ("test", "val")), classes, side),
+            class_folders.load(f"{spec.name} test", images.evaluation_folder(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
         where = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"

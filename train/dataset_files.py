@@ -75,7 +75,7 @@ class CifarArchive:
             lines = tuple(self._read((name,))[name][:100_000].decode("ascii").split())
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: {name} is not a list of names; download it again") from error
-        if not lines or not all(map(strict_json.is_clean_text, lines)):
+        if not lines or not all(map(strict_json.is_plain_string, lines)):
             raise DataError(f"{self.path}: {name} is not a list of names; download it again")
         return lines
 

@@ -174,7 +174,7 @@ def test_what_int8_asks_for_can_be_typed(run_demo: RunDemo, tmp_path: Path) -> N
     flags = (tmp_path / "1.png", "--precision", "int8", "--calibration", tmp_path / "typo")
     typo = run_demo("classify", *flags, cwd=tmp_path)
     assert "using cifar-5m trained on cifar10" in typo.stderr
-    assert typo.stderr.splitlines()[-1].startswith(f"error: '{tmp_path / 'typo'}' is neither a folder of pictures nor")
+    assert typo.stderr.splitlines()[-1].startswith(f"error: '{tmp_path / 'typo'}' is neither a folder of images nor")
 
 
 def test_int8_from_other_pictures_is_made_anew(

@@ -76,7 +76,7 @@ def test_nothing_to_classify_is_an_error_before_a_model_is_loaded(run_demo: RunD
     result = run_demo("classify", tmp_path, "--artifact", tmp_path / "nowhere")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "no pictures in" in result.stderr
+    assert "no images in" in result.stderr
     result = run_demo("classify", tmp_path / "x.png", "--artifact", tmp_path / "nowhere")
     assert result.returncode == 1
     assert result.stderr.startswith("error: no artifact at")

@@ -146,7 +146,7 @@ def test_a_folders_name_is_printed_as_it_is(shared_root: Path, tmp_path: Path) -
         (["--backend", "openvno"], "unknown backend 'openvno', did you mean 'openvino'?"),
         (["--precision", "int4"], "unknown precision 'int4'"),
         (["--variant", "2m"], "unknown variant '2m'"),
-        (["--samples", "0"], "'0' is not a whole number from 1"),
+        (["--samples", "0"], "'0' is not an integer from 1"),
         (["--backend", "torch", "--precision", "int8"], "none of these backends has one of these precisions"),
         (["--backend", "openvino", "--device", "cuda"], "none of these backends runs on 'cuda'"),
     ],
@@ -166,7 +166,7 @@ def test_pictures_to_calibrate_with_can_be_named(tmp_path: Path) -> None:
     for data in ((), ("--data", tmp_path)):
         result = run_compare(*flags, *data, "--calibration", "/nowhere")
         assert result.stderr.splitlines()[-1].startswith("error: no artifact could be made; the first reason: ")
-        assert "'/nowhere' is neither a folder of pictures nor" in result.stderr
+        assert "'/nowhere' is neither a folder of images nor" in result.stderr
 
 
 def test_pictures_that_are_not_there_are_one_line(shared_root: Path) -> None:
@@ -174,7 +174,7 @@ def test_pictures_that_are_not_there_are_one_line(shared_root: Path) -> None:
         "--backend", "onnxruntime", "--precision", "fp32", "--image", "/nowhere", "--artifacts", shared_root
     )
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("error: '/nowhere' is neither a folder of pictures nor")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: '/nowhere' is neither a folder of images nor")
     assert "Traceback" not in result.stderr
 
 
@@ -221,7 +221,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group
             running.send_signal(signal.SIGINT)
         out, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; nothing half-written was kept"
+    assert errors.splitlines()[-1] == "interrupted; no incomplete file was kept"
     assert "Traceback" not in errors
     assert out == ""
     _, alive = psutil.wait_procs(workers, timeout=10)

@@ -45,7 +45,7 @@ def test_folders_without_test_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the data set's folder"):
         data_folder.evaluation_pictures(tmp_path / "nowhere")
     (tmp_path / "test").mkdir()
-    with pytest.raises(DataError, match="no pictures in"):
+    with pytest.raises(DataError, match="no images in"):
         data_folder.weights_for(data_folder.evaluation_pictures(tmp_path), "cifar-310k")
 
 
@@ -72,7 +72,7 @@ def test_compare_measures_the_shipped_model(tmp_path: Path, capsys: pytest.Captu
 def test_named_weights_win_and_pictures_come_from_one_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_test_pictures(tmp_path, ("frog", "ship"))
     flags = ["--weights", "mnist", "--backend", "torch", "--precision", "fp32", "--artifacts", str(tmp_path / "made")]
-    with pytest.raises(DataError, match=r"is named as a class of the model \(such as '0'\)"):
+    with pytest.raises(DataError, match=r"is named after a class of the model \(such as '0'\)"):
         compare.main(["--data", str(folder), *flags])
     with pytest.raises(SystemExit):
         compare.main(["--data", str(folder), "--image", str(folder)])

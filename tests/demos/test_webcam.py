@@ -150,7 +150,7 @@ def test_the_wrong_source_display_or_model_is_one_line(
         (("--source", "rtsp://cook:p4ss@127.0.0.1:9/"), 1, "rtsp://***@127.0.0.1:9/ cannot be opened"),
         (("--source", clip, "--display", "window"), 1, "--display none"),
         (("--source", clip, "--display", "windw"), 2, "did you mean 'window'"),
-        (("--source", clip, "--max-frames", "0"), 2, "whole number"),
+        (("--source", clip, "--max-frames", "0"), 2, "integer"),
         (("--source", clip, "--duration", "soon"), 2, "not a number above 0"),
         (("--source", clip, "--backend", "openvno"), 2, "did you mean 'openvino'"),
         (("--source", clip, "--precision", "int8", "--backend", "torch"), 2, "torch"),

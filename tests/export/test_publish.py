@@ -87,7 +87,7 @@ def test_ctrl_c_leaves_the_old_artifact(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, "")
-    assert errors == "interrupted; nothing half-written was kept\n"
+    assert errors == "interrupted; no incomplete file was kept\n"
     assert everything(tmp_path) == {"cifar-310k-random/onnx-fp32/manifest.json": "the old one"}
 
 
@@ -131,7 +131,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (["--precision", "int4"], "unknown precision 'int4', did you mean 'int8'?; choose from: fp32, fp16, int8"),
     (["--variant", "1.6m"], "unknown variant '1.6m'"),
     (["--input", "float"], "unknown input 'float', did you mean 'float32'?"),
-    (["--batch", "0"], "'0' is not a whole number from 1 to"),
+    (["--batch", "0"], "'0' is not an integer from 1 to"),
     (["--max-drop", "nan"], "'nan' is not a number of points"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
 ])  # fmt: skip
@@ -155,7 +155,7 @@ def test_unknown_weights_are_a_usage_error_too(tmp_path: Path) -> None:
 def test_int8_without_pictures_says_what_to_type(tmp_path: Path) -> None:
     done = run("to_onnx", "--precision", "int8", "--calibration", tmp_path / "none", "--artifacts", tmp_path)
     assert done.returncode == 1
-    assert "neither a folder of pictures nor one of" in done.stderr
+    assert "neither a folder of images nor one of" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

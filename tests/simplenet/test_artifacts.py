@@ -168,8 +168,8 @@ HOSTILE = [
     (changed(num_classes=True), "num_classes True"),
     (changed(num_classes=10**9), "num_classes"),
     (changed(labels=["cat"]), "number of labels"),
-    (changed(labels="ab"), "not plain texts"),
-    (changed(labels=["a", "\x1b[2J"]), "not plain texts"),
+    (changed(labels="ab"), "not plain strings"),
+    (changed(labels=["a", "\x1b[2J"]), "not plain strings"),
     (changed(class_ids=["x"]), "number of labels"),
     (inner("input", height=31), "input 31x32"),
     (inner("input", height=32.0), "input 32.0x32"),
@@ -185,10 +185,10 @@ HOSTILE = [
     (MANIFEST.to_json().replace("0.99999", "-Infinity"), "not finite"),
     (MANIFEST.to_json().replace("0.99999", "1e999"), "not finite"),
     (changed(output=None), "output None"),
-    (changed(tools=[]), "where a table belongs"),
-    (changed(calibration=7), "where a table belongs"),
-    (changed(calibration=[]), "where a table belongs"),
-    (changed(files=["model.onnx"]), "where a table belongs"),
+    (changed(tools=[]), "instead of an object"),
+    (changed(calibration=7), "instead of an object"),
+    (changed(calibration=[]), "instead of an object"),
+    (changed(files=["model.onnx"]), "instead of an object"),
     (changed(files={"model.onnx": 5}), "outside the artifact's folder"),
     (changed(files={}), "does not list model.onnx"),
     (changed(files={"model.xml": "00"}, format="openvino"), "does not list model.bin"),
@@ -417,7 +417,7 @@ cli.run(main)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot write {folder}: File too large; what was there is untouched\n"
+    assert done.stderr == f"error: cannot write {folder}: File too large; the old artifact is unchanged\n"
     assert artifacts.read(folder) == before
     assert left_in(folder.parent) == ["onnx-int8"]
 

@@ -56,7 +56,7 @@ def run(
         ("raise errors.UsageError('no such thing')", 2, "", "error: no such thing\n"),
         ("print('half'); raise errors.DataError('bad')", 1, "half\n", "error: bad\n"),
         ("raise errors.DataError('a\\nb\\x1b[2J\\udcff')", 1, "", "error: a b\ufffd[2J\ufffd\n"),
-        ("raise KeyboardInterrupt", 130, "", "interrupted; nothing half-written was kept\n"),
+        ("raise KeyboardInterrupt", 130, "", "interrupted; no incomplete file was kept\n"),
         ("warnings.warn('odd', errors.UntrainedWarning)", 0, "", "warning: odd\n"),
         (
             "raise OSError(28, 'No space left on device', '/a')",
@@ -68,13 +68,13 @@ def run(
             "raise PermissionError(13, 'Permission denied', '/a')",
             1,
             "",
-            "error: Permission denied: /a; name another path, or change who may use it\n",
+            "error: Permission denied: /a; name another path, or change its permissions\n",
         ),
         (
             "import pathlib; print(pathlib.Path('x' * 300).is_dir())",
             1,
             "",
-            f"error: File name too long: {'x' * 300}; name another path, or change who may use it\n",
+            f"error: File name too long: {'x' * 300}; name another path, or change its permissions\n",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_ctrl_c() -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
-        assert process.stderr.read() == "interrupted; nothing half-written was kept\n"
+        assert process.stderr.read() == "interrupted; no incomplete file was kept\n"
 
 
 FLAGS = (
@@ -209,8 +209,8 @@ def test_help_shows_the_docstring() -> None:
             ("--precision", "fp61"),
             "unknown precision 'fp61', did you mean 'fp16'?; choose from: fp32, fp16, bf16, int8",
         ),
-        (("--threads", "0"), "'0' is not a whole number from 1 to 1024"),
-        (("--threads", "2.5"), "'2.5' is not a whole number"),
+        (("--threads", "0"), "'0' is not an integer from 1 to 1024"),
+        (("--threads", "2.5"), "'2.5' is not an integer"),
         (("--vari", "1.5m"), "unrecognized arguments: --vari"),
         (("--surprise\n\x1b[2J",), "unrecognized arguments: --surprise"),
         (("--weights",), "expected one argument"),

@@ -15,7 +15,7 @@ from simplenet.errors import DataError, UsageError
 
 
 @pytest.mark.parametrize(("split", "count"), [("evaluation", 2000), ("calibration", 500)])
-@pytest.mark.parametrize("name", datasets.shipped_names())
+@pytest.mark.parametrize("name", datasets.names())
 def test_the_shipped_images(name: str, split: datasets.Split, count: int) -> None:
     images = datasets.shipped(name, split)
     assert len(images) == count
@@ -27,7 +27,7 @@ def test_the_shipped_images(name: str, split: datasets.Split, count: int) -> Non
 
 
 def test_fashion_mnist_is_shipped() -> None:
-    assert "fashion-mnist" in datasets.shipped_names()
+    assert "fashion-mnist" in datasets.names()
 
 
 @pytest.mark.parametrize(("split", "prefix"), [("evaluation", "t10k"), ("calibration", "train")])
@@ -98,7 +98,7 @@ def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
 def test_a_shipped_folder_that_lost_a_file_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fashion-mnist").mkdir()
     monkeypatch.setattr(datasets, "SHIPPED", tmp_path)
-    assert datasets.shipped_names() == ()
+    assert datasets.names() == ()
     with pytest.raises(DataError, match="install simplenet again"):
         datasets.shipped("fashion-mnist", "evaluation")
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from simplenet import images
 from simplenet.errors import DataError, ImageError
+from simplenet.labels import class_lookup
 from simplenet.preprocessing import UInt8Array
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
@@ -287,7 +288,7 @@ def test_find_images_in_class_folders(tmp_path: Path) -> None:
 
 def test_find_images_finds_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
-    for path, reason in ((tmp_path, "no pictures in"), (tmp_path / "missing", "No such file"), (Path("a\0b"), "null")):
+    for path, reason in ((tmp_path, "no images in"), (tmp_path / "missing", "No such file"), (Path("a\0b"), "null")):
         with pytest.raises(DataError, match=reason):
             images.find_images(path)
 
@@ -309,7 +310,7 @@ def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index
 
 def test_letters_with_marks_are_the_same_composed_or_not_and_never_others() -> None:
     """macOS and archives often write names decomposed."""
-    named = images.class_lookup(["café", "cafe", "か", "が"])
+    named = class_lookup(["café", "cafe", "か", "が"])
     for form in ("NFC", "NFD"):
         assert [named(unicodedata.normalize(form, name)) for name in ("café", "Cafe", "か", "が")] == [
             [0],
@@ -337,12 +338,12 @@ def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
 )
 def test_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
     touch(tmp_path, "train/a.jpg", "val/b.jpg")
-    with pytest.raises(DataError, match=f"no folder in .* is named as a class of the model .{hint}"):
+    with pytest.raises(DataError, match=f"no folder in .* is named after a class of the model .{hint}"):
         images.labeled_folder(tmp_path, labels)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pictures in"):
+    with pytest.raises(DataError, match="no images in"):
         images.labeled_folder(tmp_path, LABELS)
 
 

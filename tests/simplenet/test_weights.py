@@ -55,9 +55,7 @@ def test_random_weights_are_seeded_and_asked_for() -> None:
 
 
 def test_auto_without_anything_is_random_with_a_warning(shipped: Path, offline: Path) -> None:
-    with pytest.warns(
-        UntrainedWarning, match=r"1.5m gets RANDOM weights, it is UNTRAINED.*Connection refused"
-    ) as caught:
+    with pytest.warns(UntrainedWarning, match=r"1.5m is UNTRAINED, with RANDOM weights.*Connection refused") as caught:
         loaded = weights.load("1.5m")
     assert caught[0].filename == __file__
     assert loaded.origin.source == "random"
@@ -77,8 +75,8 @@ def test_auto_takes_shipped_weights_in_alphabetical_order(shipped: Path) -> None
 
 def test_a_name(shipped: Path) -> None:
     assert weights.load(VARIANT, "zebras").origin.name == "zebras"
-    assert weights.shipped_names() == ("apples", "zebras")
-    assert weights.shipped_names("cifar-460k") == ("apples",)
+    assert datasets.shipped_weights() == ("apples", "zebras")
+    assert datasets.shipped_weights("cifar-460k") == ("apples",)
     with pytest.raises(UsageError, match="'zebras' are not for cifar-460k; type --variant with one of: cifar-310k"):
         weights.load("cifar-460k", "zebras")
 
@@ -128,9 +126,9 @@ def test_auto_does_not_pass_over_weights_of_the_wrong_hash(offline: Path, monkey
 
 
 def test_the_shipped_weights_of_the_project() -> None:
-    for name in weights.shipped_names():
+    for name in datasets.shipped_weights():
         for variant in variants.VARIANTS:
-            if name in weights.shipped_names(variant):
+            if name in datasets.shipped_weights(variant):
                 loaded = weights.load(variant, name)
                 assert loaded.origin.source == "shipped"
                 assert len(loaded.card.labels) == loaded.card.num_classes
@@ -144,7 +142,7 @@ def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         weights.load(VARIANT, f"{'x' * 300}.pth")
     monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
     assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
-    for look in (image_sets.check_source, lambda name: images.held_out(Path(name), ("test", "val"))):
+    for look in (image_sets.check_source, lambda name: images.evaluation_folder(Path(name), ("test", "val"))):
         with pytest.raises(DataError, match=r"cannot read x+: File name too long"):
             look("x" * 300)
 

@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_old_state_and_the_run_goes_on_when_there_is_spac
     full = subprocess.run(limited, capture_output=True, text=True, env=environment)
     assert full.returncode == 1
     last_line = full.stderr.strip().splitlines()[-1]
-    assert last_line.startswith(f"error: cannot write {state}: File too large; what was there is untouched")
+    assert last_line.startswith(f"error: cannot write {state}: File too large; the old file is unchanged")
     assert "Traceback" not in full.stderr
     assert state.read_bytes() == before
     assert not [path for path in one_epoch.iterdir() if path.name.startswith(".")]

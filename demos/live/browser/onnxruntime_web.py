@@ -76,8 +76,9 @@ def fetch(vendor: Path = VENDOR) -> Path:
     except OSError as error:
         if is_complete(vendor):  # another process was faster
             return target
+        reason = files.error_message(error)
         raise DownloadError(
-            f"cannot keep onnxruntime-web in {vendor}: {files.reason(error)}; make room there and type: {COMMAND}"
+            f"cannot keep onnxruntime-web in {vendor}: {reason}; make room there and type: {COMMAND}"
         ) from error
     for other in vendor.glob("onnxruntime-web-*"):
         if other != target:

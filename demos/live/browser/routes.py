@@ -126,7 +126,7 @@ def _file_status(artifact: Artifact) -> tuple[int, int] | None:
 
 
 def _unavailable(error: SimpleNetError | OSError) -> Response:
-    reason = str(error) if isinstance(error, SimpleNetError) else f"cannot read the model: {files.reason(error)}"
+    reason = str(error) if isinstance(error, SimpleNetError) else f"cannot read the model: {files.error_message(error)}"
     return _error(503, one_line(reason))
 
 

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from simplenet.errors import SimpleNetError
-from simplenet.files import reason, sync
+from simplenet.files import error_message, sync
 
 _MOST_NUMBERS = 10_000
 
@@ -23,7 +23,9 @@ def temporary_beside(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
+        raise SimpleNetError(
+            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
+        ) from error
     return temporary
 
 
@@ -41,7 +43,9 @@ def publish(temporary: Path, path: Path) -> Path:
                 sync(path.parent)
                 return named
     except OSError as error:
-        raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
+        raise SimpleNetError(
+            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
+        ) from error
     raise SimpleNetError(f"cannot write {path}: {_MOST_NUMBERS} files of that name are there; choose another name")
 
 

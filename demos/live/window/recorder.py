@@ -14,7 +14,7 @@ import numpy.typing as npt
 from demos.live.sources.opencv import is_unicode, opencv
 from demos.live.window import new_file
 from simplenet.errors import SimpleNetError, UsageError, one_line
-from simplenet.files import reason
+from simplenet.files import error_message
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -187,7 +187,7 @@ class Recorder:
                 if time.perf_counter() > deadline_s:
                     return written
         except (OSError, cv2.error) as error:
-            why = reason(error) if isinstance(error, OSError) else one_line(error)
+            why = error_message(error) if isinstance(error, OSError) else one_line(error)
             raise SimpleNetError(f"cannot record on to {self.path}: {why}") from error
         return times
 
@@ -208,7 +208,9 @@ def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
         unfinished.write_bytes(png)
         return new_file.publish(unfinished, path)
     except OSError as error:
-        raise SimpleNetError(f"cannot write {path}: {reason(error)}; choose a folder you can write to") from error
+        raise SimpleNetError(
+            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

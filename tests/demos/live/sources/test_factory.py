@@ -33,7 +33,7 @@ def test_what_is_no_video_is_refused_in_one_line_that_says_what_to_type(tmp_path
         "header.avi": "is not a video",
         "pipe.avi": "is not a regular file",
         "pipe.png": "is not a regular file",
-        "folder": "no pictures in",
+        "folder": "no images in",
         "x" * 5000: "cannot read",
         "nul\0.avi": "no such video|cannot read",
     }.items():
