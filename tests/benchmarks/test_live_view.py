@@ -9,23 +9,23 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from demos.live.sources.synthetic import Scene
-from demos.live.window.canvas import Renderer
+from demos.live.window.draw import Renderer
 from demos.live.window.recorder import Recorder
-from tests.demos.live.scenes import make_state, make_update
+from tests.demos.live.scenes import MODELS, make_state, make_update, model_state
 
 ROUNDS = 200
 
 
 @pytest.mark.parametrize("models", [1, 3, 6])
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_composing_what_a_person_sees(benchmark: BenchmarkFixture, size: tuple[int, int], models: int) -> None:
-    canvas, state, scene = Renderer(), make_state(models), Scene(*size, 30)
-    random = np.random.default_rng(0)
-    for model in state["models"]:
-        model["recent_infer_ms"] = random.uniform(0.2, 0.4, 60).tolist()
-    canvas.take(make_update(scene.frame(0), models))
-    benchmark.group = "composing what a person sees"
-    benchmark.pedantic(lambda: canvas.compose(state), rounds=ROUNDS, warmup_rounds=20)
+def test_drawing_the_window(benchmark: BenchmarkFixture, size: tuple[int, int], models: int) -> None:
+    renderer, scene, random = Renderer(), Scene(*size, 30), np.random.default_rng(0)
+    recent_ms = random.uniform(0.2, 0.4, (models, 60)).tolist()
+    names = zip(MODELS, recent_ms, strict=False)
+    dashboard = make_state([model_state(name, recent_infer_ms=recent) for name, recent in names])["dashboard"]
+    renderer.add(make_update(scene.frame(0), models))
+    benchmark.group = "drawing the window"
+    benchmark.pedantic(lambda: renderer.draw(dashboard), rounds=ROUNDS, warmup_rounds=20)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])

@@ -9,8 +9,8 @@ from pathlib import Path
 from demos.live.dashboard import KEYS
 from demos.live.result import FrameResult
 from demos.live.session import Session
-from demos.live.window.canvas import Renderer
 from demos.live.window.display import Display
+from demos.live.window.draw import Renderer
 from demos.live.window.recorder import Recorder, UInt8Array, save_snapshot
 from simplenet.errors import SimpleNetError
 
@@ -29,7 +29,7 @@ class Screen:
             SimpleNetError: `record_to` cannot be written.
         """
         self._session, self._display, self._folder = session, display, folder
-        self._canvas = Renderer()
+        self._renderer = Renderer()
         self._recorder: Recorder | None = None
         self._records_time = False
         """Whether its pictures have times of their own; a file's come as fast as they are answered."""
@@ -72,7 +72,7 @@ class Screen:
         """A visitor's picture is not shown: it is theirs alone."""
         if update.source.kind == "visitor":
             return
-        self._canvas.take(update)
+        self._renderer.add(update)
         self._deliver(update)
 
     def refresh(self) -> None:
@@ -98,7 +98,7 @@ class Screen:
             self._session.notify(f"recorded {recorder.path}")
 
     def _deliver(self, update: FrameResult | None) -> None:
-        image = self._canvas.compose(self._session.state(), show_help=self._shows_help)
+        image = self._renderer.draw(self._session.state()["dashboard"], show_help=self._shows_help)
         if update is not None and self._record_to is not None:
             self._start_recording(update)
         if self._recorder is not None and (update is not None or self._records_time):

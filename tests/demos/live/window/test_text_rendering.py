@@ -1,4 +1,4 @@
-"""Text in every script, on OpenCV 5 and, by Pillow, on OpenCV 4; whatever the label, nothing fails."""
+"""Text in every script with OpenCV 5, in ASCII with OpenCV 4; no label makes it fail."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.demos.live.scenes import UInt8Array, gray
 WHITE = (255, 255, 255)
 
 
-@pytest.fixture(params=["OpenCV", "Pillow"])
+@pytest.fixture(params=["OpenCV 5", "OpenCV 4"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """OpenCV 4 has no FontFace; without it, Pillow writes."""
-    if request.param == "Pillow":
+    """OpenCV 4 has no FontFace."""
+    if request.param == "OpenCV 4":
         monkeypatch.setattr(text_rendering, "_face", lambda: None)
     elif text_rendering._face() is None:
         pytest.skip("this OpenCV has no fonts of its own")
-    for cached in (text_rendering.width_of, text_rendering.fitted, text_rendering.wrapped):
+    for cached in (text_rendering.width_of, text_rendering.fitted):
         cached.cache_clear()
     yield request.param
-    for cached in (text_rendering.width_of, text_rendering.fitted, text_rendering.wrapped):
+    for cached in (text_rendering.width_of, text_rendering.fitted):
         cached.cache_clear()
 
 
@@ -37,15 +37,15 @@ def written(text: str, size: int = 30, *, bold: bool = False, x: int = 20, width
 
 @pytest.mark.usefixtures("engine")
 def test_letters_stand_on_the_baseline_from_x_on_and_are_as_wide_as_was_said() -> None:
-    for text in ("HEH", "Ankle boot", "Käse", "приве", "ελλην"):
+    for text in ("HEH", "Ankle boot", "Shirt"):
         lit = written(text).any(axis=2)
         rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
         assert 20 <= columns[0] <= 25
-        assert columns[-1] + 1 - 20 == pytest.approx(text_rendering.width_of(text, 30), abs=4)
+        assert columns[-1] + 1 - 20 == pytest.approx(text_rendering.width_of(text, 30), abs=6)
         assert rows[0] > 5
     rows = np.flatnonzero(written("HEH").any(axis=(1, 2)))
     assert rows[-1] == pytest.approx(39, abs=1)
-    assert len(rows) == pytest.approx(30 * text_rendering.CAPITAL, abs=3)
+    assert len(rows) == pytest.approx(30 * text_rendering.CAPITAL_HEIGHT, abs=3)
 
 
 @pytest.mark.usefixtures("engine")
@@ -56,10 +56,13 @@ def test_bold_is_bolder_and_the_color_is_the_one_given() -> None:
     assert (200, 40, 90) in {tuple(color) for color in image.reshape(-1, 3).tolist()}
 
 
-@pytest.mark.usefixtures("engine")
-def test_letters_of_other_scripts_are_not_all_the_same_sign() -> None:
-    pictures = [written(text)[:, 20:40].tobytes() for text in ("Ж", "Ф", "Ω", "é", "ß", "ő")]
-    assert len(set(pictures)) == len(pictures)
+def test_letters_of_other_scripts_differ_or_become_question_marks(engine: str) -> None:
+    images = [written(text)[:, 20:40].tobytes() for text in ("Ж", "Ф", "Ω")]
+    if engine == "OpenCV 5":
+        assert len(set(images)) == len(images)
+    else:
+        assert set(images) == {written("?")[:, 20:40].tobytes()}
+        assert np.array_equal(written("é≠…"), written("e!=..."))
 
 
 @pytest.mark.usefixtures("engine")
@@ -72,11 +75,6 @@ def test_what_is_too_long_ends_in_an_ellipsis_that_fits() -> None:
         assert text.startswith(cut[:-1].rstrip())
         assert 0.6 * width < text_rendering.width_of(cut, 20) <= width
     assert text_rendering.fitted(text, 20, 3) == ""
-    lines = text_rendering.wrapped(text, 20, 200, 3)
-    assert len(lines) == 3
-    assert " ".join(lines) == text
-    assert text_rendering.wrapped(text, 20, 200, 2)[-1].endswith("…")
-    assert text_rendering.wrapped("short", 20, 200, 3) == ("short",)
 
 
 @settings(max_examples=150)
@@ -86,12 +84,12 @@ def test_what_is_too_long_ends_in_an_ellipsis_that_fits() -> None:
     baseline=st.integers(-5000, 5000),
     size=st.integers(1, 120),
     width=st.integers(0, 300),
-    pillow=st.booleans(),
+    is_old=st.booleans(),
 )
-def test_nothing_that_is_written_fails(text: str, x: int, baseline: int, size: int, width: int, pillow: bool) -> None:
+def test_nothing_that_is_written_fails(text: str, x: int, baseline: int, size: int, width: int, is_old: bool) -> None:
     image = gray(70, 50, 0)
     with pytest.MonkeyPatch.context() as patch:
-        if pillow:
+        if is_old:
             patch.setattr(text_rendering, "_face", lambda: None)
         text_rendering.width_of.cache_clear()
         for place in ((x, baseline), (5, 40)):
