@@ -17,7 +17,7 @@ Color = tuple[int, int, int]
 CAPITAL_HEIGHT = 0.7  # of the text's size
 _REGULAR, _BOLD = 400, 700
 _HERSHEY_PIXELS = 30  # the text size of OpenCV's stroke font at scale 1
-_LONGEST = 300
+
 _ASCII = str.maketrans({"…": "...", "≠": "!=", "·": "-"})
 
 
@@ -55,7 +55,7 @@ def fitted(text: str, size: int, width: int, bold: bool = False) -> str:
 @functools.lru_cache(4096)
 def printable(text: str) -> str:
     """At most 300 characters, without control characters and surrogates: labels come from files and the network."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:_LONGEST])
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:300])
 
 
 def _ascii(text: str) -> str:
