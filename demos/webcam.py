@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))
-        status = opened.enter_context(StatusLine(session))
+        status = StatusLine(session)
         session.subscribe(status.update)
         if events is not None:
             session.subscribe(events.frame)

@@ -15,7 +15,7 @@ _INTERVAL_S = 0.25
 
 
 class StatusLine:
-    """Use it as a context manager, and call `clear` before other output."""
+    """Subscribe `update` to a session, and call `clear` before other output."""
 
     def __init__(self, session: Session) -> None:
         self._console = cli.console()
@@ -40,9 +40,3 @@ class StatusLine:
         with contextlib.suppress(OSError):  # a closed terminal must not prevent the summary, which may go to a file
             sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
-
-    def __enter__(self) -> StatusLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()

@@ -1,7 +1,8 @@
-"""What live frames cost before a model sees them: `make bench`. Nothing is asserted about time; read the table.
+"""Cost of frames before inference: `make bench`. No timing is asserted.
 
-`frame-age` waits for frames, so its own time is the source's rate; the age at hand-off, capture to hand-over, is in the
-extra information (`make bench ARGS=--benchmark-json=bench.json`): frame_age_p50_ms, frame_age_p90_ms, n.
+`frame-age` waits for frames, so its own time is the frame rate of the source. The frame age, from capture until the
+loop has the frame, is in the extra information (`make bench ARGS=--benchmark-json=bench.json`): frame_age_p50_ms,
+frame_age_p90_ms, n.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ def test_drawing_a_synthetic_frame(benchmark: BenchmarkFixture, size: str) -> No
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_taking_a_frame_that_is_there(benchmark: BenchmarkFixture, count: int) -> None:
+def test_reading_a_frame_that_is_ready(benchmark: BenchmarkFixture, count: int) -> None:
     sources = [LiveSource(str(number), "visitor") for number in range(count)]
     scheduler, pixels = SourceScheduler(sources), np.zeros((480, 640, 3), np.uint8)
 
-    def push_and_take() -> None:
+    def push_and_read() -> None:
         sources[-1].push(pixels)
         assert scheduler.next(timeout_s=1) is not None
 
-    benchmark.group = f"hand-over, {count} sources"
-    benchmark.pedantic(push_and_take, rounds=1000, warmup_rounds=50)
+    benchmark.group = f"scheduler, {count} sources"
+    benchmark.pedantic(push_and_read, rounds=1000, warmup_rounds=50)
 
 
 def test_waking_a_waiting_loop(benchmark: BenchmarkFixture) -> None:
-    """There and back: the frame wakes the loop's thread, whose answer wakes this one."""
+    """Round trip: the frame wakes the thread of the loop, which wakes this one."""
     source = LiveSource("visitor", "visitor")
     scheduler, pixels = SourceScheduler([source]), np.zeros((480, 640, 3), np.uint8)
     taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -63,7 +64,7 @@ def test_waking_a_waiting_loop(benchmark: BenchmarkFixture) -> None:
 
     thread = threading.Thread(target=loop)
     thread.start()
-    benchmark.group = "hand-over, the loop waits in another thread"
+    benchmark.group = "scheduler, the loop waits in another thread"
     benchmark.pedantic(push_and_wait, rounds=1000, warmup_rounds=50)
     scheduler.close()
     thread.join()
@@ -75,14 +76,14 @@ def address(kind: str) -> Iterator[str]:
         yield "synthetic:640x480@60"
         return
 
-    def answer(request: Request, _: int) -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         content = jpeg(90, 640, 480)
         while True:
             send_part(request, content)
             time.sleep(1 / 60)
 
-    with serving(answer) as host:
+    with serving(respond) as host:
         yield f"http://{host}/live.mjpg"
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the view share: updates and states as a session gives them, without running models."""
+"""Results and states as a session produces them, without running models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = ("Ankle boot", "Sneaker", "Sandal", "Bag", "Coat")
 
 
 class Still(Source):
-    """A source that is only looked at."""
+    """A source that is never read."""
 
     def __init__(self, number: int = 0, kind: SourceKind = "camera") -> None:
         super().__init__(f"camera {number}", kind)
@@ -53,13 +53,13 @@ def make_update(
     best: float = 0.9,
     agrees: bool = True,
 ) -> FrameResult:
-    """Every model answers `labels`, the first of them with the probability `best`."""
+    """Every model predicts `labels`, the first one with the probability `best`."""
     rest = (1 - best) / max(1, len(labels) - 1)
     predictions = tuple(Prediction(label, place, rest if place else best) for place, label in enumerate(labels))
-    answers = [ModelResult(name, *name.split(), predictions, 0.2, agrees if place else None)
+    results = [ModelResult(name, *name.split(), predictions, 0.2, agrees if place else None)
                for place, name in enumerate(MODELS[:models])]  # fmt: skip
     frame = Frame(gray() if image is None else image, 1.0)
-    return FrameResult(Still(source, kind), frame, tuple(answers), 0.2, 0.3, number)
+    return FrameResult(Still(source, kind), frame, tuple(results), 0.2, 0.3, number)
 
 
 def make_state(

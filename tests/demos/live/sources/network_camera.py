@@ -1,4 +1,4 @@
-"""A camera on the network, as a server on loopback whose every answer the test writes."""
+"""A network camera: an HTTP server on loopback whose responses the test writes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 from demos.live.sources.opencv import opencv
 
 Request = http.server.BaseHTTPRequestHandler
-ModelResult = Callable[[Request, int], None]
+Respond = Callable[[Request, int], None]
 
 
 @contextlib.contextmanager
-def serving(answer: ModelResult, port: int = 0) -> Iterator[str]:
-    """host:port of a server that calls `answer(request, n)` in a thread of its own for the n-th GET, from 0 on."""
+def serving(respond: Respond, port: int = 0) -> Iterator[str]:
+    """host:port of a server that calls `respond(request, n)` in its own thread for the n-th GET, from 0."""
     count = iter(range(10**9))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with contextlib.suppress(ConnectionError):
-                answer(self, next(count))
+                respond(self, next(count))
 
         def log_message(self, *_: object) -> None:
             pass
@@ -50,7 +50,7 @@ def send_frame(request: Request, red: int, width: int = 64, height: int = 48) ->
 
 
 def send_burst(request: Request, red: int) -> None:
-    """Enough for FFmpeg to know what it is: it wants to see two kilobytes."""
+    """Two kilobytes, which FFmpeg needs to detect the format."""
     for _ in range(10):
         send_frame(request, red)
 
@@ -61,7 +61,7 @@ def send_part(request: Request, content: bytes) -> None:
 
 
 def send_file(request: Request, content: bytes, *, announce: bool = True) -> None:
-    """Whole, without ranges, as the simplest servers do."""
+    """Send it all, without range requests, as the simplest servers do."""
     request.send_response(200)
     request.send_header("Content-Type", "application/octet-stream")
     if announce:

@@ -1,4 +1,4 @@
-"""The smallest RTSP camera: MPEG-4 over RTP over the same TCP connection, with a user and a password."""
+"""A minimal RTSP camera: MPEG-4 over RTP, interleaved in the TCP connection, with basic authentication."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ class _Camera(socketserver.StreamRequestHandler):
             while (request := self._request()) is not None:
                 method, url, headers = request
                 if headers.get("authorization") != self.server.authorization:
-                    self._answer("401 Unauthorized", headers, 'WWW-Authenticate: Basic realm="camera"')
+                    self._respond("401 Unauthorized", headers, 'WWW-Authenticate: Basic realm="camera"')
                 elif method == "OPTIONS":
-                    self._answer("200 OK", headers, "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
+                    self._respond("200 OK", headers, "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
                 elif method == "DESCRIBE":
-                    self._answer("200 OK", headers, f"Content-Base: {url}/", "Content-Type: application/sdp", body=_SDP)
+                    self._respond(
+                        "200 OK", headers, f"Content-Base: {url}/", "Content-Type: application/sdp", body=_SDP
+                    )
                 elif method == "SETUP":
                     channels = "RTP/AVP/TCP;unicast;interleaved=0-1"
-                    self._answer("200 OK", headers, f"Transport: {channels}", "Session: 1;timeout=60")
+                    self._respond("200 OK", headers, f"Transport: {channels}", "Session: 1;timeout=60")
                 elif method == "PLAY":
-                    self._answer("200 OK", headers, "Session: 1", "Range: npt=now-")
+                    self._respond("200 OK", headers, "Session: 1", "Range: npt=now-")
                     self._play()
                     return
                 else:
-                    self._answer("200 OK", headers)
+                    self._respond("200 OK", headers)
 
     def _request(self) -> tuple[str, str, dict[str, str]] | None:
         first = self.rfile.readline().decode().split()
@@ -51,16 +53,16 @@ class _Camera(socketserver.StreamRequestHandler):
             headers[name.lower()] = value.strip()
         return first[0], first[1], headers
 
-    def _answer(self, status: str, request: dict[str, str], *headers: str, body: str = "") -> None:
+    def _respond(self, status: str, request: dict[str, str], *headers: str, body: str = "") -> None:
         lines = [f"RTSP/1.0 {status}", f"CSeq: {request.get('cseq', '0')}", *headers, f"Content-Length: {len(body)}"]
         self.wfile.write(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
 
     def _play(self) -> None:
         numbers = itertools.count()
-        for index, picture in enumerate(self.server.pictures):
-            for start in range(0, len(picture), 1400):
-                payload = picture[start : start + 1400]
-                last = start + 1400 >= len(picture)
+        for index, frame in enumerate(self.server.frames):
+            for start in range(0, len(frame), 1400):
+                payload = frame[start : start + 1400]
+                last = start + 1400 >= len(frame)
                 head = struct.pack(">BBHII", 0x80, 96 | (last << 7), next(numbers) & 0xFFFF, 3000 * index, 1)
                 self.wfile.write(b"$\0" + struct.pack(">H", 12 + len(payload)) + head + payload)
             time.sleep(0.005)
@@ -70,15 +72,15 @@ class RtspServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, pictures: list[bytes], user_and_password: str) -> None:
+    def __init__(self, frames: list[bytes], user_and_password: str) -> None:
         super().__init__(("127.0.0.1", 0), _Camera)
-        self.pictures = pictures
+        self.frames = frames
         self.authorization = "Basic " + base64.b64encode(user_and_password.encode()).decode()
 
 
 @contextlib.contextmanager
 def rtsp_camera(video: Path, user_and_password: str) -> Iterator[str]:
-    """host:port of a camera that shows the frames of an MPEG-4 .avi once to everybody who asks, then hangs up."""
+    """host:port of a camera that sends the frames of an MPEG-4 .avi to each client once, then disconnects."""
     with RtspServer(_chunks(video.read_bytes()), user_and_password) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
         thread.start()
@@ -90,7 +92,7 @@ def rtsp_camera(video: Path, user_and_password: str) -> Iterator[str]:
 
 
 def _chunks(avi: bytes) -> list[bytes]:
-    """The compressed pictures in an .avi."""
+    """The compressed frames of an .avi."""
     at, found = avi.index(b"movi") + 4, []
     while avi[at : at + 4] == b"00dc":
         (size,) = struct.unpack_from("<I", avi, at + 4)

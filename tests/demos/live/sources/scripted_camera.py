@@ -1,4 +1,4 @@
-"""A camera whose every frame the test lets through."""
+"""A camera that gives one frame at a time, when the test says so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 
 class ScriptedCamera:
-    """Stands in for cv2.VideoCapture: `read` blocks until the test lets the next frame (or the end) through."""
+    """Stands in for cv2.VideoCapture: `read` blocks until the test calls `show` or `end`."""
 
     def __init__(self) -> None:
         self.frames: queue.Queue[npt.NDArray[np.uint8] | Exception | None] = queue.Queue()
@@ -34,19 +34,19 @@ class ScriptedCamera:
         self.releases += 1
 
     def show(self, brightness: int, width: int = 8, height: int = 8) -> None:
-        self.frames.put(picture(brightness, width, height))
+        self.frames.put(red_frame(brightness, width, height))
 
     def end(self) -> None:
-        for _ in range(20):  # single bad frames are passed over
+        for _ in range(20):  # single damaged frames are skipped
             self.frames.put(None)
 
     def wait_for_reads(self, count: int) -> None:
-        """Until the reader asks for frame number `count`, so that those before it have been dealt with."""
+        """Wait for read number `count`: the frames before it have been pushed."""
         wait_until(lambda: self.reads >= count)
 
 
-def picture(brightness: int, width: int = 8, height: int = 8) -> npt.NDArray[np.uint8]:
-    """Red, in OpenCV's order: blue, green, red."""
+def red_frame(brightness: int, width: int = 8, height: int = 8) -> npt.NDArray[np.uint8]:
+    """A red frame in BGR order."""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[..., 2] = brightness
     return frame
@@ -59,14 +59,15 @@ def source_of(
     reconnect_timeout_s: float = 60,
     pace: bool = False,
 ) -> CaptureSource:
-    """Opens one camera after the other, each with a first frame of brightness 1; then none can be opened any more.
-    `frames`: how many frames each announces."""
+    """A source that opens one camera after the other, each with a first frame of brightness 1; then opening fails.
+
+    `frames`: the number of frames that each announces."""
     left = list(cameras)
 
     def open() -> FrameReader:
         if not left:
             raise SourceError(f"{name} cannot be opened; plug it in")
-        return FrameReader(left.pop(0), name, picture(1), 100.0, frames)
+        return FrameReader(left.pop(0), name, red_frame(1), 100.0, frames)
 
     return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s, pace=pace)
 
@@ -76,7 +77,7 @@ def video_of(capture: Capture, name: str = "clip") -> VideoFile:
 
 
 def brightness(source: Source, timeout_s: float | None = 10) -> float:
-    """Of the next frame's red channel; the others must be dark."""
+    """Mean of the next frame's red channel; the other channels must be dark."""
     frame = source.next(timeout_s)
     assert frame is not None
     assert frame.image.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""What a person may type as --source: each finds its source, and what is wrong is one line without a password."""
+"""What --source accepts; an error is one line, says what to type, and shows no password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import Request, send_file, serving
 
 
-def test_what_is_no_video_is_refused_in_one_line_that_says_what_to_type(tmp_path: Path) -> None:
+def test_rejects_files_that_are_not_videos_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "empty.avi").touch()
     (tmp_path / "text.avi").write_text("a video, honestly\n" * 99)
     (tmp_path / "header.avi").write_bytes(b"RIFF\xff\xff\xff\xffAVI LIST")
@@ -43,7 +43,7 @@ def test_what_is_no_video_is_refused_in_one_line_that_says_what_to_type(tmp_path
         assert "--source synthetic" in str(caught.value)
 
 
-def test_a_picture_named_as_a_video_is_not_taken_for_a_numbered_sequence(tmp_path: Path) -> None:
+def test_file_name_is_not_a_pattern_of_numbered_images(tmp_path: Path) -> None:
     cv2 = opencv()
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"frame{number:03}.png"), np.zeros((8, 8, 3), np.uint8))
@@ -51,42 +51,42 @@ def test_a_picture_named_as_a_video_is_not_taken_for_a_numbered_sequence(tmp_pat
         open_source(str(tmp_path / "frame%03d.png"))
 
 
-def test_a_list_of_other_files_or_addresses_is_not_followed(
+def test_ffmpeg_whitelist_blocks_playlists(
     write_video: WriteVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_video("clip.avi", shades(3))
-    asked: list[str] = []
+    requested: list[str] = []
 
-    def answer(request: Request, _: int) -> None:
-        asked.append(request.path)
+    def respond(request: Request, _: int) -> None:
+        requested.append(request.path)
         playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{host}/clip.ts\n#EXT-X-ENDLIST\n"
         send_file(request, playlist.encode())
 
     monkeypatch.chdir(tmp_path)
-    with serving(answer) as host:
+    with serving(respond) as host:
         for name, content in {
             "list.ffconcat": "ffconcat version 1.0\nfile 'clip.avi'\n",
             "list.avi": "ffconcat version 1.0\nfile 'clip.avi'\n",
             "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{host}/clip.ts\n#EXT-X-ENDLIST\n",
             "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
-            "concat:clip.avi|clip.avi": "a file, and also what FFmpeg has a protocol for",
+            "concat:clip.avi|clip.avi": "a file whose name starts like an FFmpeg protocol",
             "subfile,,start,0,end,0,,:clip.avi": "the same",
             "file:clip.avi": "the same",
         }.items():
             Path(name).write_text(content)
             with pytest.raises(SourceError, match="is not a video"):
                 open_source(name)
-        assert asked == []
+        assert requested == []
         with pytest.raises(SourceError, match="cannot be opened"):
             open_source(f"http://{host}/list.m3u8")
-        assert set(asked) == {"/list.m3u8"}
-        # What makes these files dangerous is there: with the whole path FFmpeg reads a file of such a name.
+        assert set(requested) == {"/list.m3u8"}
+        # The target exists and is readable: with its absolute path, FFmpeg reads a file of such a name.
         clip.rename("concat:video")
         with open_source("concat:video") as source:
             assert source.next() is not None
 
 
-def test_the_users_own_ffmpeg_options_stay_and_bounds_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeps_user_ffmpeg_options_and_adds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     variable = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     monkeypatch.setenv(variable, "rtsp_transport;udp|protocol_whitelist;file")
     opencv.cache_clear()
@@ -98,7 +98,7 @@ def test_the_users_own_ffmpeg_options_stay_and_bounds_are_added(monkeypatch: pyt
     opencv.cache_clear()
 
 
-def test_a_camera_that_is_not_there_is_named() -> None:
+def test_missing_camera_is_named() -> None:
     plain = Path("/dev/shm/simplenet-test-camera")
     plain.write_bytes(b"not a camera")
     try:
@@ -116,14 +116,14 @@ def test_a_camera_that_is_not_there_is_named() -> None:
         plain.unlink()
 
 
-def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
+def test_retries_a_missing_camera_in_background() -> None:
     with open_source("98", connect_in_background=True, reconnect_timeout_s=0.05) as source:
         assert (source.name, source.kind, source.is_live) == ("camera 98", "camera", True)
         with pytest.raises(SourceError, match=r"camera 98 gave no frame for 0\.05 s: no camera 98"):
             source.next(timeout_s=10)
 
 
-def test_gstreamer_is_named_where_opencv_has_none() -> None:
+def test_reports_missing_gstreamer_without_password() -> None:
     if opencv().videoio_registry.hasBackend(opencv().CAP_GSTREAMER):
         pytest.skip("this OpenCV has GStreamer")
     for text in ("csi:0", "csi:1:1280x720@60", "gst:rtspsrc location=rtsp://cook:p4ss@camera ! decodebin"):
@@ -138,7 +138,7 @@ def test_gstreamer_is_named_where_opencv_has_none() -> None:
         assert "p4ss" not in f"{failed.value}{source.name}"
 
 
-def test_the_jetsons_camera_drops_old_frames() -> None:
+def test_csi_pipeline_drops_stale_frames() -> None:
     pipeline = csi_pipeline(1, 1920, 1080, 60)
     assert pipeline.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,")
     assert "framerate=60/1" in pipeline
@@ -153,7 +153,7 @@ def test_the_jetsons_camera_drops_old_frames() -> None:
         "csi:x", "csi:0:640", "csi:999", "ftp://host/", "rtsp:host",
     ],
 )  # fmt: skip
-def test_a_slip_of_the_pen_is_a_usage_error(text: str) -> None:
+def test_mistyped_source_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_source(text)
     assert "\n" not in str(caught.value)
@@ -168,7 +168,7 @@ def test_a_slip_of_the_pen_is_a_usage_error(text: str) -> None:
         "rtsp://127.0.0.1:9/user=cook_password=p4ss_channel=1.sdp", "rtsp//camera/user=cook&password=p4ss&channel=1",
     ],
 )  # fmt: skip
-def test_no_message_shows_a_password(text: str) -> None:
+def test_message_shows_no_password(text: str) -> None:
     with pytest.raises(SimpleNetError) as caught:
         open_source(text)
     error: BaseException | None = caught.value
@@ -181,7 +181,7 @@ words = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), 
 
 
 @given(user=words, password=words, query=words)
-def test_redaction_leaves_nothing_of_user_password_or_query(user: str, password: str, query: str) -> None:
+def test_redacts_user_password_and_query(user: str, password: str, query: str) -> None:
     shown = redacted(f"rtsp://{user}:{password}@camera.local/stream?{query}")
     assert shown == "rtsp://***@camera.local/stream?…" or ("@" in query and shown.startswith("rtsp://***@"))
 
@@ -195,9 +195,7 @@ secret = st.text(alphabet=string.ascii_uppercase, min_size=6, max_size=12)
     password=secret,
     rest=st.text(alphabet=string.ascii_lowercase + ":@/?#%;= \n", max_size=12),
 )
-def test_whatever_is_wrong_with_an_address_its_password_is_not_shown(
-    scheme: str, user: str, password: str, rest: str
-) -> None:
+def test_malformed_address_shows_no_password(scheme: str, user: str, password: str, rest: str) -> None:
     with pytest.raises(SimpleNetError) as caught:
         open_source(f"{scheme}{user}:{password}@{rest}", reconnect_timeout_s=0.01)
     assert password not in str(caught.value)
@@ -210,7 +208,7 @@ def test_whatever_is_wrong_with_an_address_its_password_is_not_shown(
     ),
     text=st.text(alphabet=st.characters(exclude_categories=()), max_size=12),
 )
-def test_whatever_is_typed_is_a_source_or_one_line(start: str, text: str) -> None:
+def test_any_text_opens_a_source_or_raises_one_line(start: str, text: str) -> None:
     said = ""
     try:
         open_source(start + text).close()
@@ -220,7 +218,7 @@ def test_whatever_is_typed_is_a_source_or_one_line(start: str, text: str) -> Non
     said.encode()  # can be printed
 
 
-def test_a_name_that_is_no_unicode_is_no_trouble(write_video: WriteVideo) -> None:
+def test_rejects_names_that_are_not_utf8(write_video: WriteVideo) -> None:
     clip = write_video("clip.avi", shades(2))
     odd = os.fsdecode(os.fsencode(clip.parent) + b"/clip\xff.avi")
     clip.rename(odd)

@@ -1,4 +1,4 @@
-"""Several sources are served in turn: nobody starves, files lose nothing, and a dead one stops no other."""
+"""Several sources are served in turn; a fast or failing source does not affect the others."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from demos.live.sources.live import LiveSource
 from demos.live.sources.scheduler import SourceScheduler
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import Request, send_burst, serving, start_stream
-from tests.demos.live.sources.scripted_camera import ScriptedCamera, picture, source_of, video_of
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, red_frame, source_of, video_of
 from tests.waiting import wait_until
 
 
 class CountedFrames:
-    """In the place of cv2.VideoCapture: so many frames, the n-th of brightness n."""
+    """Stands in for cv2.VideoCapture: `count` frames, the n-th of brightness n."""
 
     def __init__(self, count: int) -> None:
         self.count, self.given, self.releases = count, 0, 0
@@ -34,7 +34,7 @@ class CountedFrames:
         if self.given == self.count:
             return False, None
         self.given += 1
-        return True, picture(self.given)
+        return True, red_frame(self.given)
 
     def release(self) -> None:
         self.releases += 1
@@ -45,7 +45,7 @@ def pixel(value: int) -> np.ndarray:  # type: ignore[type-arg]
 
 
 @given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=6))
-def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]) -> None:
+def test_files_drop_no_frame_and_take_even_turns(counts: list[int]) -> None:
     captures = [CountedFrames(count) for count in counts]
     scheduler = SourceScheduler(map(video_of, captures))
     seen: dict[int, list[int]] = {number: [] for number in range(len(counts))}
@@ -67,26 +67,26 @@ def test_no_frame_of_any_file_is_lost_and_their_turns_are_even(counts: list[int]
 
 
 @given(pushes=st.lists(st.integers(0, 3), max_size=40), takes=st.lists(st.booleans(), max_size=40))
-def test_of_live_sources_every_frame_is_served_or_counted_as_dropped(pushes: list[int], takes: list[bool]) -> None:
+def test_live_frames_are_served_or_counted_as_dropped(pushes: list[int], takes: list[bool]) -> None:
     sources = [LiveSource(str(number), "visitor") for number in range(4)]
     scheduler = SourceScheduler(sources)
     for source in sources:
-        source.poll()  # dropped frames count from the first time one is asked for
+        source.poll()  # dropped frames are counted from the first read on
     pushed, served = Counter[int](), Counter[int]()
     latest: dict[int, int] = {}
     for step, (number, take) in enumerate(zip(pushes, takes, strict=False)):
         sources[number].push(pixel(step))
         pushed[number] += 1
         latest[number] = step
-        if take and (given_ := scheduler.next(timeout_s=0)) is not None:
-            assert given_[1].image[0, 0, 0] == latest.pop(given_[0].id)  # the newest one
-            served[given_[0].id] += 1
-    while (given_ := scheduler.next(timeout_s=0)) is not None:
-        served[given_[0].id] += 1
+        if take and (received := scheduler.next(timeout_s=0)) is not None:
+            assert received[1].image[0, 0, 0] == latest.pop(received[0].id)  # the newest one
+            served[received[0].id] += 1
+    while (received := scheduler.next(timeout_s=0)) is not None:
+        served[received[0].id] += 1
     assert {number: served[number] + sources[number].dropped for number in pushed} == dict(pushed)
 
 
-def test_a_source_that_floods_starves_no_other() -> None:
+def test_fast_source_does_not_starve_others() -> None:
     loud, quiet = LiveSource("loud", "visitor"), LiveSource("quiet", "visitor")
     scheduler = SourceScheduler([loud, quiet])
     for number in range(20):
@@ -102,7 +102,7 @@ def test_a_source_that_floods_starves_no_other() -> None:
         assert scheduler.next(timeout_s=0) is not None
 
 
-def test_a_frame_wakes_the_loop_and_so_does_a_key() -> None:
+def test_frame_wake_and_end_wake_the_loop() -> None:
     source = LiveSource("visitor", "visitor")
     scheduler = SourceScheduler([source])
     threading.Timer(0.05, source.push, [pixel(3)]).start()
@@ -113,7 +113,7 @@ def test_a_frame_wakes_the_loop_and_so_does_a_key() -> None:
     start_s = time.monotonic()
     assert scheduler.next(timeout_s=30) is None
     assert time.monotonic() - start_s < 20
-    scheduler.wake()  # before anybody waits
+    scheduler.wake()  # before `next` waits
     assert scheduler.next(timeout_s=30) is None
     assert scheduler.next(timeout_s=0.01) is None
     threading.Timer(0.05, source.close).start()
@@ -121,9 +121,9 @@ def test_a_frame_wakes_the_loop_and_so_does_a_key() -> None:
     assert scheduler.all_ended
 
 
-def test_visitors_come_and_go_while_the_loop_waits() -> None:
+def test_adds_and_removes_sources_while_waiting() -> None:
     scheduler = SourceScheduler()
-    assert not scheduler.all_ended  # somebody may come
+    assert not scheduler.all_ended  # a visitor may come
     source = LiveSource("visitor", "visitor")
 
     def come() -> None:
@@ -149,7 +149,7 @@ def test_visitors_come_and_go_while_the_loop_waits() -> None:
     assert scheduler.next(timeout_s=30) is None
 
 
-def test_the_last_frame_of_an_ended_source_is_still_served() -> None:
+def test_serves_the_last_frame_of_an_ended_source() -> None:
     source = LiveSource("visitor", "visitor")
     scheduler = SourceScheduler([source])
     source.push(pixel(9))
@@ -159,7 +159,7 @@ def test_the_last_frame_of_an_ended_source_is_still_served() -> None:
     assert scheduler.all_ended
 
 
-def test_a_paced_file_does_not_hold_up_a_camera(tmp_path: Path) -> None:
+def test_paced_file_does_not_delay_a_camera(tmp_path: Path) -> None:
     for number in range(2):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     camera = ScriptedCamera()
@@ -178,16 +178,16 @@ def test_a_paced_file_does_not_hold_up_a_camera(tmp_path: Path) -> None:
     scheduler.close()
 
 
-def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo, tmp_path: Path) -> None:
+def test_failing_sources_do_not_affect_the_others(write_video: WriteVideo, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "junk.png").write_bytes(b"junk")
     clip = write_video("clip.avi", shades(10))
 
-    def answer(request: Request, _: int) -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         send_burst(request, 90)
 
-    with serving(answer) as host:
+    with serving(respond) as host:
         stream = open_source(f"http://{host}/", reconnect_timeout_s=0.1)
     scheduler = SourceScheduler([
         open_source(str(tmp_path / "bad")),
@@ -197,8 +197,8 @@ def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo,
     ])  # fmt: skip
     served: list[Source] = []
     while not scheduler.all_ended:
-        if (given_ := scheduler.next(timeout_s=10)) is not None:
-            served.append(given_[0])
+        if (received := scheduler.next(timeout_s=10)) is not None:
+            served.append(received[0])
     states = [source.state for source in scheduler.sources]
     assert states == ["failed", "failed", "failed", "ended"]
     assert all(source.note for source in scheduler.sources[:3])
@@ -208,17 +208,17 @@ def test_a_failing_file_and_a_dead_stream_stop_no_other(write_video: WriteVideo,
     scheduler.close()
 
 
-def test_a_paced_picture_is_served_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serves_a_paced_image_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "IMAGES_PER_SECOND", 20.0)
     for number in range(3):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     scheduler = SourceScheduler([open_source(str(tmp_path), pace=True)])
     start_s = time.monotonic()
     assert [scheduler.next(timeout_s=30) is not None for _ in range(4)] == [True, True, True, False]
-    assert time.monotonic() - start_s < 20  # not when the loop's patience ends
+    assert time.monotonic() - start_s < 20  # not after timeout_s
 
 
-def test_all_are_asked_to_stop_before_one_is_waited_for() -> None:
+def test_requests_all_stops_before_waiting() -> None:
     events: list[str] = []
 
     class Slow(LiveSource):
@@ -232,17 +232,17 @@ def test_all_are_asked_to_stop_before_one_is_waited_for() -> None:
     assert events == ["stop", "stop", "close", "close"]
 
 
-def test_closing_takes_as_long_as_the_slowest_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.5)
+def test_close_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.2)
     done = threading.Event()
 
-    def answer(request: Request, _: int) -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         send_burst(request, 90)
         done.wait(20)
 
     try:
-        with serving(answer) as host:
+        with serving(respond) as host:
             scheduler = SourceScheduler(open_source(f"http://{host}/{number}") for number in range(4))
             wait_until(lambda: all(source.ready_at_s() == 0 for source in scheduler.sources))
             scheduler.close()

@@ -1,4 +1,4 @@
-"""Streams and videos from addresses, over real sockets: what dies comes back, what floods is thinned, nothing hangs."""
+"""Streams and videos over real sockets: reconnecting, dropping stale frames, timeouts and credentials."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from tests.demos.live.sources.scripted_camera import brightness
 pytestmark = pytest.mark.usefixtures("quick_pauses")
 
 
-def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
+def test_unresponsive_address_does_not_block_opening_a_file(
     write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("demos.live.sources.capture.OPEN_TIMEOUT_S", 10)
     clip = write_video("clip.avi", shades(2))
-    asked, done = threading.Event(), threading.Event()
+    requested, done = threading.Event(), threading.Event()
 
-    def answer(_: Request, __: int) -> None:
-        asked.set()
+    def respond(_: Request, __: int) -> None:
+        requested.set()
         done.wait(20)
 
     try:
-        with serving(answer) as host, open_source(f"http://{host}/", connect_in_background=True) as source:
-            assert asked.wait(10)
+        with serving(respond) as host, open_source(f"http://{host}/", connect_in_background=True) as source:
+            assert requested.wait(10)
             with open_source(str(clip)) as file:
                 assert file.next() is not None
             assert source.note == f"connecting to http://{host}/"  # still
@@ -52,10 +52,10 @@ def test_an_address_that_does_not_answer_keeps_no_file_from_being_opened(
         done.set()
 
 
-def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> None:
+def test_stream_uses_its_password_and_never_shows_it() -> None:
     authorizations: list[str] = []
 
-    def answer(request: Request, _: int) -> None:
+    def respond(request: Request, _: int) -> None:
         given = request.headers.get("Authorization", "")
         if not given:
             request.send_response(401)
@@ -69,7 +69,7 @@ def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> No
             time.sleep(0.005)
 
     with (
-        serving(answer) as host,
+        serving(respond) as host,
         open_source(f"http://cook:p4ssw0rd@{host}/stream.mjpg?key=s3cret", reconnect_timeout_s=0.05) as source,
     ):
         assert (source.kind, source.is_live) == ("stream", True)
@@ -84,14 +84,14 @@ def test_a_network_stream_is_live_and_its_password_is_used_but_not_shown() -> No
     assert "p4ssw0rd" not in f"{names}{source.note}"
 
 
-def test_a_stream_that_dies_comes_back_with_another_size() -> None:
-    def answer(request: Request, number: int) -> None:
+def test_stream_reconnects_with_another_frame_size() -> None:
+    def respond(request: Request, number: int) -> None:
         start_stream(request)
         for value in range(0, 50, 5):
             send_frame(request, value, *((64, 48) if number == 0 else (80, 32)))
 
     shapes = set()
-    with serving(answer) as host, open_source(f"http://{host}/") as source:
+    with serving(respond) as host, open_source(f"http://{host}/") as source:
         while source.reconnects < 2:
             frame = source.next(timeout_s=10)
             assert frame is not None
@@ -100,17 +100,17 @@ def test_a_stream_that_dies_comes_back_with_another_size() -> None:
     assert shapes == {(48, 64, 3), (32, 80, 3)}
 
 
-def test_a_stream_that_stalls_is_given_up_and_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.3)
+def test_reconnects_a_stalled_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.2)
     done = threading.Event()
 
-    def answer(request: Request, number: int) -> None:
+    def respond(request: Request, number: int) -> None:
         start_stream(request)
         send_burst(request, 40 + number)
         done.wait(20)
 
     try:
-        with serving(answer) as host, open_source(f"http://{host}/") as source:
+        with serving(respond) as host, open_source(f"http://{host}/") as source:
             while source.reconnects == 0:
                 assert source.next(timeout_s=10) is not None
             assert source.state == "running"
@@ -119,15 +119,15 @@ def test_a_stream_that_stalls_is_given_up_and_opened_again(monkeypatch: pytest.M
         done.set()
 
 
-def test_a_stream_that_floods_is_read_at_its_newest_and_can_be_closed() -> None:
-    def answer(request: Request, _: int) -> None:
+def test_fast_stream_drops_frames_and_can_be_closed() -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         number = 0
         while True:
             send_frame(request, number % 250, 16, 16)
             number += 1
 
-    with serving(answer) as host, open_source(f"http://{host}/") as source:
+    with serving(respond) as host, open_source(f"http://{host}/") as source:
         for _ in range(50):
             assert source.next(timeout_s=10) is not None
             time.sleep(0.002)
@@ -135,8 +135,8 @@ def test_a_stream_that_floods_is_read_at_its_newest_and_can_be_closed() -> None:
         assert source.state == "running"
 
 
-def test_garbage_between_frames_of_a_stream_does_not_end_it() -> None:
-    def answer(request: Request, _: int) -> None:
+def test_stream_survives_garbage_between_frames() -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         send_frame(request, 10)
         for value in range(10, 250):
@@ -144,7 +144,7 @@ def test_garbage_between_frames_of_a_stream_does_not_end_it() -> None:
             send_frame(request, value)
             time.sleep(0.002)
 
-    with serving(answer) as host, open_source(f"http://{host}/", reconnect_timeout_s=0.1) as source:
+    with serving(respond) as host, open_source(f"http://{host}/", reconnect_timeout_s=0.1) as source:
         values = []
         while len(values) < 20 and (frame := source.next(timeout_s=10)) is not None:
             values.append(float(frame.image[..., 0].mean()))
@@ -152,7 +152,7 @@ def test_garbage_between_frames_of_a_stream_does_not_end_it() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mp4"])
-def test_a_video_with_an_end_from_the_network_loses_no_frame_and_ends(tmp_path: Path, suffix: str) -> None:
+def test_network_video_drops_no_frame_and_ends(tmp_path: Path, suffix: str) -> None:
     content = video(tmp_path / f"clip.{suffix}", "MJPG" if suffix == "avi" else "mp4v")
 
     with (
@@ -170,16 +170,16 @@ def test_a_video_with_an_end_from_the_network_loses_no_frame_and_ends(tmp_path: 
     assert (source.dropped, source.reconnects, source.note) == (0, 0, None)
 
 
-def test_a_video_with_an_end_that_breaks_off_says_how_much_there_was(tmp_path: Path) -> None:
+def test_truncated_network_video_notes_missing_frames(tmp_path: Path) -> None:
     content = video(tmp_path / "clip.avi", "MJPG")
 
-    def answer(request: Request, _: int) -> None:
+    def respond(request: Request, _: int) -> None:
         request.send_response(200)
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
         request.wfile.write(content[: len(content) // 2])
 
-    with serving(answer) as host, open_source(f"http://{host}/clip.avi") as source:
+    with serving(respond) as host, open_source(f"http://{host}/clip.avi") as source:
         count = 0
         while source.next(timeout_s=20) is not None:
             count += 1
@@ -188,7 +188,7 @@ def test_a_video_with_an_end_that_breaks_off_says_how_much_there_was(tmp_path: P
     assert source.note == f"http://{host}/clip.avi announces 40 frames, {count} could be decoded"
 
 
-def test_a_video_with_an_end_starts_again_where_it_shall(tmp_path: Path) -> None:
+def test_loop_restarts_a_network_video(tmp_path: Path) -> None:
     content = video(tmp_path / "clip.avi", "MJPG")
     with (
         serving(lambda request, _: send_file(request, content)) as host,
@@ -198,27 +198,27 @@ def test_a_video_with_an_end_starts_again_where_it_shall(tmp_path: Path) -> None
     np.testing.assert_allclose(seen, 5 * (np.arange(90) % 40), atol=6)
 
 
-def test_a_stream_that_is_not_there_yet_is_waited_for() -> None:
-    def answer(request: Request, _: int) -> None:
+def test_connects_in_background_once_the_stream_is_up() -> None:
+    def respond(request: Request, _: int) -> None:
         start_stream(request)
         while True:
             send_frame(request, 70)
             time.sleep(0.005)
 
-    with serving(answer) as host:
-        pass  # now the port is free again, and nobody answers there
+    with serving(respond) as host:
+        pass  # the port is free again
     with pytest.raises(SourceError, match="cannot be opened"):
         open_source(f"http://{host}/")
     with open_source(f"http://{host}/", connect_in_background=True) as source:
         assert source.state == "reconnecting"
         assert source.next(timeout_s=0.05) is None
-        with serving(answer, port=int(host.partition(":")[2])):
+        with serving(respond, port=int(host.partition(":")[2])):
             assert brightness(source) == pytest.approx(70, abs=4)
             assert (source.state, source.reconnects) == ("running", 0)
             source.close()
 
 
-def test_an_rtsp_camera_is_read_and_read_again_when_it_hangs_up(tmp_path: Path) -> None:
+def test_reads_and_reconnects_an_rtsp_camera(tmp_path: Path) -> None:
     video(tmp_path / "clip.avi", "XVID")
     with (
         rtsp_camera(tmp_path / "clip.avi", "cook:p4ss") as host,
@@ -232,7 +232,7 @@ def test_an_rtsp_camera_is_read_and_read_again_when_it_hangs_up(tmp_path: Path) 
     assert "p4ss" not in str(caught.value)
 
 
-def test_a_udp_stream_is_read(tmp_path: Path) -> None:
+def test_reads_a_udp_stream(tmp_path: Path) -> None:
     content = video(tmp_path / "clip.ts", "mp2v")
     stop = threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""Files and pictures lose no frame, and whatever is wrong with them is one clear line."""
+"""Videos and images: every frame is read in order, and every error is one line."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def all_frames(source: Source) -> list[float]:
     return seen
 
 
-def save_picture(path: Path, red: int) -> None:
+def save_image(path: Path, red: int) -> None:
     Image.new("RGB", (32, 24), (red, 0, 0)).save(path)
 
 
-def test_a_file_gives_every_frame_in_order_as_rgb_however_slow_the_caller(write_video: WriteVideo) -> None:
+def test_slow_reader_gets_every_frame_of_a_video_in_rgb(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(40))
     with open_source(str(path)) as source:
         assert (source.kind, source.is_live, source.state, source.frame_rate) == ("file", False, "running", 30)
@@ -41,7 +41,7 @@ def test_a_file_gives_every_frame_in_order_as_rgb_however_slow_the_caller(write_
         for index in range(40):
             seen.append(brightness(source))
             if index == 5:
-                time.sleep(0.2)
+                time.sleep(0.05)
         assert source.next() is None
         assert source.state == "ended"
         assert source.next() is None
@@ -50,7 +50,7 @@ def test_a_file_gives_every_frame_in_order_as_rgb_however_slow_the_caller(write_
     assert source.note is None
 
 
-def test_a_looping_file_starts_again_and_loses_no_frame(write_video: WriteVideo) -> None:
+def test_loop_restarts_a_video_without_dropping_frames(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(7))
     with open_source(str(path), loop=True) as source:
         seen = [brightness(source) for _ in range(17)]
@@ -59,20 +59,20 @@ def test_a_looping_file_starts_again_and_loses_no_frame(write_video: WriteVideo)
     assert source.next() is None
 
 
-def test_a_looping_file_that_is_taken_away_has_failed(write_video: WriteVideo) -> None:
+def test_looping_video_fails_when_its_file_is_deleted(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(3))
     with open_source(str(path), loop=True) as source:
         for _ in range(3):
             source.next()
         path.unlink()
-        for _ in range(2):  # and it goes on saying so
+        for _ in range(2):  # the error is repeated
             with pytest.raises(SourceError, match="not a video"):
                 source.next()
         assert source.state == "failed"
         assert "not a video" in str(source.note)
 
 
-def test_a_paced_file_waits_for_each_frame_and_loses_none(write_video: WriteVideo) -> None:
+def test_paced_video_waits_for_frames_and_drops_none(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(6))
     with open_source(str(path), pace=True) as source:
         start_s = time.perf_counter()
@@ -85,9 +85,9 @@ def test_a_paced_file_waits_for_each_frame_and_loses_none(write_video: WriteVide
     np.testing.assert_allclose(seen, 5 * np.arange(1, 6), atol=4)
 
 
-def test_close_wakes_a_caller_that_waits_for_a_paced_frame(tmp_path: Path) -> None:
+def test_close_wakes_a_reader_of_a_paced_source(tmp_path: Path) -> None:
     for number in range(2):
-        save_picture(tmp_path / f"{number}.png", 10)
+        save_image(tmp_path / f"{number}.png", 10)
     source = open_source(str(tmp_path), pace=True)
     source.next()
     threading.Timer(0.05, source.close).start()
@@ -95,7 +95,7 @@ def test_close_wakes_a_caller_that_waits_for_a_paced_frame(tmp_path: Path) -> No
     assert source.state == "ended"
 
 
-def test_a_truncated_file_gives_what_is_there_and_says_so(write_video: WriteVideo) -> None:
+def test_truncated_video_notes_missing_frames(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(40))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -105,10 +105,10 @@ def test_a_truncated_file_gives_what_is_there_and_says_so(write_video: WriteVide
     assert source.note == f"{path} announces 40 frames, {count} could be decoded"
 
 
-def test_a_damaged_frame_is_not_the_end(write_video: WriteVideo) -> None:
+def test_skips_a_damaged_frame_of_a_video(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(40))
     content = bytearray(path.read_bytes())
-    starts = [at for at in range(len(content)) if content[at : at + 3] == b"\xff\xd8\xff"]  # of JPEG pictures
+    starts = [at for at in range(len(content)) if content[at : at + 3] == b"\xff\xd8\xff"]  # of JPEG images
     content[starts[10] : starts[10] + 400] = bytes(400)
     path.write_bytes(content)
     with open_source(str(path)) as source:
@@ -117,12 +117,12 @@ def test_a_damaged_frame_is_not_the_end(write_video: WriteVideo) -> None:
     assert seen[-1] == pytest.approx(5 * 39, abs=4)
 
 
-def test_the_pictures_of_a_folder_come_in_order_and_unreadable_ones_are_named_and_skipped(tmp_path: Path) -> None:
+def test_folder_is_sorted_and_skips_unreadable_images(tmp_path: Path) -> None:
     for number in (3, 1, 2):
-        save_picture(tmp_path / f"{number}.png", 50 * number)
-    (tmp_path / "1b.jpg").write_bytes(b"not a picture")
+        save_image(tmp_path / f"{number}.png", 50 * number)
+    (tmp_path / "1b.jpg").write_bytes(b"not an image")
     (tmp_path / "2b.png").touch()
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     with open_source(str(tmp_path)) as source:
         assert (source.kind, source.is_live, source.frame_rate) == ("images", False, None)
         assert all_frames(source) == [50, 100, 150]
@@ -130,8 +130,8 @@ def test_the_pictures_of_a_folder_come_in_order_and_unreadable_ones_are_named_an
     assert source.note == "2 of 5 images cannot be read: 1b.jpg, 2b.png"
 
 
-def test_one_picture_is_one_frame_unless_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_picture(tmp_path / "one.png", 90)
+def test_single_image_is_one_frame_unless_looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "one.png", 90)
     with open_source(str(tmp_path / "one.png")) as source:
         assert all_frames(source) == [90]
         assert source.state == "ended"
@@ -144,7 +144,7 @@ def test_one_picture_is_one_frame_unless_it_stays(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_pictures_of_which_none_can_be_used_are_an_error_not_an_endless_search(tmp_path: Path, loop: bool) -> None:
+def test_folder_without_readable_images_fails(tmp_path: Path, loop: bool) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(b"junk")
     with open_source(str(tmp_path), loop=loop) as source:
@@ -154,9 +154,9 @@ def test_pictures_of_which_none_can_be_used_are_an_error_not_an_endless_search(t
     assert "\n" not in str(caught.value)
 
 
-def test_a_looping_folder_whose_pictures_vanish_fails_at_last(tmp_path: Path) -> None:
+def test_looping_folder_fails_when_its_images_are_deleted(tmp_path: Path) -> None:
     for number in range(2):
-        save_picture(tmp_path / f"{number}.png", 40)
+        save_image(tmp_path / f"{number}.png", 40)
     with open_source(str(tmp_path), loop=True) as source:
         assert [brightness(source) for _ in range(5)] == [40] * 5
         for path in tmp_path.iterdir():
@@ -170,23 +170,21 @@ def test_a_looping_folder_whose_pictures_vanish_fails_at_last(tmp_path: Path) ->
     content=st.binary(min_size=1, max_size=400),
     kind=st.sampled_from([b"", b"RIFF\0\0\1\0AVI LIST", b"\0\0\0 ftypisom"]),
 )
-def test_random_bytes_are_never_more_than_a_source_error(tmp_path: Path, content: bytes, kind: bytes) -> None:
+def test_random_bytes_raise_source_error(tmp_path: Path, content: bytes, kind: bytes) -> None:
     path = tmp_path / "clip.avi"
     path.write_bytes(kind + content)
     with pytest.raises(SourceError), open_source(str(path)) as source:
         source.next()
 
 
-def test_a_file_of_huge_frames_is_refused_before_one_is_read(
-    write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rejects_huge_frames_before_decoding(write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video("clip.avi", shades(2, width=640, height=480))
     monkeypatch.setattr(base, "MAX_FRAME_MEGAPIXELS", 0.3)
     with pytest.raises(SourceError, match=r"640x480, over 0\.3 megapixels"):
         open_source(str(path))
 
 
-def test_a_frame_that_grows_beyond_bounds_is_refused() -> None:
+def test_rejects_a_frame_that_becomes_too_large() -> None:
     camera = ScriptedCamera()
     camera.frames.put(np.zeros((5, 7, 3), np.uint8))
     camera.frames.put(np.zeros((10_000, 10_000, 3), np.uint8))
@@ -210,7 +208,7 @@ def test_a_frame_that_grows_beyond_bounds_is_refused() -> None:
     ],
     ids=lambda value: f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else "",
 )
-def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
+def test_converts_gray_and_four_channels_rejects_others(
     pixels: npt.NDArray[np.uint8], rgb: tuple[int, int, int] | None
 ) -> None:
     camera = ScriptedCamera()
@@ -226,7 +224,7 @@ def test_grey_and_transparent_frames_are_made_rgb_and_others_refused(
     assert (frame.image == rgb).all()
 
 
-def test_a_file_is_not_let_go_of_under_a_running_read() -> None:
+def test_close_waits_for_a_running_read() -> None:
     camera = ScriptedCamera()
     source = video_of(camera)
     reader, closer = threading.Thread(target=source.next), threading.Thread(target=source.close)
@@ -241,7 +239,7 @@ def test_a_file_is_not_let_go_of_under_a_running_read() -> None:
     assert camera.releases == 1
 
 
-def test_a_file_that_opencv_gives_up_on_is_one_line() -> None:
+def test_opencv_error_becomes_one_line() -> None:
     camera = ScriptedCamera()
     camera.frames.put(opencv().error("bad\nsector"))
     with (
