@@ -1,12 +1,12 @@
-"""Says what is in pictures.
+"""Classify image files.
 
     python demos/classify.py cat.jpg
     python demos/classify.py ~/pictures --backend openvino --precision int8 --calibration ~/pictures --top 3
     python demos/classify.py a.png b.png --artifact artifacts/1.5m/onnx-int8 --json
-    python demos/classify.py ~/pictures | cut -f 1,3          piped, it is tab-separated lines under a heading
+    python demos/classify.py ~/pictures | cut -f 1,3          piped: tab-separated lines under a heading
 
-Folders are searched one level down. A picture that cannot be read is named on stderr, the others are classified,
-and the exit code is 1.
+Folders are searched one level deep. Images that cannot be read are reported on stderr and skipped; the exit code is
+then 1.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if not __package__:
 
 import numpy as np
 
-from demos import model_flags
-from demos.model_flags import is_untrained
+from demos import models
+from demos.models import ModelRequest, is_untrained
 from runtimes import Prediction, Runtime, top_k
 from simplenet import cli, images
 from simplenet.errors import DataError, ImageError, one_line, printable
@@ -38,7 +38,7 @@ _WARM_UP_CALLS = 3
 
 @dataclass(frozen=True)
 class Classified:
-    """A picture's best answers and what they cost, reading the file not counted; or the reason why there are none."""
+    """One image's predictions and latencies, without reading the file; or the error that prevented them."""
 
     path: Path
     predictions: list[Prediction]
@@ -48,18 +48,25 @@ class Classified:
 
 
 def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Classified]:
-    """Classifies one picture file after another, in order; an unreadable one is reported and left behind.
+    """Classify image files in order; a file that cannot be read gives a result with `error`.
+
+    Args:
+        top: predictions for each image.
 
     Raises:
         BackendError: the model failed.
+
+    >>> with runtimes.load("artifacts/1.5m/onnx-int8") as model:
+    ...     for result in classify(model, [Path("cat.jpg")]):
+    ...         print(result.predictions[0].label)
     """
-    for _ in range(_WARM_UP_CALLS):  # the first calls allocate, which is not what a picture costs
+    for _ in range(_WARM_UP_CALLS):  # the first inferences allocate memory
         model.classify([np.zeros((480, 640, 3), np.uint8)], k=top)
     for path in paths:
         try:
-            picture = images.read_rgb(path)
+            image = images.read_rgb(path)
             start_s = time.perf_counter()
-            batch = model.preprocess([picture])
+            batch = model.preprocess([image])
         except ImageError as error:
             yield Classified(path, [], error=one_line(error))
             continue
@@ -72,23 +79,23 @@ def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Cl
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument("images", nargs="+", type=cli.path, metavar="IMAGE", help="a picture, or a folder of pictures")
+    parser.add_argument("images", nargs="+", type=cli.path, metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument(
-        "--top", type=cli.integer_in(1, 1000), default=5, metavar="N", help="answers a picture (default: 5)"
+        "--top", type=cli.integer_in(1, 1000), default=5, metavar="N", help="predictions for each image (default: 5)"
     )
-    model_flags.add_model(parser)
+    models.add_flags(parser)
     cli.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    paths, failures = _found(arguments.images)
+    paths, failures = _find_images(arguments.images)
     if not paths:
         return 1
     as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
     results: list[Classified] = []
-    with model_flags.load(arguments) as model:
+    with ModelRequest.from_flags(arguments).open() as model:
         if as_lines:
             print("\t".join(_HEADINGS))
         for result in _with_progress(classify(model, paths, arguments.top), len(paths)):
@@ -105,14 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _found(given: Sequence[Path]) -> tuple[list[Path], int]:
-    """The picture files that are meant, and how many of the arguments meant none, each said in one line."""
+def _find_images(arguments: Sequence[Path]) -> tuple[list[Path], int]:
+    """Return the image files, and the number of arguments without any; log a line for each of those."""
     paths: list[Path] = []
     failures = 0
-    for path in given:
+    for path in arguments:
         try:
             paths += images.find_images(path) if path.is_dir() else [path]
-        except OSError:  # not even looked at: to read it tells why
+        except OSError:  # reading it later gives the reason
             paths.append(path)
         except DataError as error:
             cli.log(f"error: {error}")
@@ -121,19 +128,20 @@ def _found(given: Sequence[Path]) -> tuple[list[Path], int]:
 
 
 def _with_progress(results: Iterator[Classified], count: int) -> Iterable[Classified]:
-    """A bar on stderr while many pictures are classified; none where stderr is not a terminal."""
+    """Show a progress bar on stderr for ten images or more, if stderr is a terminal."""
     from rich.progress import track
 
     console = cli.console()
-    few = count < 10 or not console.is_terminal
-    return results if few else track(results, "classifying", count, console=console, transient=True)
+    if count < 10 or not console.is_terminal:
+        return results
+    return track(results, "classifying", count, console=console, transient=True)
 
 
 def _print_lines(result: Classified) -> None:
-    for rank, answer in enumerate(result.predictions, start=1):
+    for rank, prediction in enumerate(result.predictions, start=1):
         times = (f"{result.preprocess_ms:.3f}", f"{result.infer_ms:.3f}")
-        path, label = printable(str(result.path)), printable(answer.label)
-        print(path, rank, label, f"{answer.probability:.6f}", *times, sep="\t", flush=True)
+        path, label = printable(str(result.path)), printable(prediction.label)
+        print(path, rank, label, f"{prediction.probability:.6f}", *times, sep="\t", flush=True)
 
 
 def _to_json(results: list[Classified], model: Runtime) -> dict[str, Any]:
@@ -153,27 +161,27 @@ def _print_table(results: list[Classified], model: Runtime) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    what = model.describe()
-    title = f"{model.manifest.variant} with {what.backend} {what.precision} on {what.device}"
+    description = model.describe()
+    title = f"{model.manifest.variant} with {description.backend} {description.precision} on {description.device}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("image", "label"):
         table.add_column(heading)
     for heading in ("probability", "preprocess ms", "infer ms"):
         table.add_column(heading, justify="right")
     for result in results:
-        for rank, answer in enumerate(result.predictions):
-            label, chance = Text(one_line(answer.label)), f"{100 * answer.probability:.1f} %"
+        for rank, prediction in enumerate(result.predictions):
+            label, probability = Text(one_line(prediction.label)), f"{100 * prediction.probability:.1f} %"
             if rank == 0:
                 name = Text(one_line(str(result.path)))
-                table.add_row(name, label, chance, f"{result.preprocess_ms:.2f}", f"{result.infer_ms:.2f}")
+                table.add_row(name, label, probability, f"{result.preprocess_ms:.2f}", f"{result.infer_ms:.2f}")
             else:
-                table.add_row("", label, chance)
+                table.add_row("", label, probability)
         table.add_section()
     console = Console()
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
     if is_untrained(model):
-        console.print("U N T R A I N E D : random weights, the answers mean nothing", style="bold white on red")
+        console.print("UNTRAINED: random weights, the predictions are meaningless", style="bold white on red")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Compares latency and accuracy of one model over every backend and precision that this machine has.
+"""Compare latency and accuracy of one model over every backend and precision on this machine.
 
-    python demos/compare.py                                   the shipped model, on its 2,000 shipped pictures
+    python demos/compare.py                                   the shipped model, on its 2,000 shipped images
     python demos/compare.py --variant 1.5m                    another variant
-    python demos/compare.py --image ~/pictures                on your pictures; folders named as classes give accuracy
-    python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test pictures
+    python demos/compare.py --image ~/pictures                on your images; folders named as classes give accuracy
+    python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test images
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
+    python demos/compare.py --plot comparison.png             also plot accuracy against latency
     python demos/compare.py --json > comparison.json          with every raw sample
 
-Missing artifacts are made first. Answers are compared before speed. Every backend runs in a fresh process of its own;
-the processes take turns, in an order that rotates and is reversed every second round, after a warm-up until steady.
+Missing artifacts are exported first. Correctness is measured before latency. Every backend runs in a fresh process of
+its own. The processes run one at a time, in rounds whose order rotates and reverses, after a warm-up until steady.
 """
 
 from __future__ import annotations
@@ -26,20 +27,13 @@ if not __package__:
 
 import numpy as np
 
-import runtimes
-from demos import data_folder
-from demos.artifact_choice import (
-    artifact_precision,
-    choose_weights,
-    ensure_artifact,
-    format_of,
-    precisions_of,
-    several,
-)
-from demos.benchmark import machine, table
+from demos import models
+from demos.benchmark import machine, plot, table
 from demos.benchmark.comparison import Comparison, Row, compare, steps
+from demos.default_models import SCENE_MODEL, weights_for_classes
+from demos.models import ModelRequest
 from runtimes.loader import backend_class
-from simplenet import cli, hardware, image_sets
+from simplenet import cli, hardware, image_sets, images
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
     BackendUnavailable,
@@ -51,49 +45,45 @@ from simplenet.errors import (
 )
 from simplenet.formats import PRECISIONS
 
-DEFAULT_VARIANT = "cifar-310k"
 FRAME_WIDTH, FRAME_HEIGHT = 640, 480
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    cli.add_variant(parser, default=DEFAULT_VARIANT)
+    cli.add_variant(parser, default=SCENE_MODEL[0])
     cli.add_weights(parser)
-    parser.add_argument("--backend", default="all", metavar="A,B", help=f"{', '.join(runtimes.names())} (default: all)")
-    parser.add_argument("--precision", default="all", metavar="A,B", help="fp32, fp16, bf16, int8 (default: all)")
+    models.add_names(parser, "backend", models.backends())
+    models.add_names(parser, "precision", PRECISIONS)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--image",
         type=cli.path_or_name,
         metavar="DIR|NAME",
-        help="pictures, or folders of classes (default: those of the weights)",
+        help="images, or folders of classes (default: the images shipped with the weights)",
     )
     source.add_argument(
         "--data",
         type=cli.path,
         metavar="DIR",
-        help="a data set's folder with test/<class>/*; then the default weights are the ones shipped for its classes, "
+        help="a data set's folder with test/<class>/*; the default weights are then those shipped for its classes, "
         "and train/<class>/* calibrates int8",
     )
     parser.add_argument(
-        "--limit",
-        type=cli.integer_in(1, 100_000),
-        default=2000,
-        metavar="N",
-        help="at most so many pictures (default: 2000)",
+        "--limit", type=cli.integer_in(1, 100_000), default=2000, metavar="N", help="at most N images (default: 2000)"
     )
     parser.add_argument(
         "--samples", type=cli.integer_in(1, 1_000_000), default=700, metavar="N",
-        help="timed inferences a row; 662 allow a p99 (default: 700)",
+        help="timed inferences per row; 662 or more give a p99 (default: 700)",
     )  # fmt: skip
     parser.add_argument(
-        "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="turns a row (default: 10)"
+        "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="rounds per row (default: 10)"
     )
     parser.add_argument(
         "--device",
         metavar="NAME",
         help="cpu, cuda, gpu or npu, for all; backends without it are left out (default: each backend's first)",
     )
+    parser.add_argument("--plot", type=_plot_file, metavar="FILE", help="plot accuracy against latency: .png or .svg")
     cli.add_calibration(parser)
     cli.add_threads(parser)
     cli.add_artifacts(parser)
@@ -101,28 +91,42 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _plot_file(text: str) -> Path:
+    """argparse type: a file that `plot.draw` can write."""
+    if Path(text).suffix.lower() not in plot.SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(plot.SUFFIXES)}")
+    return cli.path(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    backends = several("backend", arguments.backend, runtimes.names())
-    precisions = several("precision", arguments.precision, PRECISIONS)
-    image, weights, calibration = _asked_for(arguments)
-    result = run(
+    if arguments.plot is not None:
+        import matplotlib  # noqa: F401 - fail now if it is missing, not after the measurement
+    request = ModelRequest(
         variant=arguments.variant,
-        weights=weights,
-        backends=backends,
-        precisions=precisions,
+        weights=arguments.weights,
+        device=arguments.device,
+        threads=arguments.threads,
+        calibration=arguments.calibration,
+        artifacts_root=arguments.artifacts,
+    )
+    image = arguments.image
+    if arguments.data is not None:
+        request, image = _for_data_set(request, arguments.data)
+    result = run(
+        request,
+        backends=arguments.backend,
+        precisions=arguments.precision,
         image=image,
-        calibration=calibration,
         limit=arguments.limit,
         samples=arguments.samples,
         rounds=arguments.rounds,
-        threads=arguments.threads,
-        device=arguments.device,
-        artifacts=arguments.artifacts,
     )
     if result.reference is None:
         reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
         raise SimpleNetError(f"nothing could be measured: {'; '.join(reasons)}")
+    if arguments.plot is not None:
+        plot.draw([result], arguments.plot)
     if arguments.json:
         json.dump(result.to_json(), sys.stdout)
         print()
@@ -133,131 +137,126 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, str, str]:
-    """ImageSet, weights, and pictures to calibrate with, as --image, --data and --weights name them."""
-    if arguments.data is None:
-        return arguments.image, arguments.weights, arguments.calibration
-    folder = arguments.data
-    test = data_folder.evaluation_pictures(folder)
-    weights = data_folder.weights_for(test, arguments.variant) if arguments.weights == "auto" else arguments.weights
-    if arguments.calibration != "auto":
-        return str(test), weights, arguments.calibration
-    return str(test), weights, str(data_folder.calibration_pictures(folder) or "auto")
+def _for_data_set(request: ModelRequest, folder: Path) -> tuple[ModelRequest, str]:
+    """Choose weights, calibration images and test images from a data set's folder."""
+    test, train = images.evaluation_folder(folder, ("test", "val")), folder / "train"
+    if request.weights == "auto":
+        assert request.variant is not None
+        request = replace(request, weights=weights_for_classes(test, request.variant))
+    if request.calibration == "auto" and train.is_dir():
+        request = replace(request, calibration=str(train))
+    return request, str(test)
 
 
 def run(
+    request: ModelRequest,
     *,
-    variant: str,
-    weights: str = "auto",
     backends: Sequence[str],
     precisions: Sequence[str],
     image: str | None = None,
-    calibration: str = "auto",
     limit: int = 2000,
     samples: int = 700,
     rounds: int = 10,
-    threads: int | None = None,
-    device: str | None = None,
-    artifacts: Path = cli.DEFAULT_ARTIFACTS,
 ) -> Comparison:
-    """Makes what is missing, then compares; progress goes to stderr.
+    """Export missing artifacts, then compare; progress goes to stderr.
+
+    Args:
+        request: the model; its backend and precision are not used.
+        image: a folder or the name of a shipped set; by default the images shipped with the weights.
+        limit: at most this many images.
 
     Raises:
-        UsageError: nothing can run that. DataError: no pictures. SimpleNetError: no artifact could be made.
+        UsageError: no backend has one of the precisions, or the device. DataError: no images.
+        SimpleNetError: no artifact could be exported.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    rows = _rows(backends, precisions, device)
+    rows = _rows(backends, precisions, request.device)
     if image is not None:
         image_sets.check_source(image)
-    weights = choose_weights(variant, weights, [_form(row) for row in rows], artifacts)
-    threads = threads or hardware.physical_cores()
+    requests = models.with_one_model([replace(request, backend=row.backend, precision=row.precision) for row in rows])
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=len(rows))
-        for row in rows:
+        for row, row_request in zip(rows, requests, strict=True):
             progress.update(task, description=f"preparing {row.name}")
-            _give_artifact(row, variant, weights, artifacts, calibration)
+            _set_artifact(row, row_request)
             progress.advance(task)
         made = [row.artifact for row in rows if row.artifact]
         if not made:
-            raise SimpleNetError(f"no artifact could be made; the first reason: {rows[0].reason}")
+            raise SimpleNetError(f"no artifact could be exported; the first reason: {rows[0].reason}")
         if len({artifact.manifest.weights.sha256 for artifact in made}) > 1:
             raise SimpleNetError(
-                f"artifacts of {variant} in {artifacts} were made from different weights; remove the old ones"
+                f"artifacts of {request.variant} in {request.artifacts_root} were made from different weights; "
+                "remove the old ones"
             )
-        name, inputs, labels = _pictures(made[0], image, limit)
+        name, inputs, labels = _load_images(made[0], image, limit)
         frame = _frame(made[0])
         busy = machine.busy_percent()
-        progress.reset(task, total=steps(rows, rounds), description="opening")
+        progress.reset(task, total=steps(rows, rounds), description="loading")
         result = compare(
             rows,
             inputs,
             labels,
-            pictures_name=name,
+            images_name=name,
             frame=frame,
-            threads=threads,
+            threads=request.threads or hardware.physical_cores(),
             samples=samples,
             rounds=rounds,
-            device=device,
-            on_progress=lambda what, done: progress.update(task, description=what, advance=done),
+            device=request.device,
+            on_progress=lambda step, done: progress.update(task, description=step, advance=done),
             log=(lambda line: None) if console.is_terminal else cli.log,
         )
         busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
-        message = f"{variant} has RANDOM weights, it is UNTRAINED: its latency is true, its answers mean nothing"
+        message = f"{request.variant} is UNTRAINED: its latencies are real, its predictions are meaningless"
         warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
 
 
 def _rows(backends: Sequence[str], precisions: Sequence[str], device: str | None) -> list[Row]:
-    """What to compare; raises UsageError where nothing is left."""
+    """One row for each backend and precision; raises UsageError if there is none."""
     if device is not None:
         backends = [backend for backend in backends if device in backend_class(backend).DEVICES]
         if not backends:
             raise UsageError(f"none of these backends runs on {device!r}; choose among cpu, cuda, gpu and npu")
-    rows = [Row(backend, precision) for backend in backends for precision in precisions_of(backend)
+    rows = [Row(backend, precision) for backend in backends for precision in models.precisions_of(backend)
             if precision in precisions]  # fmt: skip
     if not rows:
-        possible = "; ".join(f"{backend}: {', '.join(precisions_of(backend))}" for backend in backends)
+        possible = "; ".join(f"{backend}: {', '.join(models.precisions_of(backend))}" for backend in backends)
         raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
     return rows
 
 
-def _form(row: Row) -> tuple[str, str]:
-    """The format and the precision of the artifact that a row runs."""
-    return format_of(row.backend), artifact_precision(row.backend, row.precision)
-
-
-def _give_artifact(row: Row, variant: str, weights: str, artifacts: Path, calibration: str) -> None:
-    """Makes it now where it is missing, or gives the row the reason why it has none."""
+def _set_artifact(row: Row, request: ModelRequest) -> None:
+    """Set the row's artifact, exported if it is missing, or the reason why it has none."""
     try:
-        row.artifact = ensure_artifact(variant, weights, *_form(row), artifacts, calibration=calibration)
+        row.artifact = request.resolve()
     except BackendUnavailable as error:
         row.reason = str(error)
     except SimpleNetError as error:
-        row.reason = f"cannot be made: {error}"
+        row.reason = f"cannot be exported: {error}"
 
 
-def _pictures(
+def _load_images(
     artifact: Artifact, image: str | None, limit: int
 ) -> tuple[str, np.typing.NDArray[np.uint8], np.typing.NDArray[np.int64] | None]:
-    """What to compare answers on: the user's, else those shipped with the weights, else synthetic ones."""
+    """Load the user's images, else those shipped with the weights, else synthetic ones, as model inputs."""
     manifest = artifact.manifest
     source = image or (manifest.weights.name if manifest.weights.source == "shipped" else image_sets.SYNTHETIC)
     count = 64 if source == image_sets.SYNTHETIC else limit
-    found = image_sets.load(
+    image_set = image_sets.load(
         source, "evaluation", manifest.preprocessing, labels=manifest.labels, class_ids=manifest.class_ids, limit=count
     )
-    inputs, labels = found.all()
-    for reason in found.unreadable:
-        warnings.warn(f"left out: {reason}", SimpleNetWarning, stacklevel=2)
+    inputs, labels = image_set.all()
+    for reason in image_set.unreadable:
+        warnings.warn(f"skipped: {reason}", SimpleNetWarning, stacklevel=2)
     if labels is not None and labels.max() >= manifest.num_classes:
         raise DataError(
-            f"{source} has more classes than the model's {manifest.num_classes}; name other pictures with --image"
+            f"{source} has more classes than the model's {manifest.num_classes}; name other images with --image"
         )
-    return found.source, inputs, labels
+    return image_set.source, inputs, labels
 
 
 def _frame(artifact: Artifact) -> np.typing.NDArray[np.uint8]:

@@ -1,16 +1,16 @@
-"""Classifies cameras, videos and streams, live, in a window, on a page, or without either.
+"""Classify cameras, videos and streams live, in a window, on a page, or without a display.
 
     python demos/webcam.py                                    camera 0; without one, a generated scene
     python demos/webcam.py --backend openvino --source clip.mp4
-    python demos/webcam.py --backend all --precision int8     all that have int8 answer the same frames, side by side
+    python demos/webcam.py --backend all --precision int8     every backend with int8, side by side on the same frames
     python demos/webcam.py --source 0 --source rtsp://user:password@camera/stream --display browser
-    python demos/webcam.py --display browser --source visitor  no camera here: visitors of the page bring their own
+    python demos/webcam.py --display browser --source visitor  no local camera: visitors of the page share theirs
     python demos/webcam.py --source synthetic --display none --duration 30 --json > events.jsonl
 
-Keys in the window: q or Esc ends, space pauses, s snapshot, r record, b next backend, p next precision, h help.
-The page is at http://127.0.0.1:8000. Of a device without a screen, type `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
-machine and open that address there: browsers give a page the visitor's camera only on localhost or https.
-A file loses no frame; of a camera or stream the models always get the newest one. However it ends, a summary follows.
+Keys in the window: q or Esc quits, space pauses, s snapshot, r record, b next backend, p next precision, h help.
+The page is at http://127.0.0.1:8000. For a device without a screen, run `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
+machine and open that address there: browsers share the visitor's camera only with localhost and https pages.
+Files are processed frame by frame; cameras and streams drop stale frames. A summary is printed at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TextIO
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from demos import model_flags
+from demos import models
 from demos.live.dashboard import UNTRAINED
 from demos.live.events import EventWriter
 from demos.live.model_config import ModelConfig
@@ -44,6 +44,7 @@ from demos.live.summary import Summary, print_summary
 from demos.live.window import display
 from demos.live.window.recorder import CODECS
 from demos.live.window.view import Screen
+from demos.models import ModelRequest
 from simplenet import cli
 from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
 
@@ -53,10 +54,11 @@ _REFRESH_S = 0.1
 
 
 def run(session: Session, screen: Screen, *, max_frames: int | None = None, duration_s: float | None = None) -> str:
-    """Answers frame after frame until something ends it, timing every stage.
+    """Classify frame after frame and time every stage, until a source, a limit or a command ends the loop.
 
     Args:
-        max_frames: stop after so many frames. duration_s: or after so long, pauses not counted.
+        max_frames: stop after this many frames.
+        duration_s: stop after this many seconds, pauses not counted.
 
     Returns:
         What ended it: 'end of file', 'end of stream', 'q', 'Esc', 'SIGTERM', '--max-frames' or '--duration'.
@@ -67,7 +69,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
     timer, scheduler = session.timer, session.scheduler
     timer.start()
     while not session.quit:
-        # What keys and the page have asked for since the last frame.
+        # Commands: from keys and the page, since the last frame.
         screen.asked(session.process_commands())
         if max_frames is not None and timer.frames >= max_frames:
             return "--max-frames"
@@ -78,43 +80,43 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
                 screen.refresh()
                 time.sleep(_REFRESH_S)
             continue
-        # Source: the next frame of a file, the newest one of a camera.
+        # Capture: the next frame of a file, the newest frame of a camera.
         with timer.stage("capture"):
             received = scheduler.next(_REFRESH_S)
         if received is None:
             if scheduler.all_ended:
                 ended = _end(scheduler)
-                session.process_commands()  # it tells of the source that failed last
+                session.process_commands()  # reports the source that failed last
                 return ended
             screen.refresh()
             continue
         source, frame = received
         frame_age_ms = timer.frame_age(frame.captured_s) if source.is_live else None
-        # Infer: the crop that the models were trained on, every model in turn, its best answers.
+        # Classify: preprocess once, then run every model.
         try:
-            answers, preprocess_ms, post_ms = session.model_group.answer(frame.image, keep=not session.is_switching)
+            results, preprocess_ms, post_ms = session.model_group.classify(frame.image, keep=not session.is_loading)
         except ImageError as error:
-            session.refuse(source, error)
+            session.reject_frame(source, error)
             continue
         timer.record("preprocess", preprocess_ms)
-        timer.record("infer", sum(answer.infer_ms for answer in answers))
+        timer.record("infer", sum(result.infer_ms for result in results))
         timer.record("post", post_ms)
-        update = FrameResult(source, frame, answers, frame_age_ms, preprocess_ms, timer.frames + 1)
-        # Overlay and render: the answers over the picture, to the window or into the recording.
+        classified = FrameResult(source, frame, results, frame_age_ms, preprocess_ms, timer.frames + 1)
+        # Draw: to the window and into the recording.
         if screen.draws:
             with timer.stage("draw"):
-                screen.show(update)
+                screen.show(classified)
         timer.frame_done()
-        session.publish(update)
+        session.publish(classified)
     return session.quit
 
 
 def _end(scheduler: SourceScheduler) -> str:
     failed = [source for source in scheduler.sources if source.state == "failed"]
-    if len(failed) == len(scheduler.sources):  # of several, a dead one was told of when it died
+    if len(failed) == len(scheduler.sources):  # otherwise each failure was reported when it happened
         raise SourceError("; ".join(source.note or f"{source.name} failed" for source in failed))
-    lived = any(source.is_live and source not in failed for source in scheduler.sources)
-    return "end of stream" if lived else "end of file"
+    was_live = any(source.is_live and source not in failed for source in scheduler.sources)
+    return "end of stream" if was_live else "end of file"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,22 +125,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         action="append",
         type=_source,
-        metavar="WHAT",
-        help="a camera's number or /dev/video path; a video, picture or folder of pictures; an rtsp, rtmp, http or udp "
-        "address; gst:PIPELINE or csi:0 where OpenCV has GStreamer; synthetic or synthetic:640x480@30, a generated "
-        "scene; visitor, cameras of the page's visitors only. Several times for several (default: 0, or synthetic "
-        "without a camera)",
+        metavar="SOURCE",
+        help="a camera's number or /dev/video path; a video, image or folder of images; an rtsp, rtmp, http or udp "
+        "address; gst:PIPELINE or csi:0 if OpenCV has GStreamer; synthetic or synthetic:640x480@30, a generated scene; "
+        "visitor, the cameras of the page's visitors. May be repeated (default: 0, or synthetic without a camera)",
     )
     parser.add_argument(
         "--display",
         type=cli.choice("display", display.DISPLAYS),
         default="auto",
         metavar="NAME",
-        help="window, browser, none, or auto: the first of them that can be had (default: auto)",
+        help="window, browser, none, or auto: the first of these that is available (default: auto)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="NAME",
-        help="where the page listens; anything but this machine alone is open to everybody who can reach it "
+        help="the page's address; with any other than the default, everyone who can reach it can use the page "
         "(default: 127.0.0.1)",
     )  # fmt: skip
     parser.add_argument(
@@ -146,34 +147,34 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"the page's port (default: {DEFAULT_PORT})",
     )  # fmt: skip
     parser.add_argument(
-        "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after so many frames (default: never)"
+        "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after N frames (default: never)"
     )
     parser.add_argument(
         "--duration",
         type=cli.positive_number,
         metavar="SECONDS",
-        help="stop after so long, pauses not counted (default: never)",
+        help="stop after this time, pauses not counted (default: never)",
     )
     parser.add_argument(
         "--reconnect-timeout", type=cli.positive_number, default=60.0, metavar="SECONDS",
-        help="a camera or stream without a frame for this long fails for good (default: 60)",
+        help="give up a camera or stream after this time without a frame (default: 60)",
     )  # fmt: skip
-    parser.add_argument("--loop", action="store_true", help="start a file again when it ends")
+    parser.add_argument("--loop", action="store_true", help="restart a file when it ends")
     parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
     parser.add_argument(
         "--output", type=cli.path, default=Path("recordings"), metavar="DIR",
-        help="where the keys s and r put snapshots and recordings (default: ./recordings)",
+        help="the folder for snapshots and recordings of the keys s and r (default: ./recordings)",
     )  # fmt: skip
     parser.add_argument(
-        "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="answers to show (default: 5)"
+        "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="predictions to show (default: 5)"
     )
-    model_flags.add_model(parser, several_backends=True)
+    models.add_flags(parser, several_backends=True)
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
     return parser
 
 
 def _source(text: str) -> str:
-    """argparse type: whether there is such a source, opening it tells."""
+    """argparse type: a source's name; `open_source` checks that the source exists."""
     if not text.strip() or re.fullmatch(r"-\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} names no camera, video or stream; cameras are counted from 0")
     return cli.path_or_name(text)
@@ -188,13 +189,13 @@ def _film(text: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    selection = ModelConfig.from_arguments(arguments)
-    events, stdout = EventWriter() if arguments.json else None, sys.stdout  # which an export redirects while it works
+    config = ModelConfig(ModelRequest.from_flags(arguments), arguments.backend or (), arguments.top)
+    events, stdout = EventWriter() if arguments.json else None, sys.stdout  # an export redirects sys.stdout
     expects_visitors = VISITOR in (arguments.source or ())
     if expects_visitors and arguments.display in ("window", "none"):
-        raise UsageError("visitors show their cameras on the page; leave out --display, or --source visitor")
+        raise UsageError("visitors share their cameras on the page; leave out --display, or --source visitor")
     if expects_visitors and arguments.record and set(arguments.source) == {VISITOR}:
-        raise UsageError("visitors show their cameras to themselves alone; leave out --record")
+        raise UsageError("visitors' images are not recorded; leave out --record, or name another --source")
     kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.log)
     if kind == "browser":
         _check_port(arguments.host, arguments.port)
@@ -203,9 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for source in _sources(arguments, pace=kind != "none"):
             scheduler.add(source)
         if scheduler.sources and all(source.kind == SYNTHETIC for source in scheduler.sources):
-            selection = selection.for_shipped_pictures()
-        selection, model_group = selection.load(cli.log)
-        session = opened.enter_context(Session(scheduler, selection, model_group, event=events or _nothing))
+            config = config.for_generated_scene()
+        config, model_group = config.load(cli.log)
+        session = opened.enter_context(Session(scheduler, config, model_group, event=events or _no_event))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
@@ -216,33 +217,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             session.subscribe(events.frame)
         _start(session, events)
         ended = "an error"
-        opened.enter_context(_ending_on_signals(session))
+        opened.enter_context(_quit_on_signals(session))
         try:
             ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
         except KeyboardInterrupt:
             ended = "Ctrl-C"
             return 130
         finally:
-            # Whatever ended the loop: what was measured until then is true and is told.
             session.timer.stop()
             screen.stop_recording()
             status.clear()
             _report(session, session.summary(ended), events, stdout)
     if screen.lost is not None:
-        raise SimpleNetError(f"the recording is not whole: {screen.lost}")
+        raise SimpleNetError(f"the recording is incomplete: {screen.lost}")
     return 0
 
 
 @contextlib.contextmanager
-def _ending_on_signals(session: Session) -> Iterator[None]:
-    """`kill` and a closed terminal end the demo like the key q: recordings are finished and the summary is told."""
+def _quit_on_signals(session: Session) -> Iterator[None]:
+    """Make SIGTERM and SIGHUP quit like the key q: recordings are finished and the summary is printed."""
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-    def end(number: int, frame: object) -> None:
+    def quit(number: int, frame: object) -> None:
         session.quit = signal.Signals(number).name
         session.scheduler.wake()
 
-    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    before = {name: signal.signal(getattr(signal, name), quit) for name in names}
     try:
         yield
     finally:
@@ -251,10 +251,10 @@ def _ending_on_signals(session: Session) -> Iterator[None]:
 
 
 def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
-    """What was asked for. The only source must be there now; of several, a dead one is tried again beside the others.
+    """Open the sources. A single one must open now; of several, live ones that do not open are tried again later.
 
     Raises:
-        SourceError: the only source, or every one of several files, cannot be opened.
+        SourceError: the only source, or every file of several, cannot be opened.
     """
     open_one = functools.partial(
         open_source, loop=arguments.loop, pace=pace, reconnect_timeout_s=arguments.reconnect_timeout
@@ -267,19 +267,19 @@ def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
             yield open_one(SYNTHETIC)
         return
     names = [name for name in arguments.source if name != VISITOR]
-    refused: list[SourceError] = []
+    failures = 0
     for name in names:
         try:
             yield open_one(name, connect_in_background=len(names) > 1)
         except SourceError as error:
-            if len(refused) + 1 == len(names):
+            failures += 1
+            if failures == len(names):
                 raise
-            refused.append(error)
             cli.log(f"without {error}")
 
 
 def why_no_page() -> str | None:
-    """None where the page can be served, else what to install."""
+    """Return None if the page can be served, else what to install."""
     from importlib.util import find_spec
 
     missing = [name for name in ("starlette", "uvicorn", "websockets") if find_spec(name) is None]
@@ -287,7 +287,7 @@ def why_no_page() -> str | None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises SimpleNetError now, and not once all models are loaded, where the page could not be served."""
+    """Raise SimpleNetError if the page cannot be served there, before models are loaded."""
     from demos.live.page.listener import bind
 
     bind(host, port).close()
@@ -301,26 +301,27 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
     cli.log(f"open {page.url}")
     if page.is_public:
         cli.log(
-            "everybody who can reach this machine can timer, switch models, pause, and write snapshots and recordings: "
-            "there is no password"
+            "there is no password: everyone who can reach this machine can watch, switch models, pause, and write "
+            "snapshots and recordings"
         )
     return contextlib.closing(page)
 
 
 def _start(session: Session, events: EventWriter | None) -> None:
-    for line in (*session.model_group.skipped, *session.model_group.notes):
+    group = session.model_group
+    for line in (*group.skipped, *group.notes):
         cli.log(line)
     if events is None:
-        cli.log(f"running {', '.join(session.model_group.records)}; Ctrl-C ends it")
+        cli.log(f"running {', '.join(group.stats)}; Ctrl-C quits")
         return
     events(
         "start",
         sources=[source.name for source in session.scheduler.sources],
-        variant=session.model_group.models[0].manifest.variant,
-        weights=dataclasses.asdict(session.model_group.models[0].manifest.weights),
-        untrained=session.state()["untrained"],
-        models=[dataclasses.asdict(model.describe()) for model in session.model_group.models],
-        skipped=session.model_group.skipped,
+        variant=group.models[0].manifest.variant,
+        weights=dataclasses.asdict(group.models[0].manifest.weights),
+        untrained=models.is_untrained(group.models[0]),
+        models=[dataclasses.asdict(model.describe()) for model in group.models],
+        skipped=group.skipped,
     )
 
 
@@ -335,8 +336,8 @@ def _report(session: Session, summary: Summary, events: EventWriter | None, stdo
     print_summary(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
 
 
-def _nothing(event: str, **facts: object) -> None:
-    """Nobody listens to the events."""
+def _no_event(event: str, **values: object) -> None:
+    """Ignore events."""
 
 
 if __name__ == "__main__":

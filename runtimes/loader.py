@@ -68,14 +68,26 @@ def load(
     """
     options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
     if not isinstance(artifact, Artifact):
-        path = Path(artifact)
-        bare = (
-            files.is_file(path)
-            and path.name != artifacts.MANIFEST_NAME
-            and not files.is_file(path.parent / artifacts.MANIFEST_NAME)
-        )
-        artifact = _read_bare(path, backend) if bare else artifacts.read(path)
+        artifact = read_artifact(artifact, backend)
     return _class_for(artifact.manifest.format, backend)(artifact, options)
+
+
+def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
+    """Read an artifact without opening it: its folder, its manifest, or a model file with an embedded manifest.
+
+    Args:
+        backend: the one that reads an embedded manifest; by default the one of the file's format.
+
+    Raises:
+        ArtifactError, BackendUnavailable, UsageError: as `load`.
+    """
+    path = Path(path)
+    bare = (
+        files.is_file(path)
+        and path.name != artifacts.MANIFEST_NAME
+        and not files.is_file(path.parent / artifacts.MANIFEST_NAME)
+    )
+    return _read_bare(path, backend) if bare else artifacts.read(path)
 
 
 def _class_for(format: str, backend: str | None) -> type[Runtime]:

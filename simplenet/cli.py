@@ -89,7 +89,9 @@ def run(main: Callable[[], int]) -> NoReturn:
 def _extra_of(module: str) -> str:
     """Return the extra of pyproject.toml that installs a package of the running script, or ''."""
     folder = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
-    return folder if module.partition(".")[0] in ("rich", "psutil") and folder in ("demos", "export") else ""
+    return (
+        folder if module.partition(".")[0] in ("rich", "psutil", "matplotlib") and folder in ("demos", "export") else ""
+    )
 
 
 def _prepare_stdout() -> None:

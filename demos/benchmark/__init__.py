@@ -1,1 +1,1 @@
-"""What demos/compare.py is made of: worker processes, rounds, statistics, the table."""
+"""The parts of demos/compare.py: worker processes, rounds, statistics, comparison, table, machine and plot."""

@@ -1,4 +1,4 @@
-"""The comparison itself: artifacts in, one row a backend and precision out. No argparse, no printing."""
+"""The comparison: artifacts in, one row for each backend and precision out. No argparse, no printing."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from demos.benchmark.workers import BackendSpec, Timings, Worker, run_rounds
-from runtimes.timing import LatencySummary, summarize
+from demos.benchmark.rounds import run_rounds
+from demos.benchmark.statistics import SpeedUp, Timings, speed_up
+from demos.benchmark.workers import BackendSpec, Worker
+from runtimes.timing import LatencySummary
+from simplenet import metrics
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendError, BackendUnavailable, SimpleNetError
 
 Logits = npt.NDArray[np.float32]
 
-_PICTURES_AT_A_TIME = 64
-"""In one question to a worker: a slow device answers it in time, and a large set is not sent as a whole."""
+_IMAGES_PER_CALL = 64
+"""A slow device replies in time, and a large set is not sent at once."""
+_TIMED_IMAGES = 32
+_FEWEST_CLASSES_FOR_TOP5 = 6
 
 
 @dataclass
 class Row:
-    """One backend in one precision. `reason` says why a row has no timings, or fewer than asked."""
+    """One backend in one precision. `reason` tells why it has no timings, or fewer than requested."""
 
     backend: str
     precision: str
@@ -36,9 +41,9 @@ class Row:
     top1_percent: float | None = None
     top5_percent: float | None = None
     agreement_percent: float | None = None
-    """Pictures with the same top-1 as the reference row."""
+    """Images with the same top-1 as the reference row."""
     lowest_cosine: float | None = None
-    """Of the logits of any picture with the reference row's."""
+    """The lowest cosine similarity of an image's logits to the reference row's."""
 
     @property
     def name(self) -> str:
@@ -46,38 +51,21 @@ class Row:
 
     @property
     def latency(self) -> LatencySummary | None:
-        return summarize(self.timings.samples_ms) if self.timings and self.timings.samples_ms else None
+        return self.timings.latency if self.timings else None
 
-    @property
-    def end_to_end(self) -> LatencySummary | None:
-        return summarize(self.timings.end_to_end_ms) if self.timings and self.timings.end_to_end_ms else None
-
-    def rounds_faster_than(self, other: Row) -> tuple[int, int]:
-        """In how many rounds this row's p50 was the lower one, and of how many that both had."""
-        ratios = self._ratios(other)
-        return sum(ratio > 1 for ratio in ratios), len(ratios)
-
-    def speed_up_over(self, other: Row) -> tuple[float, float, float] | None:
-        """(median, lowest, highest) over the rounds of the ratio of p50s, `other`'s over this row's."""
-        ratios = self._ratios(other)
-        return (float(np.median(ratios)), min(ratios), max(ratios)) if ratios else None
-
-    def _ratios(self, other: Row) -> list[float]:
-        if not (self.timings and other.timings):
-            return []
-        pairs = zip(other.timings.rounds_ms, self.timings.rounds_ms, strict=False)
-        return [float(np.median(theirs) / np.median(ours)) for theirs, ours in pairs]
+    def speed_up_over(self, other: Row | None) -> SpeedUp | None:
+        return speed_up(self.timings, other.timings) if self.timings and other and other.timings else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything a table or a JSON file says."""
+    """Everything that the table, the plot and the JSON file show."""
 
     rows: list[Row]
     reference: Row | None
-    """PyTorch fp32, or else the first fp32 row: what agreement and speed-up are relative to."""
-    pictures: str
-    picture_count: int
+    """The row that agreement and speed-up refer to: PyTorch fp32, or else the first fp32 row."""
+    images: str
+    image_count: int
     labeled: bool
     threads: int
     rounds: int
@@ -97,10 +85,10 @@ class Comparison:
 
 def compare(
     rows: list[Row],
-    pictures: npt.NDArray[np.uint8],
+    images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64] | None,
     *,
-    pictures_name: str,
+    images_name: str,
     frame: npt.NDArray[np.uint8],
     threads: int,
     samples: int,
@@ -109,65 +97,56 @@ def compare(
     on_progress: Callable[[str, int], None] = lambda what, steps: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Measures every row that has an artifact, in place, and says which row the others are relative to.
+    """Measure every row that has an artifact, in place, and choose the reference row.
 
     Args:
-        rows: what to compare; one without an artifact stays as it is, with its reason.
-        pictures: model-sized uint8 [N, S, S, 3]; answers are compared on all, latency is measured on the first ones.
-        labels: int64 [N], or None where nobody knows them.
-        frame: RGB uint8 [H, W, 3], for the time from a camera's frame to its top-5.
-        samples: timed inferences a row, spread over `rounds` turns.
-        device: that of all rows; one whose backend does not have it says so. None is each backend's first.
-        on_progress: called with what is being done and how many of `steps(rows, rounds)` steps are finished.
-        log: told in one line of every row that has answered, and of the timing's start.
+        rows: what to compare; a row without an artifact keeps its reason.
+        images: model-sized uint8 [N, S, S, 3]; all are used for correctness, the first ones for latency.
+        labels: int64 [N], or None if unknown.
+        frame: RGB uint8 [H, W, 3], for the end-to-end latency.
+        samples: timed inferences for each row, spread over `rounds`.
+        device: of all rows; None is each backend's first.
+        on_progress: called with the current step and how many of `steps(rows, rounds)` are finished.
+        log: called with one line for each loaded row, and when timing starts.
     """
+    logits: dict[str, Logits] = {}
     with ExitStack() as stack:
         workers: list[Worker] = []
-        logits: dict[str, Logits] = {}
         for row in rows:
-            on_progress(f"opening {row.name}", 0)
+            on_progress(f"loading {row.name}", 0)
             if row.artifact is not None:
                 spec = BackendSpec(row.backend, row.precision, str(row.artifact.folder), threads, device)
                 worker = stack.enter_context(Worker(spec))
                 try:
-                    logits[row.name] = _open(worker, row, pictures)
+                    logits[row.name] = _load(worker, row, images)
                     workers.append(worker)
-                except BackendUnavailable as error:
-                    row.reason = str(error)
-                    worker.close()
                 except SimpleNetError as error:
-                    row.reason = f"failed: {error}"
+                    row.reason = str(error) if isinstance(error, BackendUnavailable) else f"failed: {error}"
                     worker.close()
-                log(f"{row.name}: {row.reason or f'answered {len(pictures):,} pictures'}")
-            on_progress(f"opened {row.name}", 1)
+                log(f"{row.name}: {row.reason or f'classified {len(images):,} images'}")
+            on_progress(f"loaded {row.name}", 1)
         timings = {row.name: row.timings for row in rows if row.timings is not None}
         if workers:
             log(f"timing {len(workers)} rows, {samples:,} samples each, in {rounds} rounds")
         failures = run_rounds(
-            workers,
-            timings,
-            frame,
-            samples=samples,
-            rounds=rounds,
-            on_turn=lambda: on_progress("measuring in turns", 1),
+            workers, timings, frame, samples=samples, rounds=rounds, on_step=lambda: on_progress("timing in rounds", 1)
         )
         for worker in workers:
             name = worker.spec.name
             if name not in failures:
-                with suppress(BackendError):  # it died after its last turn: what it measured counts
-                    timings[name].peak_memory_mb = worker.ask("peak_memory_mb")
+                with suppress(BackendError):  # died after its last round: its samples count
+                    timings[name].peak_memory_mb = worker.call("peak_memory_mb")
+    reference = _reference(rows)
     for row in rows:
         if row.name in failures:
             row.reason = f"failed: {failures[row.name]}"
-    reference = _reference(rows)
-    for row in rows:
         if reference and row.name in logits:
-            _judge(row, logits[row.name], logits[reference.name], labels)
+            measure_correctness(row, logits[row.name], logits[reference.name], labels)
     return Comparison(
         rows=rows,
         reference=reference,
-        pictures=pictures_name,
-        picture_count=len(pictures),
+        images=images_name,
+        image_count=len(images),
         labeled=labels is not None,
         threads=threads,
         rounds=rounds,
@@ -176,20 +155,28 @@ def compare(
 
 
 def steps(rows: Sequence[Row], rounds: int) -> int:
-    """How many steps `compare` reports at the most."""
+    """The number of steps that `compare` reports at most."""
     return len(rows) + rounds * sum(row.artifact is not None for row in rows)
 
 
-def _open(worker: Worker, row: Row, pictures: npt.NDArray[np.uint8]) -> Logits:
-    """Loads, times the first call, collects every picture's logits (correctness before speed), warms up."""
-    load_ms, row.description = worker.ask("opened")
-    worker.ask("use", pictures[:32])
-    first_ms = worker.ask("first_inference")
-    logits = np.concatenate(
-        [worker.ask("logits", pictures[start : start + _PICTURES_AT_A_TIME])
-         for start in range(0, len(pictures), _PICTURES_AT_A_TIME)]
-    )  # fmt: skip
-    row.timings = Timings(load_ms, first_ms, warm_up_calls=worker.ask("warm_up"))
+def measure_correctness(row: Row, logits: Logits, reference: Logits, labels: npt.NDArray[np.int64] | None) -> None:
+    """Set a row's agreement with the reference's logits, float32 [N, classes], and its accuracy if there are labels."""
+    row.agreement_percent = 100 * metrics.top1_agreement(logits, reference)
+    row.lowest_cosine = float(metrics.cosine_similarities(logits, reference).min())
+    if labels is not None:
+        row.top1_percent = 100 * metrics.top_k_correct(logits, labels, 1) / len(labels)
+        if logits.shape[1] >= _FEWEST_CLASSES_FOR_TOP5:
+            row.top5_percent = 100 * metrics.top_k_correct(logits, labels, 5) / len(labels)
+
+
+def _load(worker: Worker, row: Row, images: npt.NDArray[np.uint8]) -> Logits:
+    """Load the model, time the first inference, collect the logits of all images, then warm up."""
+    load_ms, row.description = worker.call("load")
+    worker.call("set_images", images[:_TIMED_IMAGES])
+    first_ms = worker.call("first_inference")
+    starts = range(0, len(images), _IMAGES_PER_CALL)
+    logits = np.concatenate([worker.call("logits", images[start : start + _IMAGES_PER_CALL]) for start in starts])
+    row.timings = Timings(load_ms, first_ms, warm_up_calls=worker.call("warm_up"))
     return logits
 
 
@@ -200,25 +187,16 @@ def _reference(rows: Sequence[Row]) -> Row | None:
     return next(iter([*from_torch, *in_fp32, *measured]), None)
 
 
-def _judge(row: Row, logits: Logits, reference: Logits, labels: npt.NDArray[np.int64] | None) -> None:
-    """Agreement with the reference's answers, and accuracy where the true ones are known; all in percent."""
-    row.agreement_percent = float((logits.argmax(1) == reference.argmax(1)).mean() * 100)
-    products = (logits * reference).sum(1)
-    row.lowest_cosine = float((products / (np.linalg.norm(logits, axis=1) * np.linalg.norm(reference, axis=1))).min())
-    if labels is not None:
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        row.top1_percent = float((best[:, 0] == labels).mean() * 100)
-        row.top5_percent = float((best == labels[:, None]).any(1).mean() * 100) if logits.shape[1] > 5 else None
-
-
 def _row_json(row: Row, reference: Row | None) -> dict[str, Any]:
     values = {key: value for key, value in vars(row).items() if key not in ("artifact", "timings", "description")}
     if row.artifact:
         values |= {"artifact": str(row.artifact.folder), "size_bytes": row.artifact.size_bytes}
         values["manifest"] = dataclasses.asdict(row.artifact.manifest)
-    for name, part in (("description", row.description), ("latency", row.latency), ("end_to_end", row.end_to_end)):
-        values[name] = dataclasses.asdict(part) if part else None
-    values["timings"] = dataclasses.asdict(row.timings) if row.timings else None
-    speed_up = row.speed_up_over(reference) if reference else None
-    values["speed_up"] = dict(zip(("median", "lowest", "highest"), speed_up, strict=True)) if speed_up else None
-    return values
+    parts = {
+        "description": row.description,
+        "latency": row.latency,
+        "end_to_end": row.timings and row.timings.end_to_end,
+        "timings": row.timings,
+        "speed_up": row.speed_up_over(reference),
+    }
+    return values | {key: dataclasses.asdict(part) if part else None for key, part in parts.items()}

@@ -1,4 +1,4 @@
-"""What a published number must name: the processor, the system, and whether anything else was running."""
+"""The machine that a published number must name, and whether other programs were running."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simplenet.preprocessing import resizer_name
 
 
 def describe() -> dict[str, str | int | float]:
-    """The machine, for a table's heading and its JSON."""
+    """The processor, memory, system and Python version, for the table's notes and the JSON."""
     import psutil
 
     return {

@@ -1,10 +1,11 @@
-"""A comparison as a table for people, with what each number means, and what could not be given, said below it."""
+"""Print a comparison as a table, with notes on what each column means and what is missing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from demos.benchmark.comparison import Comparison, Row
+from demos.benchmark.statistics import rounds_won
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from simplenet.errors import one_line
 
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 NO_NUMBER = "-"
 _HEADINGS = (
-    "backend", "precision", "top-1 %", "agrees %", "size MB", "memory MB", "load ms", "first ms", "p50 ms", "p90 ms",
-    "p99 ms", "frame to top-5 ms", "speed-up",
+    "backend", "precision", "top-1 %", "agrees %", "size MB", "memory MB", "load ms", "first\ninference\nms",
+    "model\nlatency\np50 ms", "p90 ms", "p99 ms", "end-to-end\nlatency (frame\nto top-5) ms", "speed-up",
 )  # fmt: skip
 _NEGLIGIBLE_LOSS_POINTS = 0.5
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints the table, its footnotes and its conclusion."""
+    """Print the table, its notes and its conclusion."""
     measured = [row for row in comparison.rows if row.timings]
     console.print(_table(comparison))
     for line in _notes(comparison):
@@ -36,15 +37,15 @@ def _table(comparison: Comparison) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if position < 2 else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if position < 2 else "right", no_wrap=True, vertical="bottom")
     for row in comparison.rows:
         size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
         if row.timings is None or row.latency is None:
             cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7)
             table.add_row(*cells, "not run, see below", style="dim")
             continue
-        latency, end_to_end = row.latency, row.end_to_end
-        speed_up = row.speed_up_over(comparison.reference) if comparison.reference else None
+        latency, end_to_end = row.latency, row.timings.end_to_end
+        speed_up = row.speed_up_over(comparison.reference)
         table.add_row(
             row.backend,
             row.precision,
@@ -58,7 +59,7 @@ def _table(comparison: Comparison) -> Table:
             _number(latency.p90_ms, 3),
             _number(latency.p99_ms, 3),
             _number(end_to_end.p50_ms if end_to_end else None, 3),
-            f"{speed_up[0]:.2f}x ({speed_up[1]:.2f}-{speed_up[2]:.2f})" if speed_up else NO_NUMBER,
+            f"{speed_up.median:.2f}x ({speed_up.lowest:.2f}-{speed_up.highest:.2f})" if speed_up else NO_NUMBER,
         )
     return table
 
@@ -69,30 +70,30 @@ def _number(value: float | None, digits: int) -> str:
 
 def _notes(comparison: Comparison) -> list[str]:
     reference = comparison.reference.name if comparison.reference else "the reference"
-    known = "their true labels" if comparison.labeled else "no labels, so no top-1"
+    labels = "with labels" if comparison.labeled else "without labels, so no top-1"
     notes = [
         _model(comparison),
         _machine(comparison),
-        f"top-1, agrees: {comparison.picture_count:,} pictures ({comparison.pictures}; {known}); "
+        f"top-1, agrees: on {comparison.image_count:,} images ({comparison.images}) {labels}; "
         f"agrees = same top-1 as {reference}.",
-        "memory: the most that the backend's process held, Python and its packages included, a GPU's memory not.",
-        "load: package import and model load in a fresh process, once, in the rows' order. first: the first inference "
-        "after it.",
-        f"p50, p90, p99: the model alone, batch as exported, each backend alone in its own process, in "
-        f"{comparison.rounds} rounds, their order rotated and reversed.",
-        f"frame to top-5: p50 from a {comparison.frame} frame, preprocessing (resized by "
-        f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax included.",
-        f"speed-up: p50 of {reference} over p50 of the row, median (lowest-highest) of the rounds.",
+        "memory: peak of the backend's process, with Python and packages, without GPU memory.",
+        "load: package import and model load in a fresh process, once, in the order of the rows. first inference: the "
+        "one after the load.",
+        f"model latency: inference only, batch as exported, one backend at a time in its own process, in "
+        f"{comparison.rounds} rounds of rotated and reversed order.",
+        f"end-to-end latency: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
+        f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax.",
+        f"speed-up: model latency p50 of {reference} over that of the row, median (lowest-highest) of the rounds.",
     ]
     counts = {row.latency.n for row in comparison.rows if row.latency}
     if counts and min(counts) < SAMPLES_FOR_P99:
         notes.append(
-            f"{NO_NUMBER}: {min(counts)} samples a row; a p90 needs {SAMPLES_FOR_P90} and a p99 {SAMPLES_FOR_P99} "
-            "to mean anything (--samples)."
+            f"{NO_NUMBER}: {min(counts)} samples per row; a p90 needs {SAMPLES_FOR_P90} and a p99 {SAMPLES_FOR_P99} "
+            "(--samples)."
         )
     if comparison.busy_percent > 10:
         notes.append(
-            f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and run again."
+            f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and repeat."
         )
     rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
@@ -102,12 +103,12 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _remarks(row: Row) -> list[str]:
-    """Why it was not run, on which device if not the processor, how it was calibrated, what its backend says."""
+    """Why the row was not run, its device if not the processor, its calibration, and its backend's notes."""
     remarks = [row.reason] if row.reason else []
     if row.description and row.description.threads is None:
         remarks.append(f"ran on {row.description.device}.")
     if row.artifact and (calibration := row.artifact.manifest.calibration):
-        remarks.append(f"calibrated with {calibration.get('images')} pictures ({calibration.get('source')}).")
+        remarks.append(f"calibrated with {calibration.get('images')} images ({calibration.get('source')}).")
     return [*remarks, *(row.description.notes if row.description else ())]
 
 
@@ -117,7 +118,7 @@ def _model(comparison: Comparison) -> str:
 
 
 def _machine(comparison: Comparison) -> str:
-    """The processor, the threads, the system and every version: a number without them is no number."""
+    """The processor, the threads, the system and every package's version."""
     machine = comparison.machine
     versions = {k: v for row in comparison.rows if row.description for k, v in row.description.versions.items()}
     short = ", ".join(f"{package} {version.split('-')[0]}" for package, version in sorted(versions.items()))
@@ -128,21 +129,19 @@ def _machine(comparison: Comparison) -> str:
 
 
 def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
-    """The fastest row whose answers can still be had: within half a point of the best, or 99 % agreement."""
+    """Name the fastest row with an accuracy within half a point of the best, or with 99 % agreement."""
     if comparison.labeled:
         best = max(row.top1_percent or 0.0 for row in measured)
-        faithful = [row for row in measured if (row.top1_percent or 0.0) >= best - _NEGLIGIBLE_LOSS_POINTS]
+        accurate = [row for row in measured if (row.top1_percent or 0.0) >= best - _NEGLIGIBLE_LOSS_POINTS]
         condition = f"within {_NEGLIGIBLE_LOSS_POINTS} points of the best top-1"
     else:
-        faithful = [row for row in measured if (row.agreement_percent or 0.0) >= 99]
-        condition = (
-            f"with at least 99 % of the answers of {comparison.reference.name if comparison.reference else 'fp32'}"
-        )
-    timed = [(row.latency.p50_ms, row) for row in faithful if row.latency]
+        accurate = [row for row in measured if (row.agreement_percent or 0.0) >= 99]
+        condition = f"with at least 99 % agreement with {comparison.reference.name if comparison.reference else 'fp32'}"
+    timed = [(row.latency.p50_ms, row, row.timings) for row in accurate if row.timings and row.latency]
     if not timed:
         return "No backend could be timed."
-    p50_ms, fastest = min(timed, key=lambda pair: pair[0])
-    rivals = [(row.name, *row.rounds_faster_than(fastest)) for _, row in timed if row is not fastest]
+    p50_ms, fastest, fastest_timings = min(timed, key=lambda entry: entry[0])
+    rivals = [(row.name, *rounds_won(timings, fastest_timings)) for _, row, timings in timed if row is not fastest]
     doubts = [f"{name} ({won} of {rounds})" for name, won, rounds in rivals if won]
-    doubt = f"; faster than it in some rounds: {', '.join(doubts)}" if doubts else ""
-    return f"Fastest {condition}: {fastest.name}, p50 {p50_ms:.3f} ms{doubt}."
+    doubt = f"; faster in some rounds: {', '.join(doubts)}" if doubts else ""
+    return f"Fastest {condition}: {fastest.name}, model latency p50 {p50_ms:.3f} ms{doubt}."

@@ -1,180 +1,145 @@
-"""Which models a live demo runs: what the flags said, with what a key or the page has changed since."""
+"""The model configuration of a live demo, and a loader that loads another one in the background."""
 
 from __future__ import annotations
 
-import argparse
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 import runtimes
-from demos import artifact_choice
-from demos.artifact_choice import precisions_of, several
-from demos.live import model_group as model_groups
-from demos.live.model_group import ModelGroup
+from demos import models
+from demos.default_models import SCENE_MODEL, Log
+from demos.live.model_group import ModelGroup, load_group
+from demos.models import ModelRequest
 from runtimes.loader import backend_class
-from simplenet import cli, variants
+from simplenet import variants
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A variant with its weights in one precision on one or several backends; immutable, `load` makes it real."""
+    """One model request on one or several backends. Immutable; the `with_...` methods return a changed copy."""
 
-    arguments: argparse.Namespace
-    backends: tuple[str | None, ...]
-    """None is the default backend, until `known` says which one that was."""
-    precision: str | None
-    top: int = 5
+    request: ModelRequest
+    """Its `backend` is not used; `backends` are."""
+    backends: tuple[str, ...] = ()
+    """Empty: the default backend. `load` returns a config that names it."""
+    top_k: int = 5
     manifest: Manifest | None = None
-    """Of the models that were loaded from it."""
+    """The first loaded model's; None before `load`."""
 
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> ModelConfig:
-        """From the flags of `model_flags.add_model`, where --backend may name several, and --top.
-
-        Raises:
-            UsageError: an unknown backend.
-        """
-        named = several("backend", arguments.backend, runtimes.names()) if arguments.backend else [None]
-        return cls(arguments, tuple(named), arguments.precision, arguments.top)
-
-    def for_shipped_pictures(self) -> ModelConfig:
-        """Where no model was named: the one that was trained on what a generated scene shows."""
-        flags = self.arguments
-        if flags.artifact is not None or flags.variant is not None or flags.weights != "auto":
+    def for_generated_scene(self) -> ModelConfig:
+        """Choose the model that was trained on the generated scene's images, unless a model is named."""
+        if self.request.names_model:
             return self
-        known = {"variant": artifact_choice.SHIPPED_VARIANT, "weights": artifact_choice.SHIPPED_WEIGHTS}
-        return replace(self, arguments=argparse.Namespace(**{**vars(flags), **known}))
+        variant, weights = SCENE_MODEL
+        return replace(self, request=replace(self.request, variant=variant, weights=weights))
 
-    def load(self, log: artifact_choice.Log) -> tuple[ModelConfig, ModelGroup]:
-        """The models, warmed up, and this selection with everything that was left open filled in.
+    def load(self, log: Log) -> tuple[ModelConfig, ModelGroup]:
+        """Load and warm up the models.
+
+        Returns:
+            This config with every default replaced by what was loaded, and the models.
 
         Raises:
-            SimpleNetError: the only model cannot be loaded, or none of several.
+            SimpleNetError: the only backend cannot run the model, or none of several can.
         """
-        flags = argparse.Namespace(**{**vars(self.arguments), "precision": self.precision})
-        model_group = model_groups.load(flags, self.backends, log, self.top)
-        first = model_group.models[0]
-        known: dict[str, Any] = {"variant": flags.variant, "weights": flags.weights}
-        if flags.artifact is None and flags.weights == "auto":
-            known = {"variant": first.manifest.variant, "weights": first.manifest.weights.name}
-        return (
-            replace(
-                self,
-                arguments=argparse.Namespace(**{**vars(flags), **known}),
-                backends=tuple(model.name for model in model_group.models),
-                precision=first.precision,
-                manifest=first.manifest,
-            ),
-            model_group,
-        )
+        requests = [replace(self.request, backend=name) for name in self.backends or (None,)]
+        group = load_group(requests, log, self.top_k)
+        first = group.models[0]
+        request = replace(self.request, precision=first.precision)
+        if request.artifact is None and request.weights == "auto":
+            request = replace(request, variant=first.manifest.variant, weights=first.manifest.weights.name)
+        loaded = tuple(model.name for model in group.models)
+        return replace(self, request=request, backends=loaded, manifest=first.manifest), group
 
     def choices(self) -> dict[str, list[str]]:
-        """What can be asked for; whether it can also run here, loading tells."""
-        if self.arguments.artifact is not None and self.manifest is not None:
-            form, own = self.manifest.format, self.manifest.precision
-            backends = [name for name in runtimes.names() if form in backend_class(name).FORMATS]
-            more = {other for name in self.backends if name for other in backend_class(name).PRECISIONS.get(own, ())}
-            return {"backend": backends, "precision": [own, *sorted(more)], "variant": [self.manifest.variant]}
-        named = [name for name in self.backends if name]
-        offered = dict.fromkeys(precision for name in named for precision in precisions_of(name))
-        return {"backend": several("backend", "all", runtimes.names()), "precision": list(offered),
-                "variant": list(variants.VARIANTS)}  # fmt: skip
+        """The values that the `with_...` methods accept. Some may still fail to load on this machine."""
+        if self.request.artifact is not None and self.manifest is not None:
+            format, stored = self.manifest.format, self.manifest.precision
+            run_modes = {mode for name in self.backends for mode in backend_class(name).PRECISIONS.get(stored, ())}
+            return {
+                "backend": [name for name in runtimes.names() if format in backend_class(name).FORMATS],
+                "precision": [stored, *sorted(run_modes)],
+                "variant": [self.manifest.variant],
+            }
+        precisions = dict.fromkeys(precision for name in self.backends for precision in models.precisions_of(name))
+        return {
+            "backend": list(models.backends()),
+            "precision": list(precisions),
+            "variant": list(variants.VARIANTS),
+        }
 
     def selected(self) -> dict[str, Any]:
-        variant = self.manifest.variant if self.manifest else self.arguments.variant
-        return {"backend": [name for name in self.backends if name], "precision": self.precision, "variant": variant}
+        """The current values of what `choices` lists."""
+        variant = self.manifest.variant if self.manifest else self.request.variant
+        return {"backend": list(self.backends), "precision": self.request.precision, "variant": variant}
+
+    def with_value(self, kind: str, value: str) -> ModelConfig:
+        """Change one of 'backend' ('openvino', 'openvino,torch' or 'all'), 'precision' or 'variant'.
+
+        Raises:
+            UsageError: unknown value, or one that a named --artifact excludes.
+        """
+        change = {"backend": self.with_backends, "precision": self.with_precision, "variant": self.with_variant}
+        return change[kind](value)
 
     def with_backends(self, text: str) -> ModelConfig:
-        """'openvino', 'openvino,torch' or 'all'; raises UsageError for an unknown one, or another's artifact."""
-        backends = tuple(several("backend", text, self.choices()["backend"]))
-        if any(self.precision not in precisions_of(name) for name in backends) and len(backends) == 1:
-            return replace(self, backends=backends, precision=precisions_of(backends[0])[0])
-        return replace(self, backends=backends)
+        """Run on other backends; a single one without the current precision starts with its first precision."""
+        backends = models.parse_names("backend", text, self.choices()["backend"])
+        changed = replace(self, backends=backends)
+        if len(backends) == 1 and self.request.precision not in (possible := models.precisions_of(backends[0])):
+            return replace(changed, request=replace(self.request, precision=possible[0]))
+        return changed
 
     def with_precision(self, text: str) -> ModelConfig:
-        """Raises UsageError for one that is not offered, and for several."""
-        try:
-            return replace(self, precision=cli.choice("precision", self.choices()["precision"])(text))
-        except argparse.ArgumentTypeError as error:
-            raise UsageError(str(error)) from error
+        """Run in another precision."""
+        precision = models.parse_name("precision", text, self.choices()["precision"])
+        return replace(self, request=replace(self.request, precision=precision))
 
     def with_variant(self, text: str) -> ModelConfig:
-        """Its best weights; raises UsageError for an unknown one, or another than the artifact's."""
+        """Run another variant with its best weights."""
         name = variants.get(text).name
         if name not in self.choices()["variant"]:
             raise UsageError(f"this artifact is {self.choices()['variant'][0]}; leave out --artifact to choose {name}")
-        flags = argparse.Namespace(**{**vars(self.arguments), "variant": name, "weights": "auto"})
-        return self if self.arguments.artifact is not None else replace(self, arguments=flags, manifest=None)
+        if self.request.artifact is not None:
+            return self
+        return replace(self, request=replace(self.request, variant=name, weights="auto"), manifest=None)
 
-    def next_backend(self, is_refused: IsRefused = lambda other: False) -> ModelConfig:
-        """The one after the first of today's, or the next that is not refused; raises SimpleNetError: there is none."""
-        return self._next("backend", self.backends[0], self.with_backends, is_refused)
+    def next_value(self, kind: str, is_excluded: Callable[[ModelConfig], bool] = lambda config: False) -> ModelConfig:
+        """Change 'backend' or 'precision' to the next choice, in a cycle, that is not excluded.
 
-    def next_precision(self, is_refused: IsRefused = lambda other: False) -> ModelConfig:
-        """The same of precisions."""
-        return self._next("precision", self.precision, self.with_precision, is_refused)
-
-    def _next(
-        self, kind: str, now: str | None, change: Callable[[str], ModelConfig], is_refused: IsRefused
-    ) -> ModelConfig:
+        Raises:
+            SimpleNetError: there is no other choice.
+        """
         names = self.choices()[kind]
-        after = names.index(now) + 1 if now in names else 0
+        current = self.selected()[kind]
+        current = current[0] if kind == "backend" else current
+        after = names.index(current) + 1 if current in names else 0
         for name in [*names[after:], *names[:after]]:
-            if name != now and not is_refused(other := change(name)):
+            if name != current and not is_excluded(other := self.with_value(kind, name)):
                 return other
-        raise SimpleNetError(f"no other {kind} can be had here")
-
-
-IsRefused = Callable[[ModelConfig], bool]
-"""Whether a selection is known not to load."""
+        raise SimpleNetError(f"no other {kind} is available here")
 
 
 class ModelLoader:
-    """Loads another selection in a thread of its own while the present models go on."""
+    """Loads a config in a background thread, while the current models keep running."""
 
-    def __init__(self, wanted: ModelConfig, log: artifact_choice.Log) -> None:
-        self.wanted = wanted
-        self._log = log
-        self._result: tuple[ModelConfig, ModelGroup] | None = None
-        self._error: Exception | None = None
-        self._abandoned = False
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._load, name="switch", daemon=True)
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def join(self, timeout_s: float) -> None:
-        """Waits until it is done, `timeout_s` at most."""
-        self._thread.join(timeout_s)
-
-    def result(self) -> tuple[ModelConfig, ModelGroup]:
-        """Once `done`. Raises SimpleNetError where it could not be loaded; then the present models stay."""
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
+    def __init__(self, config: ModelConfig, log: Log) -> None:
+        self.config = config
+        self.future: Future[tuple[ModelConfig, ModelGroup]] = Future()
+        """What `ModelConfig.load` returns or raises."""
+        threading.Thread(target=self._load, args=(log,), name="model loader", daemon=True).start()
 
     def abandon(self) -> None:
-        """Nobody wants it any more: what is still loading is closed as soon as it is there."""
-        with self._lock:
-            self._abandoned = True
-            if self._result is not None:
-                self._result[1].close()
+        """Close the models as soon as they are loaded."""
+        self.future.add_done_callback(lambda done: None if done.exception() else done.result()[1].close())
 
-    def _load(self) -> None:
+    def _load(self, log: Log) -> None:
         try:
-            result = self.wanted.load(self._log)
-        except Exception as error:  # noqa: BLE001 - raised again by result(), in the loop's thread
-            self._error = error
-            return
-        with self._lock:
-            self._result = result
-            if self._abandoned:
-                result[1].close()
+            self.future.set_result(self.config.load(log))
+        except Exception as error:  # noqa: BLE001 - raised again by the future's result()
+            self.future.set_exception(error)

@@ -1,8 +1,7 @@
-"""The models that answer a frame: one, or several in turn, in an order that rotates from frame to frame."""
+"""The models that classify every frame: one, or several of the same network on different backends."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 from collections.abc import Sequence
@@ -11,22 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos import model_flags
-from demos.artifact_choice import Log
+from demos.default_models import Log
 from demos.live.latency_window import LIVE_SAMPLES, LatencyWindow
 from demos.live.result import ModelResult
+from demos.models import ModelRequest
 from runtimes import Prediction, Runtime, disable_spinning
 from simplenet.errors import SimpleNetError, WeightsError
 
 UInt8Array = npt.NDArray[np.uint8]
 
 RECENT_SAMPLES = 60
-"""What a sparkline shows."""
+"""Latencies in a sparkline."""
 _WARM_UP_FRAMES = 5
 
 
-class Record:
-    """What one model did: its latencies, and how often its top-1 was the reference's. Safe to read from any thread."""
+class ModelStats:
+    """One model's latencies, and how often its top-1 was the reference model's. Safe to read from any thread."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,86 +44,89 @@ class Record:
 
 
 class ModelGroup:
-    """One model or several of one variant and weights. The first is the reference that the others are compared with.
+    """One or several loaded models. The first is the reference; the others are compared with it.
 
-    Use it as a context manager, or call `close`. `answer` is for one thread, the rest for any.
+    Use it as a context manager, or call `close`. `classify` is for one thread, the rest for any.
     """
 
-    def __init__(self, models: Sequence[Runtime], top: int = 5, skipped: Sequence[str] = ()) -> None:
-        """`skipped` says, in one line each, which asked-for models cannot run here."""
+    def __init__(self, models: Sequence[Runtime], top_k: int = 5, skipped: Sequence[str] = ()) -> None:
+        """`skipped` names each requested backend that cannot run here, with the reason, in one line each."""
         self.models = tuple(models)
         self.skipped = tuple(skipped)
         self.notes = tuple(f"{name_of(model)}: {note}" for model in models for note in model.describe().notes)
-        self.records = {name_of(model): Record(name_of(model)) for model in models}
-        self._top = top
-        self._turn = 0
+        self.stats = {name_of(model): ModelStats(name_of(model)) for model in models}
+        self._top_k = top_k
+        self._frames = 0
 
     def warm_up(self) -> None:
-        """The first calls allocate; they are no part of a live loop's speed."""
+        """Run the first, slower inferences, which allocate memory."""
         image = np.zeros((480, 640, 3), np.uint8)
         for model in self.models:
             for _ in range(_WARM_UP_FRAMES):
                 model.classify([image], k=1)
 
-    def answer(self, image: UInt8Array, keep: bool = True) -> tuple[tuple[ModelResult, ...], float, float]:
-        """Asks every model about RGB uint8 [H, W, 3]; with `keep`, the latencies go into the records.
+    def classify(self, image: UInt8Array, keep: bool = True) -> tuple[tuple[ModelResult, ...], float, float]:
+        """Run every model on RGB uint8 [H, W, 3], in an order that rotates from frame to frame.
+
+        Args:
+            keep: add the latencies and agreements to `stats`.
 
         Returns:
-            The answers in the order of `models`, and how many milliseconds the preprocessing and the ranking took.
+            The results in the order of `models`; the milliseconds of preprocessing; those of softmax and top-k.
 
         Raises:
-            ImageError: the picture is of an impossible size. BackendError: a model failed.
+            ImageError: the image is too narrow or too flat. BackendError: a model failed.
         """
         start = time.perf_counter()
-        batches: dict[tuple[object, str], npt.NDArray[Any]] = {}
-        for model in self.models:  # nearly always one batch for all of them
-            wanted = (model.manifest.preprocessing, model.manifest.input.dtype)
-            if wanted not in batches:
-                batches[wanted] = model.preprocess([image])
+        batches: dict[tuple[object, str], npt.NDArray[Any]] = {}  # usually one batch for all models
+        for model in self.models:
+            if (key := _input_key(model)) not in batches:
+                batches[key] = model.preprocess([image])
         preprocess_ms = (time.perf_counter() - start) * 1e3
 
-        ranked: list[list[Prediction]] = [[] for _ in self.models]
-        infer_ms = [0.0] * len(self.models)
+        count = len(self.models)
+        predictions: list[list[Prediction]] = [[] for _ in self.models]
+        infer_ms = [0.0] * count
         post_ms = 0.0
-        for offset in range(len(self.models)):
-            position = (self._turn + offset) % len(self.models)
+        for offset in range(count):
+            position = (self._frames + offset) % count
             model = self.models[position]
-            batch = batches[model.manifest.preprocessing, model.manifest.input.dtype]
+            batch = batches[_input_key(model)]
             start = time.perf_counter()
             logits = model.infer_any(batch)
             inferred = time.perf_counter()
-            (ranked[position],) = model.rank(logits, self._top)
+            (predictions[position],) = model.rank(logits, self._top_k)
             infer_ms[position] = (inferred - start) * 1e3
             post_ms += (time.perf_counter() - inferred) * 1e3
-        self._turn += 1
+        self._frames += 1
 
-        answers = []
-        for position, (model, record) in enumerate(zip(self.models, self.records.values(), strict=True)):
-            best, took_ms = ranked[position], infer_ms[position]
-            agrees = None if position == 0 else best[0].index == ranked[0][0].index
-            answers.append(ModelResult(record.name, model.name, model.precision, tuple(best), took_ms, agrees))
+        results = []
+        for position, (model, stats) in enumerate(zip(self.models, self.stats.values(), strict=True)):
+            best, took_ms = predictions[position], infer_ms[position]
+            agrees = None if position == 0 else best[0].index == predictions[0][0].index
+            results.append(ModelResult(stats.name, model.name, model.precision, tuple(best), took_ms, agrees))
             if keep:
-                record.add(took_ms, agrees)
-        return tuple(answers), preprocess_ms, post_ms
+                stats.add(took_ms, agrees)
+        return tuple(results), preprocess_ms, post_ms
 
     def state(self) -> list[dict[str, Any]]:
-        """For pages and tiles: what runs, and how fast of late. JSON-able."""
+        """What runs, and its recent latencies, for the window and the page; JSON-able."""
         return [self._state_of(model) for model in self.models]
 
     def _state_of(self, model: Runtime) -> dict[str, Any]:
-        record, what = self.records[name_of(model)], model.describe()
-        recent = record.infer.summary(LIVE_SAMPLES)
+        stats, description = self.stats[name_of(model)], model.describe()
+        recent = stats.infer.summary(LIVE_SAMPLES)
         return {
-            "name": record.name,
+            "name": stats.name,
             "backend": model.name,
             "precision": model.precision,
-            "device": what.device,
-            "threads": what.threads,
+            "device": description.device,
+            "threads": description.threads,
             "infer_p50_ms": recent and recent.p50_ms,
             "infer_p90_ms": recent and recent.p90_ms,
-            "recent_infer_ms": [round(sample, 3) for sample in record.infer.latest_ms(RECENT_SAMPLES)],
-            "agrees_percent": record.agrees_percent,
-            "compared": record.compared,
+            "recent_infer_ms": [round(sample, 3) for sample in stats.infer.latest_ms(RECENT_SAMPLES)],
+            "agrees_percent": stats.agrees_percent,
+            "compared": stats.compared,
         }
 
     def close(self) -> None:
@@ -143,38 +145,40 @@ def name_of(model: Runtime) -> str:
     return f"{model.name} {model.precision}"
 
 
-def load(arguments: argparse.Namespace, backends: Sequence[str | None], log: Log, top: int = 5) -> ModelGroup:
-    """Loads, and where need be exports, the model that the flags ask for, once for each backend.
+def _input_key(model: Runtime) -> tuple[object, str]:
+    """Models with the same key take the same preprocessed batch."""
+    return model.manifest.preprocessing, model.manifest.input.dtype
 
-    Several get equal threads, and their idle threads do not spin: a spinning thread slows its neighbor down many times.
-    One that cannot run here is left out, and `skipped` says why; None in `backends` is the default backend.
+
+def load_group(requests: Sequence[ModelRequest], log: Log, top_k: int = 5) -> ModelGroup:
+    """Open every request, exporting artifacts that are missing, and warm the models up.
+
+    Several models do not spin while idle: spinning threads slow their neighbors down many times. Of several, those that
+    cannot run here are skipped, and `ModelGroup.skipped` gives the reasons.
 
     Raises:
-        SimpleNetError: the only model cannot be loaded, or none of several.
+        SimpleNetError: the only request cannot be opened, or none of several can.
     """
-    refused: list[tuple[str | None, SimpleNetError]] = []
-    if len(backends) > 1:
+    is_single = len(requests) == 1
+    if not is_single:
         disable_spinning()  # before an export imports PyTorch
+    errors: list[SimpleNetError] = []
+    skipped: list[str] = []
     with contextlib.ExitStack() as opened:
         models: list[Runtime] = []
-        for backend in backends:
-            wish = argparse.Namespace(**{**vars(arguments), "backend": backend})
+        for request in requests:
             try:
-                model = model_flags.load(wish, log, allow_spinning=len(backends) == 1)
-            except WeightsError:  # of all of them
-                raise
+                models.append(opened.enter_context(request.open(log, allow_spinning=is_single)))
             except SimpleNetError as error:
-                if len(backends) == 1:
+                if is_single or isinstance(error, WeightsError):  # the same weights for all
                     raise
-                refused.append((backend, error))
-                continue
-            models.append(opened.enter_context(model))
-        skipped = [f"without {backend}: {error}" for backend, error in refused]
+                errors.append(error)
+                skipped.append(f"without {request.backend}: {error}")
         if not models:
-            if len({str(error) for _, error in refused}) == 1:
-                raise refused[0][1]
+            if len({str(error) for error in errors}) == 1:
+                raise errors[0]
             raise SimpleNetError(f"none of these backends can run here; {'; '.join(skipped)}")
-        model_group = ModelGroup(models, top, skipped)
-        model_group.warm_up()
+        group = ModelGroup(models, top_k, skipped)
+        group.warm_up()
         opened.pop_all()
-    return model_group
+    return group

@@ -1,4 +1,4 @@
-"""Where the loop, the window and the page meet: what runs, what was asked for, what came of it."""
+"""The state of one live demo: its sources, its models and the commands it receives."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from demos import artifact_choice
-from demos.artifact_choice import Log
+from demos.default_models import Log
 from demos.live import dashboard
 from demos.live.dashboard import COMMANDS, SELECTIONS
 from demos.live.model_config import ModelConfig, ModelLoader
-from demos.live.model_group import ModelGroup, Record
+from demos.live.model_group import ModelGroup, ModelStats
 from demos.live.result import FrameResult
 from demos.live.source_stats import SourceStats
 from demos.live.sources.base import Source
@@ -24,60 +24,66 @@ from demos.live.window.recorder import Recorder
 from simplenet import cli, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
+from simplenet.formats import FORMATS
 
+SCREEN_COMMANDS = ("snapshot", "record", "help")
 NOTICE_S = 6.0
 _MOST_COMMANDS = 100
-_MOST_RECORDS = 50
+_MOST_SOURCES = 50
 
 
 class Session:
-    """One live demo. `command`, `state`, `listen` and `onnx_artifact` are for any thread, the rest for the loop's."""
+    """One live demo.
+
+    `command`, `state`, `subscribe` and `onnx_artifact` may be called from any thread, the rest from the loop's thread.
+    Models are loaded one at a time, in a background thread; the loop switches to them between two frames.
+    """
 
     def __init__(
         self,
         scheduler: SourceScheduler,
-        selection: ModelConfig,
+        config: ModelConfig,
         model_group: ModelGroup,
         *,
         log: Log = cli.log,
-        event: Callable[..., None] = lambda name, **facts: None,
+        event: Callable[..., None] = lambda name, **values: None,
     ) -> None:
-        """`event` is told whatever happens, as a name and facts that JSON can hold."""
-        self.scheduler, self.selection, self.model_group = scheduler, selection, model_group
+        """Start with loaded models; `event` is called with the name and the JSON-able values of every event."""
+        self.scheduler, self.config, self.model_group = scheduler, config, model_group
         self.timer = StageTimer()
         self.paused = False
         self.quit = ""
-        """Why the person wants it to end, once they do."""
+        """Why the demo shall end: a key, a signal or a command; empty while it runs."""
         self.recorder: Recorder | None = None
-        """Of the recording, while there is one."""
+        """The recording in progress."""
         self.log, self.event = log, event
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
-        self._asked_of_screen: list[str] = []
-        self._listeners: tuple[Callable[[FrameResult], None], ...] = ()
-        self._switch: ModelLoader | None = None
-        self._wish: ModelConfig | None = None
-        """What is wanted in the end, while something else may still be loading: one load at a time."""
-        self._refused: list[dict[str, Any]] = []
-        """What could not be loaded, as `ModelConfig.selected` or a part of it: the keys b and p pass it over."""
+        self._screen_commands: list[str] = []
+        self._subscribers: tuple[Callable[[FrameResult], None], ...] = ()
+        self._loader: ModelLoader | None = None
+        self._pending: ModelConfig | None = None
+        """The config requested last, until it is loaded; another one may still be loading."""
+        self._failed: list[dict[str, Any]] = []
+        """`ModelConfig.selected`, or a part of it, of configs that failed to load; next-... commands skip them."""
         self._notice, self._notice_until_s = "", 0.0
-        self._seen: dict[int, SourceStats] = {}
-        self._records: dict[tuple[str, str], Record] = {}
+        self._source_stats: dict[int, SourceStats] = {}
+        self._model_stats: dict[tuple[str, str], ModelStats] = {}
         self._lock = threading.Lock()
-        self._remember_models()
+        self._keep_model_stats()
 
     # For any thread.
 
     def command(self, name: str, value: str | None = None) -> None:
-        """Asks for something; the loop does it between two frames, and slow work beside the loop.
+        """Request a command; the loop processes it between two frames.
 
         Args:
-            name: one of `COMMANDS`, without a value, or of `SELECTIONS`, with one: 'backend' 'openvino,torch'.
+            name: one of `COMMANDS`, or one of `SELECTIONS` with a value: 'backend', 'openvino,torch'.
 
         Raises:
-            UsageError: there is no such command or value; the message lists the choices.
+            UsageError: unknown command or value, or too many commands are waiting.
         """
         if name in SELECTIONS and isinstance(value, str):
-            self._selected(name, value)  # only checked here
+            self._changed_config(name, value)  # raises UsageError for an unknown value
         elif name not in COMMANDS or value is not None:
             choices = (*COMMANDS, *SELECTIONS)
             raise UsageError(f"unknown command {name!r}{variants.nearest(name, choices)}; one of: {', '.join(choices)}")
@@ -89,11 +95,11 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """All that the window and the page show beside the image, JSON-able; `dashboard` has it formatted."""
-        manifest, wish, recorder = self.model_group.models[0].manifest, self._wish, self.recorder
+        manifest, pending, recorder = self.model_group.models[0].manifest, self._pending, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
-        if wish is not None:
-            wanted = wish.selected()
-            notice = f"loading {wanted['variant']} {wanted['precision'] or ''} for {', '.join(wanted['backend'])}…"
+        if pending is not None:
+            loading = pending.selected()
+            notice = f"loading {loading['variant']} {loading['precision'] or ''} for {', '.join(loading['backend'])}…"
         weights = manifest.weights
         state = {
             "schema_version": 1,
@@ -101,79 +107,79 @@ class Session:
             "weights": weights.name,
             "untrained": weights.source == "random",
             "paused": self.paused,
-            "switching": wish is not None,
+            "switching": pending is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},
             "notice": notice,
             "loop_fps": self.timer.recent_fps(),
             "frames": self.timer.frames,
             "ended": self.quit or None,
-            "sources": [self._record_of(source).state() for source in self.scheduler.sources],
+            "sources": [self._stats_of(source).state() for source in self.scheduler.sources],
             "models": self.model_group.state(),
-            "choices": self.selection.choices(),
-            "selected": self.selection.selected(),
+            "choices": self.config.choices(),
+            "selected": self.config.selected(),
         }
         return {**state, "dashboard": dashboard.build(state)}
 
     def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
-        """`callback` is called in the loop's thread after each frame and must be quick; call the result to end it."""
+        """Call `callback` after each frame, in the loop's thread. Returns a function that ends the subscription."""
         with self._lock:
-            self._listeners = (*self._listeners, callback)
+            self._subscribers = (*self._subscribers, callback)
 
-        def stop() -> None:
+        def unsubscribe() -> None:
             with self._lock:
-                self._listeners = tuple(other for other in self._listeners if other is not callback)
+                self._subscribers = tuple(other for other in self._subscribers if other is not callback)
 
-        return stop
+        return unsubscribe
 
     def onnx_artifact(self) -> Artifact:
-        """The ONNX fp32 artifact of the model at hand, made now where it is missing, which may take seconds.
+        """Find the current model's ONNX fp32 artifact, or export it, which may take seconds.
 
         Raises:
-            SimpleNetError: it cannot be made.
+            SimpleNetError: it cannot be exported.
         """
-        flags, manifest = self.selection.arguments, self.model_group.models[0].manifest
-        if flags.artifact is not None:
-            if manifest.format != "onnx":
-                raise UsageError(f"a browser runs ONNX, --artifact is in {manifest.format} format; name an ONNX one")
-            return self.model_group.models[0].artifact
-        wanted = (manifest.variant, flags.weights, "onnx", "fp32")
-        return artifact_choice.ensure_artifact(*wanted, flags.artifacts, self.log)
+        request, first = self.config.request, self.model_group.models[0]
+        if request.artifact is None:
+            onnx = replace(request, backend=FORMATS["onnx"].default_backend, precision="fp32")
+            return replace(onnx, variant=first.manifest.variant).resolve(self.log)
+        if first.manifest.format != "onnx":
+            raise UsageError(f"a browser runs ONNX, --artifact is in {first.manifest.format} format; name an ONNX one")
+        return first.artifact
 
     # For the loop.
 
     @property
-    def is_switching(self) -> bool:
-        """Whether other models are being loaded: what is timed meanwhile says nothing about the present ones."""
-        return self._switch is not None
+    def is_loading(self) -> bool:
+        """Whether other models are being loaded, which slows the current ones down."""
+        return self._loader is not None
 
     def process_commands(self) -> list[str]:
-        """Does what was asked for since the last frame; returns what only the screen can do: snapshot, record, help."""
-        self._finish_switch()
+        """Process the commands received since the last frame; return those for the screen: `SCREEN_COMMANDS`."""
+        self._finish_loading()
         while True:
             try:
                 name, value = self._commands.get_nowait()
             except queue.Empty:
                 break
-            self._obey(name, value)
-        self._tell_of_sources()
-        asked, self._asked_of_screen = self._asked_of_screen, []
-        return asked
+            self._process(name, value)
+        self._report_source_states()
+        screen_commands, self._screen_commands = self._screen_commands, []
+        return screen_commands
 
-    def refuse(self, source: Source, error: ImageError) -> None:
-        """A frame that no model can take: a visitor who sends one is shown out, a source of ours is told of."""
+    def reject_frame(self, source: Source, error: ImageError) -> None:
+        """Handle a frame that no model can take: disconnect a visitor who sent it, report it for other sources."""
         if source.kind == "visitor":
             self.scheduler.remove(source)
         else:
             self.notify(f"{source.name}: {error}")
 
-    def publish(self, update: FrameResult) -> None:
-        """Counts an answered frame and tells the listeners."""
-        self._record_of(update.source).add(update.frame, update.frame_age_ms)
-        for callback in self._listeners:
-            callback(update)
+    def publish(self, result: FrameResult) -> None:
+        """Count a classified frame and notify the subscribers."""
+        self._stats_of(result.source).add(result.frame, result.frame_age_ms)
+        for callback in self._subscribers:
+            callback(result)
 
     def notify(self, text: str) -> None:
-        """A line for whoever looks: in the window, on the page, on stderr and among the events."""
+        """Show one line in the window and on the page for `NOTICE_S`; log it and write it as an event."""
         self._notice, self._notice_until_s = text, time.perf_counter() + NOTICE_S
         self.log(text)
         self.event("notice", text=text)
@@ -181,29 +187,26 @@ class Session:
     def set_paused(self, paused: bool) -> None:
         self.paused = paused
         for source in self.scheduler.sources:
-            record = self._record_of(source)
-            if paused:
-                record.pause()
-            else:
-                record.resume()
+            stats = self._stats_of(source)
+            stats.pause() if paused else stats.resume()
         self.event("paused" if paused else "resumed")
 
     def summary(self, ended: str) -> Summary:
-        """What was measured until now."""
-        several = len({model for model, _ in self._records}) > 1  # variants or weights, one after another
+        """Summarize everything that was measured; `ended` is the reason for the end."""
+        has_several = len({network for network, _ in self._model_stats}) > 1
         models = [
-            ModelSummary(f"{model} {name}" if several else name, infer, record.agrees_percent, record.compared)
-            for (model, name), record in self._records.items()
-            if (infer := record.infer.summary()) is not None
+            ModelSummary(f"{network} {name}" if has_several else name, infer, stats.agrees_percent, stats.compared)
+            for (network, name), stats in self._model_stats.items()
+            if (infer := stats.infer.summary()) is not None
         ]
         with self._lock:
-            seen = list(self._seen.values())
-        return self.timer.summary(ended, models, [record.summary() for record in seen])
+            sources = list(self._source_stats.values())
+        return self.timer.summary(ended, models, [stats.summary() for stats in sources])
 
     def close(self) -> None:
-        """Lets go of sources and models."""
-        if self._switch is not None:
-            self._switch.abandon()
+        """Close the sources and the models."""
+        if self._loader is not None:
+            self._loader.abandon()
         self.scheduler.close()
         self.model_group.close()
 
@@ -213,103 +216,92 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _obey(self, name: str, value: str | None) -> None:
+    def _process(self, name: str, value: str | None) -> None:
         if name == "pause":
             self.set_paused(not self.paused)
         elif name == "quit":
             self.quit = "quit"
-        elif name in ("snapshot", "record", "help"):
-            self._asked_of_screen.append(name)
+        elif name in SCREEN_COMMANDS:
+            self._screen_commands.append(name)
         else:
             try:
-                self._start_switch(self._selected(name, value))
+                self._request(self._changed_config(name, value or ""))
             except SimpleNetError as error:
                 if name.startswith("next-"):
-                    self._refused.clear()  # all have been tried: the next press tries them again
+                    self._failed.clear()  # every choice has failed: the next key press tries them again
                 self.notify(str(error))
 
-    def _selected(self, name: str, value: str | None) -> ModelConfig:
-        current = self._wish or self.selection
-        if name == "next-backend":
-            return current.next_backend(self._is_refused)
-        if name == "next-precision":
-            return current.next_precision(self._is_refused)
-        change = {
-            "backend": current.with_backends,
-            "precision": current.with_precision,
-            "variant": current.with_variant,
-        }
-        return change[name](value or "")
+    def _changed_config(self, name: str, value: str) -> ModelConfig:
+        current = self._pending or self.config
+        if name.startswith("next-"):
+            return current.next_value(name.removeprefix("next-"), self._has_failed)
+        return current.with_value(name, value)
 
-    def _is_refused(self, other: ModelConfig) -> bool:
-        wanted = other.selected()
-        return any(all(wanted[kind] == value for kind, value in part.items()) for part in self._refused)
+    def _has_failed(self, config: ModelConfig) -> bool:
+        selected = config.selected()
+        return any(all(selected[kind] == value for kind, value in failed.items()) for failed in self._failed)
 
-    def _start_switch(self, wanted: ModelConfig) -> None:
-        """Where something is loading already, the newest wish waits for its turn, and those before it are forgotten."""
-        is_new = wanted.selected() != self.selection.selected()
-        self._wish = wanted if is_new else None
-        if is_new and self._switch is None:
-            self._switch = ModelLoader(wanted, self.log)
+    def _request(self, config: ModelConfig) -> None:
+        """Load a config now, or after the one that is loading; a newer request replaces a waiting one."""
+        is_new = config.selected() != self.config.selected()
+        self._pending = config if is_new else None
+        if is_new and self._loader is None:
+            self._loader = ModelLoader(config, self.log)
 
-    def _finish_switch(self) -> None:
-        switch = self._switch
-        if switch is None or not switch.done:
+    def _finish_loading(self) -> None:
+        loader = self._loader
+        if loader is None or not loader.future.done():
             return
-        self._switch = None
-        if switch.wanted is not self._wish:
-            switch.abandon()
-            if self._wish is not None:
-                self._switch = ModelLoader(self._wish, self.log)
+        self._loader = None
+        if loader.config is not self._pending:  # replaced by a newer request
+            loader.abandon()
+            if self._pending is not None:
+                self._loader = ModelLoader(self._pending, self.log)
             return
-        self._wish = None
+        self._pending = None
         try:
-            self.selection, model_group = switch.result()
+            config, model_group = loader.future.result()
         except SimpleNetError as error:
-            wanted = switch.wanted.selected()
-            is_backends_fault = (
-                isinstance(error, BackendUnavailable) and switch.wanted.backends != self.selection.backends
-            )
-            self._refused.append({"backend": wanted["backend"]} if is_backends_fault else wanted)
+            failed = loader.config.selected()
+            is_unavailable = isinstance(error, BackendUnavailable) and loader.config.backends != self.config.backends
+            self._failed.append({"backend": failed["backend"]} if is_unavailable else failed)
             self.notify(str(error))
             return
-        old, self.model_group = self.model_group, model_group
+        old, self.config, self.model_group = self.model_group, config, model_group
         old.close()
-        self._remember_models()
+        self._keep_model_stats()
         for line in model_group.notes:
             self.log(line)
         for line in model_group.skipped:
             self.notify(line)
-        self.event(
-            "models", models=[record.name for record in model_group.records.values()], **self.selection.selected()
-        )
+        self.event("models", models=list(model_group.stats), **config.selected())
 
-    def _remember_models(self) -> None:
-        """One record a model for the whole session: switching away and back goes on where it was."""
+    def _keep_model_stats(self) -> None:
+        """Continue the statistics of a model that ran before in this session."""
         manifest = self.model_group.models[0].manifest
-        for name, record in self.model_group.records.items():
-            known = self._records.setdefault((f"{manifest.variant} {manifest.weights.name}", name), record)
-            self.model_group.records[name] = known
+        for name, stats in self.model_group.stats.items():
+            known = self._model_stats.setdefault((f"{manifest.variant} {manifest.weights.name}", name), stats)
+            self.model_group.stats[name] = known
 
-    def _record_of(self, source: Source) -> SourceStats:
+    def _stats_of(self, source: Source) -> SourceStats:
         with self._lock:
-            if source.id not in self._seen and len(self._seen) >= _MOST_RECORDS:
-                self._forget_a_visitor()
-            return self._seen.setdefault(source.id, SourceStats(source))
+            if source.id not in self._source_stats and len(self._source_stats) >= _MOST_SOURCES:
+                self._drop_oldest_visitor()
+            return self._source_stats.setdefault(source.id, SourceStats(source))
 
-    def _forget_a_visitor(self) -> None:
-        """Visitors come and go for weeks: the one who left first is no longer listed in the summary."""
-        gone = [number for number, record in self._seen.items() if record.source.has_ended]
-        visitors = [number for number in gone if self._seen[number].source.kind == "visitor"]
-        if visitors:
-            del self._seen[visitors[0]]
+    def _drop_oldest_visitor(self) -> None:
+        """Bound the memory: leave the visitor who disconnected first out of the summary."""
+        for number, stats in self._source_stats.items():
+            if stats.source.has_ended and stats.source.kind == "visitor":
+                del self._source_stats[number]
+                return
 
-    def _tell_of_sources(self) -> None:
+    def _report_source_states(self) -> None:
         for source in self.scheduler.sources:
-            record = self._record_of(source)
-            if source.state != record.reported_state:
-                if record.reported_state or source.state != "running":
+            stats = self._stats_of(source)
+            if source.state != stats.reported_state:
+                if stats.reported_state or source.state != "running":
                     self.event("source", source=source.name, state=source.state, note=source.note)
                 if source.state in ("reconnecting", "failed"):
                     self.log(dashboard.source_text(source.name, source.state, source.note))
-                record.reported_state = source.state
+                stats.reported_state = source.state

@@ -6,7 +6,6 @@ The time of a row is that of a whole run of frames. The overhead is in the extra
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.window.display import NoDisplay
 from demos.live.window.view import Screen
+from demos.models import ModelRequest
 from simplenet import image_sets
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
 from tests.conftest import MakeArtifact
@@ -74,11 +74,11 @@ class Still(Source):
 def session_of(make_artifact: MakeArtifact, format: str, precision: str, source: Source) -> Session:
     artifact = make_artifact(format, precision)
     model = runtimes.load(artifact)
-    flags = argparse.Namespace(artifact=artifact.folder, variant=None, weights="auto", precision=None)
-    selection = ModelConfig(flags, (model.name,), model.precision, manifest=model.manifest)
+    request = ModelRequest(artifact=artifact.folder, precision=model.precision)
+    config = ModelConfig(request, (model.name,), manifest=model.manifest)
     model_group = ModelGroup([model])
     model_group.warm_up()
-    return Session(SourceScheduler([source]), selection, model_group, log=lambda line: None)
+    return Session(SourceScheduler([source]), config, model_group, log=lambda line: None)
 
 
 def run(session: Session, frames: int) -> dict[str, float]:
@@ -86,8 +86,8 @@ def run(session: Session, frames: int) -> dict[str, float]:
     start = session.timer.frames
     webcam.run(session, Screen(session, NoDisplay(), Path()), max_frames=start + frames)
     summary = session.summary("--max-frames")
-    (record,) = session.model_group.records.values()
-    infer_ms = float(np.median(record.infer.latest_ms(frames)))
+    (stats,) = session.model_group.stats.values()
+    infer_ms = float(np.median(stats.infer.latest_ms(frames)))
     return {"infer_p50_ms": infer_ms, "loop_ms": summary.seconds * 1e3 / frames}
 
 
@@ -118,8 +118,8 @@ def test_viewer_overhead(benchmark: BenchmarkFixture, live_session: Session) -> 
     def infer_p50_ms() -> float:
         before = live_session.timer.frames
         webcam.run(live_session, Screen(live_session, NoDisplay(), Path()), duration_s=seconds)
-        (record,) = live_session.model_group.records.values()
-        return float(np.median(record.infer.latest_ms(live_session.timer.frames - before)))
+        (stats,) = live_session.model_group.stats.values()
+        return float(np.median(stats.infer.latest_ms(live_session.timer.frames - before)))
 
     with Page(live_session, port=0) as page:
 

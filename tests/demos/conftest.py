@@ -1,10 +1,11 @@
-"""What the demos' tests share: small videos, pictures with known answers, and running a script as its users do."""
+"""Shared by the tests of the demos: small videos, shipped artifacts, and running a script."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from demos import default_models
 from demos.live.sources.opencv import opencv
+from simplenet import cli
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 
@@ -24,21 +27,36 @@ WriteVideo = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No screen, no network to look for weights and none in the cache, no colors."""
+    """For processes: no screen, no official weights in the cache or on the network, no colors."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     nowhere = {"SIMPLENET_WEIGHTS_URL": "http://127.0.0.1:9/", "SIMPLENET_CACHE": str(tmp_path_factory.mktemp("cache"))}
     return {**kept, **nowhere, "NO_COLOR": "1"}
 
 
-@pytest.fixture(scope="session")
-def run_demo(environment: dict[str, str]) -> RunDemo:
-    """`run_demo("classify", *arguments)`: the script in a process of its own, started from another folder."""
+@pytest.fixture
+def no_network(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same environment in this process."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SIMPLENET_WEIGHTS_URL", "SIMPLENET_CACHE", "NO_COLOR"):
+        monkeypatch.setenv(name, environment[name])
+    default_models._why_not_official.cache_clear()
+
+
+@pytest.fixture
+def run_demo(no_network: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunDemo:
+    """`run_demo("classify", *arguments)`: the script's main in this process, ended as on the command line."""
 
     def run(name: str, *arguments: object, cwd: str | Path = "/") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "demos" / f"{name}.py"), *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, cwd=cwd, env=environment, check=False
-        )
+        module, argv = importlib.import_module(f"demos.{name}"), [str(argument) for argument in arguments]
+        capsys.readouterr()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("default")
+            patch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.run replaces it
+            patch.chdir(cwd)
+            with pytest.raises(SystemExit) as ended:
+                cli.run(lambda: module.main(argv))
+        return subprocess.CompletedProcess(argv, int(ended.value.code or 0), *capsys.readouterr())
 
     return run
 

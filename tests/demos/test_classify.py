@@ -1,4 +1,4 @@
-"""Pictures in, answers out, by the script as its users run it."""
+"""Classifying image files with the script."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shir
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, onnx_artifact: Artifact) -> Path:
-    """One picture of each class, that the model knows well, as 0.png to 9.png."""
-    path = tmp_path_factory.mktemp("pictures")
+    """The image of each class that the model is surest of, as 0.png to 9.png."""
+    path = tmp_path_factory.mktemp("images")
     shipped = datasets.shipped("fashion-mnist", "evaluation")
     with runtimes.load(onnx_artifact, threads=1) as model:
-        answers = model.classify(list(shipped.images[:400]), k=1)
+        predictions = model.classify(list(shipped.images[:400]), k=1)
     for label in range(10):
-        sure = [i for i, (best,) in enumerate(answers) if best.index == label == shipped.labels[i]]
-        chosen = max(sure, key=lambda i: answers[i][0].probability)
+        sure = [i for i, (best,) in enumerate(predictions) if best.index == label == shipped.labels[i]]
+        chosen = max(sure, key=lambda i: predictions[i][0].probability)
         Image.fromarray(shipped.images[chosen]).save(path / f"{label}.png")
     return path
 
@@ -48,11 +48,11 @@ def test_a_folder_is_classified_as_tab_separated_lines(
         assert float(first[5]) > 0
 
 
-def test_bad_pictures_are_named_and_the_others_are_classified(
+def test_unreadable_images_are_reported_and_skipped(
     run_demo: RunDemo, onnx_artifact: Artifact, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "short.png").write_bytes((folder / "7.png").read_bytes()[:200])
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     Image.new("RGB", (1000, 2)).save(tmp_path / "thin.png")
@@ -69,14 +69,14 @@ def test_bad_pictures_are_named_and_the_others_are_classified(
     images = json.loads(result.stdout)["images"]
     best = [image["predictions"][0]["label"] for image in images if image["error"] is None]
     assert best == ["Trouser", "Ankle boot"]
-    assert sum(image["error"] is not None for image in images) == len(bad) - 1  # the folder holds no picture at all
+    assert sum(image["error"] is not None for image in images) == len(bad) - 1  # the folder has no image
 
 
-def test_nothing_to_classify_is_an_error_before_a_model_is_loaded(run_demo: RunDemo, tmp_path: Path) -> None:
+def test_missing_images_are_an_error_before_loading(run_demo: RunDemo, tmp_path: Path) -> None:
     result = run_demo("classify", tmp_path, "--artifact", tmp_path / "nowhere")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "no images in" in result.stderr
+    assert f" in {tmp_path}; it needs" in result.stderr
     result = run_demo("classify", tmp_path / "x.png", "--artifact", tmp_path / "nowhere")
     assert result.returncode == 1
     assert result.stderr.startswith("error: no artifact at")
@@ -99,14 +99,14 @@ def test_a_hostile_file_name_cannot_break_the_lines(
 def test_a_long_path_with_spaces_is_a_path_still(
     run_demo: RunDemo, onnx_artifact: Artifact, folder: Path, tmp_path: Path
 ) -> None:
-    picture = tmp_path / ("holidays  2026 " * 15) / ("beach  " * 15) / "1.png"
-    picture.parent.mkdir(parents=True)
-    picture.write_bytes((folder / "1.png").read_bytes())
-    result = run_demo("classify", picture, "--artifact", onnx_artifact.folder, "--top", 1)
-    assert result.stdout.splitlines()[1].split("\t")[0] == str(picture)
+    image = tmp_path / ("holidays  2026 " * 15) / ("beach  " * 15) / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes((folder / "1.png").read_bytes())
+    result = run_demo("classify", image, "--artifact", onnx_artifact.folder, "--top", 1)
+    assert result.stdout.splitlines()[1].split("\t")[0] == str(image)
 
 
-def test_the_answers_are_those_of_the_runtime(onnx_artifact: Artifact, folder: Path) -> None:
+def test_predictions_are_those_of_the_runtime(onnx_artifact: Artifact, folder: Path) -> None:
     paths = sorted(folder.iterdir())
     with runtimes.load(onnx_artifact, threads=1) as model:
         results = list(classify(model, paths, top=3))

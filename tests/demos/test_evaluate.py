@@ -1,4 +1,4 @@
-"""Accuracy against a count made by hand, straight on the vendor's runtime."""
+"""Accuracy, compared with a count on the vendor's own runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.demos.conftest import RunDemo
 
 @pytest.fixture(scope="module")
 def raw_logits(onnx_artifact: Artifact) -> npt.NDArray[np.float32]:
-    """Of the 2,000 shipped pictures: the archive's own bytes, padded here, through a session made here."""
+    """Logits of the 2,000 shipped images, read, padded and run without this project's code."""
     import onnxruntime
 
     with np.load(datasets.SHIPPED / "fashion-mnist" / "evaluation.npz") as arrays:
@@ -68,14 +68,14 @@ def test_a_folder_of_classes_is_evaluated_and_what_cannot_be_read_is_left_out(
     result = run_demo("evaluate", tmp_path, "--artifact", onnx_artifact.folder, "--batch", 7)
     assert result.returncode == 0, result.stderr
     correct = count(raw_logits[:40], shipped.labels[:40], 1)
-    assert f"40 pictures, 1 left out\ntop-1 {correct / 0.4:.2f} % (95 % interval" in result.stdout
-    assert result.stderr.startswith("left out: ")
+    assert f"40 images, 1 skipped\ntop-1 {correct / 0.4:.2f} % (95 % interval" in result.stdout
+    assert result.stderr.startswith("skipped: ")
     assert "damaged.png" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 class ScriptedRuntime(runtimes.Runtime):
-    """Answers with the class that the red of the picture's center says."""
+    """Predicts the class whose index is the red value at the image's center."""
 
     def _open(self) -> None: ...
     def _close(self) -> None: ...
@@ -109,7 +109,7 @@ def colored(model: runtimes.Runtime, values: list[int], labels: list[int] | None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_pictures_reach_a_model_of_either_input_as_it_wants_them_a_batch_at_a_time(dtype: str) -> None:
+def test_images_reach_models_of_either_input_in_batches(dtype: str) -> None:
     model = scripted(50, dtype)
     progress: list[int] = []
     found = colored(model, list(range(50)), [*range(40), *[0] * 10])
@@ -118,26 +118,26 @@ def test_pictures_reach_a_model_of_either_input_as_it_wants_them_a_batch_at_a_ti
     assert progress == [16, 32, 48, 50]
 
 
-def test_top5_is_given_only_where_it_can_be_wrong() -> None:
+def test_top5_needs_six_classes() -> None:
     few, enough = scripted(5), scripted(6)
     result = evaluate(few, colored(few, [0, 1, 2, 3], [0, 1, 2, 4]))
     assert (result.top1_correct, result.top1_percent) == (3, 75)
     assert (result.top5_correct, result.top5_percent, result.top5_interval) == (None, None, None)
-    # Class 5 is answered: 5 comes first, then by index 0 1 2 3, so class 4 is not among the five.
+    # Class 5 is predicted. It ranks first, then 0 1 2 3 by index, so class 4 is not in the top 5.
     result = evaluate(enough, colored(enough, [5, 5, 5], [5, 3, 4]))
     assert (result.top1_correct, result.top5_correct) == (1, 2)
 
 
-def test_pictures_without_known_classes_or_with_others_are_refused() -> None:
+def test_rejects_images_without_usable_labels() -> None:
     model = scripted(3)
-    with pytest.raises(DataError, match="classes of the pictures in made are not known"):
+    with pytest.raises(DataError, match="classes in made are not known"):
         evaluate(model, colored(model, [0, 1], None))
-    with pytest.raises(DataError, match="classes beyond the model's 3"):
+    with pytest.raises(DataError, match="more classes than the model's 3"):
         evaluate(model, colored(model, [0, 1], [0, 3]))
     wrong = colored(model, [0, 1], [0, 1])
-    no_picture = ImageSet("made", [np.zeros((4, 4), np.uint8)], np.array([0]), wrong.preprocessing)
-    with pytest.raises(DataError, match="no picture of made can be read; the first reason: "):
-        evaluate(model, no_picture)
+    unreadable = ImageSet("made", [np.zeros((4, 4), np.uint8)], np.array([0]), wrong.preprocessing)
+    with pytest.raises(DataError, match="no image of made can be read; the first reason: "):
+        evaluate(model, unreadable)
 
 
 def test_unlabeled_and_missing_folders_say_what_is_wanted(

@@ -1,4 +1,4 @@
-"""The live demo as people run it, on files, streams and a generated scene: every way out tells the truth."""
+"""The live demo on files, streams and a generated scene, and every way in which it ends."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_max_frames_ends_it_and_the_table_is_for_people(
     flags = ("--source", path, "--max-frames", 12, "--display", "none", "--artifact", onnx_artifact.folder)
     result = run_demo("webcam", *flags)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == "running onnxruntime fp32; Ctrl-C ends it\n"
+    assert result.stderr == "running onnxruntime fp32; Ctrl-C quits\n"
     assert "12 frames in" in result.stdout
     assert "ended by --max-frames" in result.stdout
     assert "a p90 needs 64 frames" in result.stdout

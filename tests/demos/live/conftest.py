@@ -1,4 +1,4 @@
-"""What the live demo's tests share: flags as typed, with artifacts that are there already, and sessions."""
+"""Shared by the live demo's tests: model configs of shared artifacts, and sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from demos import model_flags, webcam
+from demos import models, webcam
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
 from demos.live.session import Session
@@ -20,66 +20,69 @@ from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.window.display import NoDisplay
 from demos.live.window.view import Screen
+from demos.models import ModelRequest
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 from tests.demos.live.page.chromium import CHROMIUM, FLAGS
 
-ParseFlags = Callable[..., argparse.Namespace]
+MakeConfig = Callable[..., ModelConfig]
 MakeSession = Callable[..., "Recorded"]
 _DEADLINE_S = 300.0
 
 
 @pytest.fixture
-def parse_flags(make_artifact: MakeArtifact) -> ParseFlags:
-    """`parse_flags("--precision", "int8")`: the model flags of the live demo, for the shipped model, on one thread."""
+def make_config(make_artifact: MakeArtifact) -> MakeConfig:
+    """`make_config("--precision", "int8")`: model flags of the live demo, for the shipped model, on one thread."""
 
-    def parse(*typed: str) -> argparse.Namespace:
+    def make(*typed: str) -> ModelConfig:
         parser = argparse.ArgumentParser()
-        parser.add_argument("--top", type=int, default=5)
-        model_flags.add_model(parser, several_backends=True)
+        models.add_flags(parser, several_backends=True)
         root = make_artifact("onnx", "fp32").folder.parents[1]
         shipped = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", str(root), "--threads", "1")
-        return parser.parse_args([*shipped, *typed])
+        flags = parser.parse_args([*shipped, *typed])
+        return ModelConfig(ModelRequest.from_flags(flags), flags.backend or ())
 
-    return parse
+    return make
 
 
 class Recorded(Session):
-    """Keeps its updates, events and what was said, and can be run to its end."""
+    """Keeps its results, events and log, and can be run to its end."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        self.said: list[str] = []
-        super().__init__(*arguments, log=self.said.append, event=lambda name, **facts: self.told.append((name, facts)))
-        self.updates: list[FrameResult] = []
-        self.subscribe(self.updates.append)
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.logged: list[str] = []
+        super().__init__(
+            *arguments, log=self.logged.append, event=lambda name, **values: self.events.append((name, values))
+        )
+        self.results: list[FrameResult] = []
+        self.subscribe(self.results.append)
 
     def run(self, **limits: Any) -> str:
         return webcam.run(self, Screen(self, NoDisplay(), Path("/nonexistent")), **limits)
 
     def run_until(self, condition: Callable[[], bool]) -> None:
-        """Goes on until it is so; a frame after it at the latest."""
+        """Run until the condition holds after a frame."""
         deadline_s = time.perf_counter() + _DEADLINE_S
 
-        def look(update: FrameResult) -> None:
+        def check(result: FrameResult) -> None:
             assert time.perf_counter() < deadline_s
             if condition():
                 self.quit = "test"
 
-        stop = self.subscribe(look)
+        stop = self.subscribe(check)
         assert self.run() == "test"
         stop()
         self.quit = ""
 
 
 @pytest.fixture
-def make_session(parse_flags: ParseFlags) -> Iterator[MakeSession]:
+def make_session(make_config: MakeConfig) -> Iterator[MakeSession]:
     """`make_session("synthetic", "--backend", "openvino")`: sources by name, then model flags."""
     opened: list[Session] = []
 
-    def make(source: str, *typed: str, **how: Any) -> Recorded:
-        selection, model_group = ModelConfig.from_arguments(parse_flags(*typed)).load(lambda line: None)
-        session = Recorded(SourceScheduler([open_source(source, **how)]), selection, model_group)
+    def make(source: str, *typed: str, **options: Any) -> Recorded:
+        config, model_group = make_config(*typed).load(lambda line: None)
+        session = Recorded(SourceScheduler([open_source(source, **options)]), config, model_group)
         opened.append(session)
         return session
 

@@ -1,9 +1,8 @@
-"""What a key or the page may ask for, and what it becomes."""
+"""Model configs: what commands may change, and loading in the background."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,13 +12,17 @@ from runtimes.loader import backend_class
 from simplenet import variants
 from simplenet.errors import BackendUnavailable, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
-from tests.demos.live.conftest import ParseFlags
+from tests.demos.live.conftest import MakeConfig
 
 
-def test_what_the_flags_left_open_is_known_once_it_is_loaded(parse_flags: ParseFlags) -> None:
-    selection = ModelConfig.from_arguments(parse_flags())
-    assert selection.selected() == {"backend": [], "precision": None, "variant": "cifar-310k"}
-    loaded, model_group = selection.load(lambda line: None)
+def quiet(line: str) -> None:
+    """Log nothing."""
+
+
+def test_defaults_are_named_once_loaded(make_config: MakeConfig) -> None:
+    config = make_config()
+    assert config.selected() == {"backend": [], "precision": None, "variant": "cifar-310k"}
+    loaded, model_group = config.load(quiet)
     with model_group:
         assert loaded.selected() == {"backend": ["onnxruntime"], "precision": "fp32", "variant": "cifar-310k"}
         assert loaded.choices()["backend"][0] == "torch"
@@ -27,84 +30,88 @@ def test_what_the_flags_left_open_is_known_once_it_is_loaded(parse_flags: ParseF
         assert loaded.choices()["variant"] == list(variants.VARIANTS)
 
 
-def test_keys_go_round_and_pass_over_what_cannot_run_here(parse_flags: ParseFlags) -> None:
-    selection, model_group = ModelConfig.from_arguments(parse_flags("--backend", "onnxruntime")).load(lambda line: None)
-    model_group.close()
-    names = selection.choices()["backend"]
-    assert sorted(names) == list(runtimes.names())
-    cannot = names[(names.index("onnxruntime") + 1) % len(names)]
-    for unavailable in ([], [cannot]):
+def test_generated_scene_has_its_own_default_model(make_config: MakeConfig) -> None:
+    named = make_config("--variant", "cifar-5m", "--weights", "auto")
+    assert named.for_generated_scene() == named
+    unnamed = replace(named, request=replace(named.request, variant=None))
+    assert unnamed.for_generated_scene().request.weights == "fashion-mnist"
 
-        def is_refused(other: ModelConfig, unavailable: list[str] = unavailable) -> bool:
+
+def test_next_value_cycles_and_skips_excluded_ones(make_config: MakeConfig) -> None:
+    config, model_group = make_config("--backend", "onnxruntime").load(quiet)
+    model_group.close()
+    names = config.choices()["backend"]
+    assert sorted(names) == list(runtimes.names())
+    excluded = names[(names.index("onnxruntime") + 1) % len(names)]
+    for unavailable in ([], [excluded]):
+
+        def is_excluded(other: ModelConfig, unavailable: list[str] = unavailable) -> bool:
             return other.backends[0] in unavailable
 
-        seen, at = [], selection
+        seen, current = [], config
         for _ in range(len(names) - len(unavailable)):
-            at = at.next_backend(is_refused)
-            seen += at.selected()["backend"]
+            current = current.next_value("backend", is_excluded)
+            seen += current.selected()["backend"]
         assert seen[-1] == "onnxruntime"
         assert sorted(seen) == sorted(set(names) - set(unavailable))
-    precisions = [selection.next_precision(), selection.next_precision().next_precision().next_precision()]
-    assert [other.precision for other in precisions] == ["fp16", "fp32"]
-    in_fp16 = selection.with_precision("fp16")
-    assert in_fp16.next_precision(lambda other: other.precision == "int8").precision == "fp32"
-    with pytest.raises(SimpleNetError, match="no other precision can be had here"):
-        in_fp16.next_precision(lambda other: True)
+    in_fp16 = config.next_value("precision")
+    assert in_fp16.request.precision == "fp16"
+    assert in_fp16.next_value("precision").next_value("precision").request.precision == "fp32"
+    skipping_int8 = in_fp16.next_value("precision", lambda other: other.request.precision == "int8")
+    assert skipping_int8.request.precision == "fp32"
+    with pytest.raises(SimpleNetError, match="no other precision is available here"):
+        in_fp16.next_value("precision", lambda other: True)
 
 
-def test_a_backend_without_the_precision_at_hand_starts_with_its_first(parse_flags: ParseFlags) -> None:
-    selection = ModelConfig.from_arguments(parse_flags("--backend", "onnxruntime", "--precision", "int8"))
-    assert selection.with_backends("torch").precision == "fp32"
-    assert selection.with_backends("openvino").precision == "int8"
-    assert selection.with_backends("openvino,torch").precision == "int8"  # torch is left out, and that is said
+def test_backend_without_current_precision_uses_its_first(make_config: MakeConfig) -> None:
+    config = make_config("--backend", "onnxruntime", "--precision", "int8")
+    assert config.with_backends("torch").request.precision == "fp32"
+    assert config.with_backends("openvino").request.precision == "int8"
+    assert config.with_backends("openvino,torch").request.precision == "int8"  # torch is skipped and reported
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("kind", "value", "complaint"),
     [
-        (lambda selection: selection.with_backends("openvno"), "did you mean 'openvino'"),
-        (lambda selection: selection.with_backends("torch,,x"), "unknown backend"),
-        (lambda selection: selection.with_precision("int4"), "unknown precision 'int4'"),
-        (lambda selection: selection.with_variant("2m"), "unknown variant '2m'"),
+        ("backend", "openvno", "did you mean 'openvino'"),
+        ("backend", "torch,,x", "unknown backend"),
+        ("precision", "int4", "unknown precision 'int4'"),
+        ("variant", "2m", "unknown variant '2m'"),
     ],
 )
-def test_the_unknown_is_refused_before_anything_is_loaded(
-    parse_flags: ParseFlags, change: Callable[[ModelConfig], ModelConfig], complaint: str
+def test_unknown_value_is_rejected_before_loading(
+    make_config: MakeConfig, kind: str, value: str, complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
-        change(ModelConfig.from_arguments(parse_flags("--backend", "onnxruntime")))
+        make_config("--backend", "onnxruntime").with_value(kind, value)
 
 
-def test_an_artifact_can_change_its_backend_but_not_its_model(
-    make_artifact: MakeArtifact, parse_flags: ParseFlags
-) -> None:
-    folder = str(make_artifact("onnx", "fp32").folder)
-    flags = argparse.Namespace(**{**vars(parse_flags()), "artifact": folder, "variant": None, "weights": "auto"})
-    selection, model_group = ModelConfig.from_arguments(flags).load(lambda line: None)
+def test_artifact_can_change_backend_but_not_model(make_artifact: MakeArtifact, make_config: MakeConfig) -> None:
+    unnamed = make_config()
+    request = replace(unnamed.request, artifact=make_artifact("onnx", "fp32").folder, variant=None, weights="auto")
+    config, model_group = replace(unnamed, request=request).load(quiet)
     model_group.close()
     opening_onnx = [name for name in runtimes.names() if "onnx" in backend_class(name).FORMATS]
     assert {"onnxruntime", "openvino"} <= set(opening_onnx)
-    assert selection.choices() == {"backend": opening_onnx, "precision": ["fp32"], "variant": ["cifar-310k"]}
-    other, model_group = selection.with_backends("openvino").load(lambda line: None)
+    assert config.choices() == {"backend": opening_onnx, "precision": ["fp32"], "variant": ["cifar-310k"]}
+    other, model_group = config.with_backends("openvino").load(quiet)
     with model_group:
         assert other.selected()["backend"] == ["openvino"]
         assert other.choices()["precision"] == ["fp32", "bf16"]
     with pytest.raises(UsageError, match="leave out --artifact"):
-        selection.with_variant("1.5m")
+        config.with_variant("1.5m")
 
 
-def test_a_switch_loads_beside_the_loop_and_closes_what_nobody_wants_any_more(parse_flags: ParseFlags) -> None:
-    selection = ModelConfig.from_arguments(parse_flags("--backend", "onnxruntime"))
-    switch = ModelLoader(selection, lambda line: None)
-    switch.join(60)
-    loaded, model_group = switch.result()
+def test_abandoned_load_closes_its_models(make_config: MakeConfig) -> None:
+    config = make_config("--backend", "onnxruntime")
+    loader = ModelLoader(config, quiet)
+    loaded, model_group = loader.future.result(60)
     assert loaded.selected()["backend"] == ["onnxruntime"]
-    switch.abandon()
+    loader.abandon()
     with pytest.raises(runtimes.base.BackendError, match="closed"):
         model_group.warm_up()
 
-    failed = ModelLoader(selection.with_backends("tensorrt"), lambda line: None)
-    failed.join(60)
+    failed = ModelLoader(config.with_backends("tensorrt"), quiet)
     with pytest.raises(BackendUnavailable):
-        failed.result()
+        failed.future.result(60)
     failed.abandon()

@@ -1,4 +1,4 @@
-"""Several models answer the same frame, in turn, and each is held against the first."""
+"""Several models classify the same frame, in rotated order, and are compared with the first."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import numpy as np
 import pytest
 
 import runtimes
-from demos.live import model_group as model_groups
 from demos.live.latency_window import KEPT_SAMPLES
-from demos.live.model_group import ModelGroup, Record
+from demos.live.model_config import ModelConfig
+from demos.live.model_group import ModelGroup, ModelStats
 from simplenet import datasets
 from simplenet.errors import BackendError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
-from tests.demos.live.conftest import ParseFlags
+from tests.demos.live.conftest import MakeConfig
 
 
-def pictures(count: int) -> list[np.typing.NDArray[np.uint8]]:
+def load(config: ModelConfig) -> ModelGroup:
+    return config.load(lambda line: None)[1]
+
+
+def shipped_images(count: int) -> list[np.typing.NDArray[np.uint8]]:
     return list(datasets.shipped("fashion-mnist", "evaluation").images[:count])
 
 
 def test_every_model_gives_its_own_answer_and_says_whether_it_agrees(make_artifact: MakeArtifact) -> None:
     reference = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
     other = runtimes.load(make_artifact("onnx", "int8"), threads=1)
-    images = pictures(70)
-    with ModelGroup([reference, other], top=3) as model_group:
+    images = shipped_images(70)
+    with ModelGroup([reference, other], top_k=3) as model_group:
         agreed = 0
         for image in images:
-            (first, second), preprocess_ms, post_ms = model_group.answer(image)
+            (first, second), preprocess_ms, post_ms = model_group.classify(image)
             assert list(first.predictions) == reference.classify([image], k=3)[0]
             assert list(second.predictions) == other.classify([image], k=3)[0]
             assert first.agrees is None
@@ -41,18 +45,18 @@ def test_every_model_gives_its_own_answer_and_says_whether_it_agrees(make_artifa
 
 
 def test_the_order_rotates_so_that_nobody_always_pays_for_the_one_before(make_artifact: MakeArtifact) -> None:
-    turns: list[str] = []
+    order: list[str] = []
 
     def watched(format: str, precision: str) -> runtimes.Runtime:
         model = runtimes.load(make_artifact(format, precision), threads=1)
         infer = model.infer_any
-        model.infer_any = lambda batch: (turns.append(precision), infer(batch))[1]  # type: ignore[method-assign]
+        model.infer_any = lambda batch: (order.append(precision), infer(batch))[1]  # type: ignore[method-assign]
         return model
 
     with ModelGroup([watched("onnx", "fp32"), watched("onnx", "int8"), watched("onnx", "fp16")]) as model_group:
-        for image in pictures(3):
-            model_group.answer(image)
-    assert [turns[i : i + 3] for i in (0, 3, 6)] == [
+        for image in shipped_images(3):
+            model_group.classify(image)
+    assert [order[i : i + 3] for i in (0, 3, 6)] == [
         ["fp32", "int8", "fp16"],
         ["int8", "fp16", "fp32"],
         ["fp16", "fp32", "int8"],
@@ -61,59 +65,56 @@ def test_the_order_rotates_so_that_nobody_always_pays_for_the_one_before(make_ar
 
 def test_what_is_timed_while_others_load_is_not_kept(make_artifact: MakeArtifact) -> None:
     with ModelGroup([runtimes.load(make_artifact("onnx", "fp32"), threads=1)]) as model_group:
-        (image,) = pictures(1)
-        model_group.answer(image, keep=False)
-        assert model_group.records["onnxruntime fp32"].infer.summary() is None
-        model_group.answer(image)
-        latency = model_group.records["onnxruntime fp32"].infer.summary()
+        (image,) = shipped_images(1)
+        model_group.classify(image, keep=False)
+        assert model_group.stats["onnxruntime fp32"].infer.summary() is None
+        model_group.classify(image)
+        latency = model_group.stats["onnxruntime fp32"].infer.summary()
     assert latency is not None
     assert latency.n == 1
 
 
 def test_a_loop_of_weeks_keeps_a_bounded_number_of_samples_but_counts_all() -> None:
-    record = Record("one")
+    stats = ModelStats("one")
     for _ in range(KEPT_SAMPLES + 50):
-        record.add(1.0, agrees=True)
-    record.add(1.0, agrees=False)
-    latency = record.infer.summary()
+        stats.add(1.0, agrees=True)
+    stats.add(1.0, agrees=False)
+    latency = stats.infer.summary()
     assert latency is not None
     assert latency.n == KEPT_SAMPLES
-    assert record.compared == KEPT_SAMPLES + 51
-    assert record.agrees_percent == pytest.approx(100 * (KEPT_SAMPLES + 50) / (KEPT_SAMPLES + 51))
+    assert stats.compared == KEPT_SAMPLES + 51
+    assert stats.agrees_percent == pytest.approx(100 * (KEPT_SAMPLES + 50) / (KEPT_SAMPLES + 51))
 
 
-def test_one_backend_may_spin_several_may_not_and_get_equal_threads(parse_flags: ParseFlags) -> None:
-    with model_groups.load(parse_flags(), ["onnxruntime"], lambda line: None) as model_group:
+def test_several_models_share_threads_and_do_not_spin(make_config: MakeConfig) -> None:
+    with load(make_config("--backend", "onnxruntime")) as model_group:
         assert [model.options.allow_spinning for model in model_group.models] == [True]
-    with model_groups.load(parse_flags(), ["onnxruntime", "openvino"], lambda line: None) as model_group:
+    with load(make_config("--backend", "onnxruntime,openvino")) as model_group:
         assert [model.options.allow_spinning for model in model_group.models] == [False, False]
         assert [model.threads for model in model_group.models] == [1, 1]
 
 
-def test_who_cannot_run_is_left_out_with_its_reason_unless_it_is_the_only_one(
-    parse_flags: ParseFlags,
-) -> None:
-    with model_groups.load(
-        parse_flags("--precision", "bf16"), ["onnxruntime", "torch"], lambda line: None
-    ) as model_group:
+def test_backend_that_cannot_run_is_skipped_with_reason(make_config: MakeConfig) -> None:
+    bf16 = ("--precision", "bf16", "--backend")
+    with load(make_config(*bf16, "onnxruntime,torch")) as model_group:
         assert [model.name for model in model_group.models] == ["torch"]
         assert len(model_group.skipped) == 1
-        assert model_group.skipped[0].startswith("without onnxruntime: onnxruntime does not compute in bf16")
-    with pytest.raises(UsageError, match="does not compute in bf16; choose --backend"):
-        model_groups.load(parse_flags("--precision", "bf16"), ["onnxruntime"], lambda line: None)
+        assert model_group.skipped[0].startswith("without onnxruntime: onnxruntime does not run in bf16")
+    with pytest.raises(UsageError, match=r"does not run in bf16; choose --precision .* or --backend"):
+        load(make_config(*bf16, "onnxruntime"))
     with pytest.raises(SimpleNetError, match=r"none of these backends can run here.*tensorrt"):
-        model_groups.load(parse_flags("--precision", "bf16"), ["onnxruntime", "tensorrt"], lambda line: None)
-    of_mnist = parse_flags("--weights", "mnist", "--precision", "int8")  # which brings no pictures to calibrate with
-    with pytest.raises(SimpleNetError, match=r"^int8 needs images .*--calibration DIR$"):
-        model_groups.load(of_mnist, ["onnxruntime", "openvino"], lambda line: None)
+        load(make_config(*bf16, "onnxruntime,tensorrt"))
+    mnist_int8 = ("--weights", "mnist", "--precision", "int8", "--backend")  # weights without calibration images
+    with pytest.raises(SimpleNetError, match=r"^int8 needs .*--calibration DIR$"):
+        load(make_config(*mnist_int8, "onnxruntime,openvino"))
     with pytest.raises(SimpleNetError, match=r"without onnxruntime: .*--calibration DIR; without torch: "):
-        model_groups.load(of_mnist, ["onnxruntime", "torch"], lambda line: None)
+        load(make_config(*mnist_int8, "onnxruntime,torch"))
 
 
-def test_what_should_be_known_of_a_model_is_noted(parse_flags: ParseFlags, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_of_backends_are_passed_on(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")  # imported before, so that its threads cannot be made to rest
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    with model_groups.load(parse_flags(), ["onnxruntime", "torch"], lambda line: None) as model_group:
+    with load(make_config("--backend", "onnxruntime,torch")) as model_group:
         assert len(model_group.notes) == 1
         assert model_group.notes[0].startswith("torch fp32: idle threads spin")
 
@@ -122,4 +123,4 @@ def test_a_model_that_answers_nonsense_is_an_error(make_artifact: MakeArtifact) 
     model = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
     model.infer_any = lambda batch: np.full((1, 10), np.nan, np.float32)  # type: ignore[method-assign]
     with ModelGroup([model]) as model_group, pytest.raises(BackendError, match="NaN"):
-        model_group.answer(pictures(1)[0])
+        model_group.classify(shipped_images(1)[0])

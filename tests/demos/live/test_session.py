@@ -1,4 +1,4 @@
-"""Commands act between two frames, slow ones beside the loop, and the state tells what is so."""
+"""Commands are processed between two frames; models are loaded in the background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demos.artifact_choice import Log
+from demos.default_models import Log
 from demos.live.model_config import ModelConfig
 from simplenet.errors import ArtifactError, UsageError
 from tests.demos.conftest import WriteVideo, shades
@@ -22,18 +22,18 @@ def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
 ) -> None:
     clip = write_video("clip.avi", shades(40))
     session = make_session(str(clip), loop=True)
-    session.subscribe(lambda update: session.command("backend", "openvino") if update.number == 5 else None)
-    session.run_until(lambda: session.updates[-1].model_results[0].backend == "openvino")
-    assert [update.number for update in session.updates] == list(range(1, len(session.updates) + 1))
-    shown = [int(update.frame.image[..., 0].mean() / 5 + 0.5) for update in session.updates]
+    session.subscribe(lambda result: session.command("backend", "openvino") if result.number == 5 else None)
+    session.run_until(lambda: session.results[-1].model_results[0].backend == "openvino")
+    assert [result.number for result in session.results] == list(range(1, len(session.results) + 1))
+    shown = [int(result.frame.image[..., 0].mean() / 5 + 0.5) for result in session.results]
     assert all(abs(seen - index % 40) <= 1 for index, seen in enumerate(shown))
-    assert {update.model_results[0].backend for update in session.updates[:5]} == {"onnxruntime"}
+    assert {result.model_results[0].backend for result in session.results[:5]} == {"onnxruntime"}
     assert session.state()["selected"] == {"backend": ["openvino"], "precision": "fp32", "variant": "cifar-310k"}
-    assert ("models", {"models": ["openvino fp32"], **session.state()["selected"]}) in session.told
+    assert ("models", {"models": ["openvino fp32"], **session.state()["selected"]}) in session.events
     # Both are in the summary, and nothing that was timed while the second one was loading.
     models = {model.name: model.infer.n for model in session.summary("q").models}
     assert set(models) == {"onnxruntime fp32", "openvino fp32"}
-    assert models["onnxruntime fp32"] < len(session.updates)
+    assert models["onnxruntime fp32"] < len(session.results)
 
 
 def test_another_variant_takes_over_and_says_that_it_is_untrained(make_session: MakeSession) -> None:
@@ -41,11 +41,11 @@ def test_another_variant_takes_over_and_says_that_it_is_untrained(make_session: 
     session.run(max_frames=3)
     for name in ("cifar-5m", "cifar-460k"):  # the newest wish counts, and nothing else is left loading
         session.command("variant", name)
-    session.run_until(lambda: not session.is_switching and len(session.updates) > 4)
+    session.run_until(lambda: not session.is_loading and len(session.results) > 4)
     state = session.state()
     assert (state["variant"], state["untrained"], state["selected"]["variant"]) == ("cifar-460k", True, "cifar-460k")
-    assert any("UNTRAINED" in line for line in session.said)
-    assert [facts["variant"] for name, facts in session.told if name == "models"] == ["cifar-460k"]
+    assert any("UNTRAINED" in line for line in session.logged)
+    assert [facts["variant"] for name, facts in session.events if name == "models"] == ["cifar-460k"]
     names = [model.name for model in session.summary("q").models]
     assert names == ["cifar-310k fashion-mnist onnxruntime fp32", "cifar-460k random onnxruntime fp32"]
 
@@ -65,7 +65,7 @@ def test_several_backends_answer_the_same_frame_side_by_side(make_session: MakeS
 def test_the_answers_follow_the_scene_and_are_right(make_session: MakeSession) -> None:
     session = make_session("synthetic:320x240@60")
     session.run(duration_s=7)
-    best = [update.model_results[0].predictions[0] for update in session.updates]
+    best = [result.model_results[0].predictions[0] for result in session.results]
     assert len({prediction.label for prediction in best if prediction.probability > 0.8}) >= 2
 
 
@@ -73,17 +73,17 @@ def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSe
     session = make_session("synthetic:160x120@60", "--backend", "torch")
     session.command("next-backend")  # TensorRT comes after PyTorch in the round, and there is no GPU
     session.command("backend", "tensorrt")
-    session.run_until(lambda: any(name == "notice" for name, _ in session.told))
-    notice = next(facts["text"] for name, facts in session.told if name == "notice")
+    session.run_until(lambda: any(name == "notice" for name, _ in session.events))
+    notice = next(facts["text"] for name, facts in session.events if name == "notice")
     assert "\n" not in notice
-    assert notice in session.said
-    assert not session.is_switching
+    assert notice in session.logged
+    assert not session.is_loading
     assert session.state()["notice"] == notice
-    assert session.updates[-1].model_results[0].backend in ("torch", "onnxruntime")
+    assert session.results[-1].model_results[0].backend in ("torch", "onnxruntime")
     session.command("next-backend")
-    count = len(session.updates)
-    session.run_until(lambda: not session.is_switching and len(session.updates) > count + 1)
-    assert session.updates[-1].model_results[0].backend != "tensorrt"
+    count = len(session.results)
+    session.run_until(lambda: not session.is_loading and len(session.results) > count + 1)
+    assert session.results[-1].model_results[0].backend != "tensorrt"
 
 
 def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_session: MakeSession) -> None:
@@ -91,8 +91,8 @@ def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_sessio
         "synthetic:160x120@60", "--backend", "onnxruntime", "--precision", "fp16", "--calibration", "/nowhere"
     )
     session.command("next-precision")
-    session.run_until(lambda: any(name == "notice" for name, _ in session.told))
-    assert "/nowhere" in session.said[-1]
+    session.run_until(lambda: any(name == "notice" for name, _ in session.events))
+    assert "/nowhere" in session.logged[-1]
     assert session.state()["selected"]["precision"] == "fp16"
     session.command("next-precision")
     session.run_until(lambda: session.state()["selected"]["precision"] == "fp32")
@@ -103,17 +103,17 @@ def test_a_backend_that_fails_for_any_reason_is_passed_over_until_all_have_been_
 ) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "onnxruntime")
 
-    def damaged(selection: ModelConfig, log: Log) -> None:
-        raise ArtifactError(f"{selection.backends[0]} is damaged")
+    def damaged(config: ModelConfig, log: Log) -> None:
+        raise ArtifactError(f"{config.backends[0]} is damaged")
 
     monkeypatch.setattr(ModelConfig, "load", damaged)
     others = [name for name in session.state()["choices"]["backend"] if name != "onnxruntime"]
     for press in range(len(others) + 2):
         session.command("next-backend")
-        session.run_until(lambda said=press + 1: len(session.said) >= said)
-    told = [line.partition(" ")[0] for line in session.said]
+        session.run_until(lambda count=press + 1: len(session.logged) >= count)
+    told = [line.partition(" ")[0] for line in session.logged]
     assert sorted(told[: len(others)]) == sorted(others)
-    assert session.said[len(others)] == "no other backend can be had here"
+    assert session.logged[len(others)] == "no other backend is available here"
     assert told[-1] == told[0]
 
 
@@ -126,8 +126,8 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
     before_s = time.perf_counter()
     session.run(max_frames=15)
     assert time.perf_counter() - before_s >= 0.6
-    (resumed,) = [index for index, (name, _) in enumerate(session.told) if name == "resumed"]
-    assert session.told[resumed - 1][0] == "paused"
+    (resumed,) = [index for index, (name, _) in enumerate(session.events) if name == "resumed"]
+    assert session.events[resumed - 1][0] == "paused"
     assert session.scheduler.sources[0].dropped < dropped + 20  # of a pause's 36 frames none counts as missed
 
 
@@ -165,7 +165,7 @@ def test_a_file_ends_the_loop_and_has_no_age(make_session: MakeSession, write_vi
     assert session.run() == "end of file"
     (source,) = session.summary("end of file").sources
     assert (source.frames, source.dropped, source.frame_age, source.state) == (7, 0, None, "ended")
-    assert {update.frame_age_ms for update in session.updates} == {None}
+    assert {result.frame_age_ms for result in session.results} == {None}
 
 
 def test_a_picture_that_no_model_can_take_is_told_and_skipped(
@@ -177,7 +177,7 @@ def test_a_picture_that_no_model_can_take_is_told_and_skipped(
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "b.png")
     session = make_session(str(tmp_path))
     assert session.run() == "end of file"
-    assert [update.frame.image.shape for update in session.updates] == [(90, 90, 3)]
+    assert [result.frame.image.shape for result in session.results] == [(90, 90, 3)]
     assert "a.png" in str(session.scheduler.sources[0].note)
 
 

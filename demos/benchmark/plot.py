@@ -1,0 +1,115 @@
+"""Plot comparisons: accuracy against model latency, one labeled marker for each backend and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demos.benchmark.comparison import Comparison
+from simplenet import files
+from simplenet.errors import one_line
+from simplenet.formats import PRECISIONS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg")
+_MARKERS = dict(zip(PRECISIONS, "osD^", strict=True))
+_SIZE_INCHES, _DPI = (8.4, 4.8), 150
+_LABEL_OFFSETS = [
+    (side * dx, dy) for dy in (0, 11, -11, 22, -22, 33, -33, 44, -44) for dx in (9, 24) for side in (1, -1)
+]
+"""Tried in this order, in points, until a label overlaps neither markers nor other labels."""
+
+
+def draw(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write one plot of comparisons, for instance one for each variant, as a .png or .svg file.
+
+    The vertical axis is top-1 accuracy, or agreement with the reference row if a comparison has no labels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    labels = _draw_markers(axes, comparisons)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.16, y=0.2)
+    low, high = axes.get_ylim()
+    if high - low < 1:
+        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    first = comparisons[0]
+    has_labels = all(comparison.labeled for comparison in comparisons)
+    axes.set_xlabel("model latency p50 (ms, batch 1, log scale)")
+    axes.set_ylabel("top-1 accuracy (%)" if has_labels else f"agreement with {_reference(first)} (%)")
+    axes.set_title(f"{', '.join(map(_network, comparisons))}; {first.image_count:,} images", fontsize="medium")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(_conditions(first), fontsize="x-small", color="0.4")
+    _place_labels(figure, axes, labels)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+def _draw_markers(axes: Axes, comparisons: Sequence[Comparison]) -> list[tuple[float, float, str, str]]:
+    """Draw every measured row; return the position, text and color of its label."""
+    backends = list(dict.fromkeys(row.backend for comparison in comparisons for row in comparison.rows))
+    labels = []
+    for comparison in comparisons:
+        for row in comparison.rows:
+            percent = row.top1_percent if comparison.labeled else row.agreement_percent
+            if row.latency is None or percent is None:
+                continue
+            color = f"C{backends.index(row.backend)}"
+            axes.plot(row.latency.p50_ms, percent, _MARKERS[row.precision], color=color, markersize=7)
+            text = f"{_network(comparison)} {row.name}" if len(comparisons) > 1 else row.name
+            labels.append((row.latency.p50_ms, percent, text, color))
+    return labels
+
+
+def _place_labels(figure: Figure, axes: Axes, labels: list[tuple[float, float, str, str]]) -> None:
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # fixes the positions of the axes
+    figure.set_layout_engine("none")
+    points = [axes.transData.transform((x, y)) for x, y, _, _ in labels]
+    half = 5 * figure.dpi / 72
+    occupied = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in points]
+    for x, y, text, color in sorted(labels, reverse=True):
+        for offset in _LABEL_OFFSETS:
+            side = "left" if offset[0] > 0 else "right"
+            place: dict[str, Any] = {"xy": (x, y), "xytext": offset, "textcoords": "offset points", "color": color}
+            label = axes.annotate(text, **place, fontsize="small", ha=side, va="center")
+            box = label.get_window_extent()
+            is_inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if (is_inside and not any(map(box.overlaps, occupied))) or offset == _LABEL_OFFSETS[-1]:
+                break
+            label.remove()
+        occupied.append(box)
+        if offset[1]:  # a leader line from the label to its marker
+            axes.annotate("", **place, arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5, "shrinkB": 4})
+
+
+def _network(comparison: Comparison) -> str:
+    manifest = next(row.artifact.manifest for row in comparison.rows if row.artifact)
+    return f"{manifest.variant} ({manifest.weights.name})"
+
+
+def _reference(comparison: Comparison) -> str:
+    return comparison.reference.name if comparison.reference else "the reference"
+
+
+def _conditions(comparison: Comparison) -> str:
+    counts = [row.latency.n for row in comparison.rows if row.latency]
+    processor = comparison.machine.get("processor", "unknown processor")
+    return one_line(
+        f"{processor}, {comparison.threads} threads; {min(counts, default=0):,} inferences per marker "
+        f"in {comparison.rounds} rounds; {comparison.images}"
+    )

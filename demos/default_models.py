@@ -1,0 +1,111 @@
+"""The variant and weights of a model request that does not name them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from simplenet import artifacts, datasets, download, images, variants
+from simplenet.errors import DataError, DownloadError
+
+Log = Callable[[str], None]
+
+DEFAULT_VARIANT = "1.5m"
+SCENE_MODEL = ("cifar-310k", "fashion-mnist")
+"""Variant and weights trained on the shipped images; the generated scene shows the same images."""
+_SHIPPED_MODELS = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), SCENE_MODEL)
+"""Variants and weights shipped with the project, the best on real images first."""
+
+
+def choose(
+    variant: str | None,
+    weights: str,
+    forms: Iterable[tuple[str, str]],
+    root: Path,
+    log: Log,
+    *,
+    needs_shipped_images: bool = False,
+) -> tuple[str, str]:
+    """Replace None and 'auto' by names: official weights, else shipped ones, else random ones.
+
+    Args:
+        forms: format and precision of every artifact that will be used; all get the same weights.
+        root: the folder of artifacts; an artifact with official weights there makes a download unnecessary.
+        log: called with the reason when official weights are not used.
+        needs_shipped_images: only choose a default model whose weights come with images for int8 calibration.
+
+    Returns:
+        The variant and the weights.
+
+    Raises:
+        UsageError: unknown variant.
+    """
+    if variant is not None:
+        variant = variants.get(variant).name
+    if weights != "auto":
+        return variant or _shipped_variant(weights) or DEFAULT_VARIANT, weights
+    official = variant or DEFAULT_VARIANT
+    if any(artifacts.folder_for(root, official, "pretrained", *form).is_dir() for form in forms):
+        return official, "pretrained"
+    if (reason := _why_not_official(official)) is None:
+        return official, "pretrained"
+    if variant is None:
+        variant, weights = best_shipped(needs_shipped_images)
+        log(f"{reason}; using {variant} trained on {weights}, which comes with the project")
+        return variant, weights
+    shipped = datasets.shipped_weights(variant)
+    if variants.get(variant).official_weights_file:
+        log(f"{reason}; using {shipped[0] if shipped else 'RANDOM'} weights")
+    return variant, shipped[0] if shipped else "random"
+
+
+def best_shipped(needs_shipped_images: bool = False) -> tuple[str, str]:
+    """Variant and weights of the best shipped model, or of the best one that has images for int8 calibration."""
+    return next(
+        (variant, weights)
+        for variant, weights in _SHIPPED_MODELS
+        if weights in datasets.shipped_weights(variant) and (not needs_shipped_images or weights in datasets.names())
+    )
+
+
+def weights_for_classes(folder: Path, variant: str) -> str:
+    """Name the shipped weights of `variant` that know every class in a folder of classes.
+
+    Returns:
+        The name, or 'auto' if no shipped weights match and the variant has official ones.
+
+    Raises:
+        DataError: no images, or no weights to choose from.
+        BackendUnavailable: safetensors is not installed.
+    """
+    images.find_images(folder)
+    for name in datasets.shipped_weights(variant):
+        card = datasets.shipped_card(name, variant)
+        try:
+            labeled = images.labeled_folder(folder, card.labels, card.class_ids)
+        except DataError:  # no folder has the name of one of these classes
+            continue
+        if all(label is not None for _, label in labeled):
+            return name
+    if variants.get(variant).official_weights_file:
+        return "auto"
+    raise DataError(f"no shipped weights of {variant} know the classes in {folder}; name yours: --weights PATH")
+
+
+def _shipped_variant(weights: str) -> str | None:
+    best = [variant for variant, name in _SHIPPED_MODELS if name == weights]
+    names = [*best, *variants.VARIANTS]
+    return next((variant for variant in names if weights in datasets.shipped_weights(variant)), None)
+
+
+@functools.lru_cache
+def _why_not_official(variant: str) -> str | None:
+    """Return None once the official weights are in the cache, else the reason. Cached: one download is tried."""
+    if not variants.get(variant).official_weights_file:
+        return f"{variant} has no official weights"
+    try:
+        download.fetch_official(variant)
+    except DownloadError as error:
+        return str(error)
+    return None

@@ -1,0 +1,311 @@
+"""Model requests: from command-line flags to an artifact to a loaded runtime."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import export
+import runtimes
+from demos import default_models
+from demos.default_models import Log
+from runtimes.loader import backend_class, read_artifact
+from simplenet import artifacts, cli, datasets, files, image_sets, images, variants
+from simplenet.artifacts import Artifact
+from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageError
+from simplenet.formats import FORMATS, PRECISIONS, Format
+
+DEFAULT_BACKEND = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model and how to run it. Immutable: change it with `dataclasses.replace`.
+
+    `artifact` names an existing artifact; otherwise `variant` and `weights` name the model, and an artifact of it is
+    found or exported under `artifacts_root`. None stands for a default: the default model, ONNX Runtime (or the
+    artifact's own backend), fp32 (or the artifact's precision), the backend's first device, all physical cores.
+
+    >>> request = ModelRequest(variant="cifar-310k", backend="openvino", precision="int8")
+    >>> with request.open() as model:
+    ...     predictions = model.classify([frame], k=5)
+    """
+
+    variant: str | None = None
+    weights: str = "auto"
+    artifact: Path | None = None
+    backend: str | None = None
+    precision: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    calibration: str = "auto"
+    artifacts_root: Path = cli.DEFAULT_ARTIFACTS
+
+    @classmethod
+    def from_flags(cls, flags: argparse.Namespace) -> ModelRequest:
+        """Read the flags of `add_flags`.
+
+        Raises:
+            UsageError: --artifact together with flags that name another model.
+        """
+        if flags.artifact is not None and (flags.variant, flags.weights, flags.calibration) != (None, "auto", "auto"):
+            raise UsageError("--artifact names the model already; leave out --variant, --weights and --calibration")
+        return cls(
+            variant=flags.variant,
+            weights=flags.weights,
+            artifact=flags.artifact,
+            backend=flags.backend if isinstance(flags.backend, str) else None,
+            precision=flags.precision,
+            device=flags.device,
+            threads=flags.threads,
+            calibration=flags.calibration,
+            artifacts_root=flags.artifacts,
+        )
+
+    @property
+    def names_model(self) -> bool:
+        """Whether an artifact, a variant or weights are named; otherwise the default model is used."""
+        return self.artifact is not None or self.variant is not None or self.weights != "auto"
+
+    @property
+    def artifact_form(self) -> tuple[str, str]:
+        """Format and precision of the artifact that is needed; raises UsageError if the backend cannot run so."""
+        backend = self.backend or DEFAULT_BACKEND
+        return format_of(backend).name, artifact_precision(backend, self.precision or "fp32")
+
+    def resolve(self, log: Log = cli.log) -> Artifact:
+        """Find the artifact, or export it, which needs PyTorch and takes seconds to minutes.
+
+        An int8 artifact that was calibrated with other images than `calibration` is exported again. If that fails
+        for another reason than the images, the existing artifact is used.
+
+        Args:
+            log: called with one line before an export, and with the reason when official weights are not used.
+
+        Raises:
+            ArtifactError: the artifact is damaged. UsageError: unknown name, or the backend cannot run so.
+            DataError, ExportError, WeightsError, BackendUnavailable: the artifact cannot be exported.
+        """
+        if self.artifact is not None:
+            return read_artifact(self.artifact, self.backend)
+        (request,) = with_one_model([self], log)
+        found = request.find()
+        if found is not None and not _has_other_calibration(found, self.calibration):
+            return found
+        format, precision = self.artifact_form
+        duration = "; calibration takes a while" if precision == "int8" else ""
+        log(
+            f"exporting the {format} {precision} artifact of {request.variant} (weights: {request.weights}) "
+            f"to {self.artifacts_root}{duration}"
+        )
+        try:
+            return export.make(
+                format,
+                variant=request.variant,
+                weights=request.weights,
+                precision=precision,
+                artifacts=self.artifacts_root,
+                calibration=self.calibration,
+            )
+        except SimpleNetError as error:
+            if found is None or isinstance(error, DataError):
+                raise
+            log(f"using the artifact that was calibrated with other images: {error}")
+            return found
+
+    def find(self) -> Artifact | None:
+        """Find the artifact of a named variant and weights, or return None. Needs no PyTorch.
+
+        An artifact made from an older version of shipped weights, or of a checkpoint, does not count.
+
+        Raises:
+            ArtifactError: the artifact is damaged.
+        """
+        assert self.variant is not None
+        format, precision = self.artifact_form
+        shipped = datasets.SHIPPED / self.weights / f"{self.variant}.safetensors"
+        is_shipped = Path(self.weights).name == self.weights and files.is_file(shipped)
+        if is_shipped or self.weights in ("pretrained", "random"):
+            folder = artifacts.folder_for(self.artifacts_root, self.variant, self.weights, format, precision)
+            found = artifacts.read(folder) if files.is_folder(folder) else None
+            is_old = found and is_shipped and found.manifest.weights.sha256 != files.sha256(shipped)
+            return None if is_old else found
+        checkpoint = Path(files.expand_home(self.weights))
+        if not files.is_file(checkpoint):
+            return None
+        sha256 = files.sha256(checkpoint)
+        for folder in sorted(self.artifacts_root.glob(f"{self.variant}-*/{format}-{precision}")):
+            manifest = artifacts.read_manifest(folder)
+            if manifest.variant == self.variant and manifest.weights.sha256 == sha256:
+                return artifacts.read(folder)
+        return None
+
+    def open(self, log: Log = cli.log, *, allow_spinning: bool = True) -> runtimes.Runtime:
+        """Resolve the artifact and load it; log a line if its weights are random.
+
+        Args:
+            allow_spinning: as in `runtimes.load`; turn it off if several models share the processor.
+
+        Raises:
+            SimpleNetError: as `resolve` and `runtimes.load`.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UntrainedWarning)  # logged below in one line
+            model = runtimes.load(
+                self.resolve(log),
+                self.backend,
+                device=self.device,
+                threads=self.threads,
+                precision=self.precision,
+                allow_spinning=allow_spinning,
+            )
+        if is_untrained(model):
+            log(f"UNTRAINED: {model.artifact.folder} has random weights; latencies are real, predictions are not")
+        return model
+
+
+def add_flags(parser: argparse.ArgumentParser, *, several_backends: bool = False) -> None:
+    """Add the flags that `ModelRequest.from_flags` reads.
+
+    Args:
+        several_backends: --backend takes 'A,B' or 'all' and gives a tuple, which `from_flags` does not read.
+    """
+    parser.add_argument(
+        "--artifact",
+        type=cli.path,
+        metavar="PATH",
+        help="an artifact's folder, or a model file with an embedded manifest",
+    )
+    parser.add_argument(
+        "--variant",
+        type=cli.variant_name,
+        metavar="NAME",
+        help=f"{', '.join(variants.VARIANTS)} (default: {default_models.DEFAULT_VARIANT} if its official weights are "
+        "available, else the best shipped model; with --weights NAME the variant of these weights)",
+    )
+    cli.add_weights(parser)
+    if several_backends:
+        add_names(parser, "backend", backends(), f"the artifact's, else {DEFAULT_BACKEND}")
+    else:
+        parser.add_argument(
+            "--backend",
+            type=cli.choice("backend", backends()),
+            metavar="NAME",
+            help=f"{', '.join(backends())} (default: the artifact's, else {DEFAULT_BACKEND})",
+        )
+    parser.add_argument(
+        "--precision",
+        type=cli.choice("precision", PRECISIONS),
+        metavar="NAME",
+        help=f"{', '.join(PRECISIONS)} (default: the artifact's, else fp32)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, if the backend supports it")
+    cli.add_calibration(parser)
+    cli.add_artifacts(parser)
+    cli.add_threads(parser)
+
+
+def add_names(parser: argparse.ArgumentParser, kind: str, choices: Sequence[str], default: str | None = None) -> None:
+    """Add a flag --`kind` that takes 'A,B' or 'all' and gives a tuple of names.
+
+    Args:
+        default: what the help says about a missing flag, which gives None; without it, the default is all.
+    """
+    parser.add_argument(
+        f"--{kind}",
+        type=lambda text: parse_names(kind, text, choices),
+        default=None if default else tuple(choices),
+        metavar="A,B|all",
+        help=f"{', '.join(choices)} (default: {default or 'all'})",
+    )
+
+
+def parse_names(kind: str, text: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """Split 'A,B' into names, each once, in order; 'all' stands for all of `choices`.
+
+    Raises:
+        UsageError: an unknown name; the message lists the choices and the nearest one.
+    """
+    if text == "all":
+        return tuple(choices)
+    return tuple(dict.fromkeys(parse_name(kind, name.strip(), choices) for name in text.split(",")))
+
+
+def parse_name(kind: str, text: str, choices: Sequence[str]) -> str:
+    """Return `text` if it is one of `choices`; raises UsageError as `parse_names`."""
+    try:
+        return cli.choice(kind, choices)(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from error
+
+
+def backends() -> tuple[str, ...]:
+    """Every backend, in the order of the formats' table (PyTorch, the reference, first), then the others."""
+    known = [format.default_backend for format in FORMATS.values()]
+    return tuple(sorted(runtimes.names(), key=lambda name: known.index(name) if name in known else len(known)))
+
+
+def format_of(backend: str) -> Format:
+    """The artifact format that is exported for a backend; raises UsageError for an unknown backend."""
+    return FORMATS[backend_class(backend).FORMATS[0]]
+
+
+def precisions_of(backend: str) -> tuple[str, ...]:
+    """The precisions that a backend runs in: those of its artifacts and its own run modes, such as bf16."""
+    return tuple(precision for precision in PRECISIONS if _stored_precision(backend, precision) is not None)
+
+
+def artifact_precision(backend: str, precision: str) -> str:
+    """The precision of the artifact that a backend needs to run in `precision`; bf16 runs an fp32 artifact.
+
+    Raises:
+        UsageError: the backend does not run in this precision.
+    """
+    stored = _stored_precision(backend, precision)
+    if stored is not None:
+        return stored
+    others = [name for name in backends() if precision in precisions_of(name)]
+    hint = f", or --backend {' or '.join(others)}" if others else ""
+    raise UsageError(
+        f"{backend} does not run in {precision}; choose --precision {' or '.join(precisions_of(backend))}{hint}"
+    )
+
+
+def _stored_precision(backend: str, precision: str) -> str | None:
+    exported, run_modes = format_of(backend).precisions, backend_class(backend).PRECISIONS
+    if precision in exported:
+        return precision
+    return next((own for own, modes in run_modes.items() if precision in modes and own in exported), None)
+
+
+def with_one_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list[ModelRequest]:
+    """Give requests that differ only in backend and precision the same variant and weights, by name."""
+    first = requests[0]
+    forms = [request.artifact_form for request in requests]
+    needs_images = first.calibration == "auto" and any(precision == "int8" for _, precision in forms)
+    variant, weights = default_models.choose(
+        first.variant, first.weights, forms, first.artifacts_root, log, needs_shipped_images=needs_images
+    )
+    return [replace(request, variant=variant, weights=weights) for request in requests]
+
+
+def is_untrained(model: runtimes.Runtime) -> bool:
+    """Whether a model's weights are random, so that its predictions must be marked UNTRAINED."""
+    return model.manifest.weights.source == "random"
+
+
+def _has_other_calibration(found: Artifact, calibration: str) -> bool:
+    """Whether an artifact is int8 and was calibrated with other images than `calibration`; 'auto' matches any.
+
+    Raises:
+        DataError: `calibration` is not a folder of images.
+    """
+    used = found.manifest.calibration
+    if used is None or calibration == "auto":
+        return False
+    if calibration in (image_sets.SYNTHETIC, *datasets.names()):
+        return "fingerprint" in used or not str(used.get("source")).startswith(calibration)
+    return used.get("fingerprint") != images.fingerprint(calibration)
