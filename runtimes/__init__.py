@@ -1,4 +1,9 @@
-"""One small interface to every backend: `runtimes.load(artifact).infer(batch)`. Imports no vendor package."""
+"""One interface to every backend; importing it imports no vendor package.
+
+Example:
+    with runtimes.load("artifacts/1.5m/openvino-int8") as model:
+        predictions = model.classify([image], k=5)
+"""
 
 from runtimes.base import Description, Options, Prediction, Runtime, softmax, top_k
 from runtimes.loader import disable_spinning, load, names

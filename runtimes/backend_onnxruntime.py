@@ -1,4 +1,4 @@
-"""ONNX Runtime: `pip install onnxruntime` (CPU) or `onnxruntime-gpu` (device='cuda')."""
+"""ONNX Runtime: `pip install onnxruntime` for CPUs, `onnxruntime-gpu` for NVIDIA GPUs (device='cuda')."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Backend(Runtime):
-    """One InferenceSession on exactly one execution provider."""
+    """One InferenceSession with one execution provider."""
 
     FORMATS = ("onnx",)
     DEVICES = ("cpu", "cuda")
-    THREAD_SAFE = True  # InferenceSession.run may be called by several threads
+    THREAD_SAFE = True  # InferenceSession.run is thread-safe
 
     def _open(self) -> None:
         ort = vendor_import("onnxruntime", "onnxruntime")
         provider = _PROVIDERS[self.device]
         if provider not in ort.get_available_providers():
             raise BackendUnavailable(
-                f"this onnxruntime has no {provider}; type: pip uninstall onnxruntime && pip install onnxruntime-gpu"
+                f"onnxruntime has no {provider}; type: pip uninstall onnxruntime && pip install onnxruntime-gpu"
             )
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self.threads
@@ -35,17 +35,17 @@ class Backend(Runtime):
         settings.add_session_config_entry(
             "session.intra_op.allow_spinning", "1" if self.options.allow_spinning else "0"
         )
-        settings.log_severity_level = 3  # errors; everything else is raised or described
+        settings.log_severity_level = 3  # errors only
         providers: list[Any] = [provider]
         if self.device == "cuda":
-            if hasattr(ort, "preload_dlls"):  # since 1.21: CUDA's libraries, where they come from pip's packages
+            if hasattr(ort, "preload_dlls"):  # since 1.21: loads CUDA libraries from pip packages
                 with contextlib.redirect_stdout(sys.stderr):
                     ort.preload_dlls()
-            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # not even of single nodes
-            providers = [(provider, {"use_tf32": "0"})]  # by default it computes "fp32" with 10 bits of mantissa
+            settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # not for single nodes either
+            providers = [(provider, {"use_tf32": "0"})]  # TF32 is the default, and its mantissa has 10 bits
         self._session = ort.InferenceSession(self.artifact.model_file, settings, providers=providers, enable_fallback=0)
-        if self._session.get_providers()[0] != provider:  # a missing CUDA library makes it fall back without a word
-            raise BackendUnavailable(f"onnxruntime could not start {provider}; check its CUDA and cuDNN libraries")
+        if self._session.get_providers()[0] != provider:  # without a CUDA library it falls back silently
+            raise BackendUnavailable(f"onnxruntime cannot start {provider}; install its CUDA and cuDNN libraries")
         self._input = self.manifest.input.name
         self._outputs = [self.manifest.output]
 
@@ -61,8 +61,8 @@ class Backend(Runtime):
 
         on_cpu = self.device == "cpu"
         notes = {
-            ("cpu", "fp16"): "fp16 is computed as fp32 where a CPU kernel is missing",
-            ("cuda", "int8"): "int8 weights and activations, computed in floating point where a CUDA kernel is missing",
+            ("cpu", "fp16"): "operators without an fp16 CPU kernel compute in fp32",
+            ("cuda", "int8"): "operators without an int8 CUDA kernel compute in floating point",
         }
         note = notes.get((self.device, self.precision))
         return Description(
@@ -78,7 +78,7 @@ class Backend(Runtime):
     def embedded_manifest(cls, model_file: str) -> str | None:
         ort = vendor_import("onnxruntime", "onnxruntime")
         settings = ort.SessionOptions()
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its metadata is wanted
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # only the metadata is read
         settings.log_severity_level = 3
         session = ort.InferenceSession(model_file, settings, providers=["CPUExecutionProvider"])
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

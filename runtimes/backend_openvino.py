@@ -1,4 +1,4 @@
-"""OpenVINO: `pip install openvino`. Intel and AMD processors, Arm, Intel graphics (device='gpu') and NPUs ('npu')."""
+"""OpenVINO (`pip install openvino`): x86 and Arm CPUs, Intel GPUs (device='gpu') and Intel NPUs ('npu')."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 class Backend(Runtime):
-    """One compiled model and one infer request; opens ONNX files too."""
+    """One compiled model with one infer request. Opens OpenVINO and ONNX artifacts."""
 
     FORMATS = ("openvino", "onnx")
     DEVICES = ("cpu", "gpu", "npu")
@@ -25,15 +25,15 @@ class Backend(Runtime):
         core, device = openvino.Core(), self.device.upper()
         if device not in {name.split(".")[0] for name in core.available_devices}:
             raise BackendUnavailable(
-                f"OpenVINO sees no {device} here, only {', '.join(core.available_devices)}; check its driver"
+                f"OpenVINO finds no {device}, only {', '.join(core.available_devices)}; check the driver"
             )
         if self.precision == "bf16" and "BF16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
-            raise BackendUnavailable(f"this {device} computes no bf16; run the artifact in fp32")
-        # On its own, OpenVINO computes fp32 models in bf16 wherever the processor can: the hint pins what is asked.
-        # "fp16" on a processor means compressed weights and float32 arithmetic.
+            raise BackendUnavailable(f"this {device} does not support bf16; load the artifact with precision='fp32'")
+        # Without a hint, OpenVINO runs fp32 models in bf16 on every CPU that supports it.
+        # On a CPU, "fp16" means compressed weights and float32 arithmetic.
         hint = "f32" if device == "CPU" and self.precision == "fp16" else _HINTS[self.precision]
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if device != "NPU":  # which computes floats in fp16, whatever is asked
+        if device != "NPU":  # NPUs always compute in fp16
             settings["INFERENCE_PRECISION_HINT"] = hint
         if device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
@@ -44,7 +44,7 @@ class Backend(Runtime):
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
         self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
         self._request.infer()
-        logits: Float32Array = self._request.get_output_tensor().data.copy()  # the request will write there again
+        logits: Float32Array = self._request.get_output_tensor().data.copy()  # the next inference reuses this buffer
         return logits
 
     def _close(self) -> None:
@@ -69,7 +69,7 @@ class Backend(Runtime):
     def embedded_manifest(cls, model_file: str) -> str | None:
         openvino = vendor_import("openvino", "openvino")
         model = openvino.Core().read_model(model_file)
-        for place in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second is where it puts ONNX's metadata
-            if model.has_rt_info(place):
-                return str(model.get_rt_info(place).astype(str))
+        for path in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second one in ONNX files
+            if model.has_rt_info(path):
+                return str(model.get_rt_info(path).astype(str))
         return None

@@ -1,7 +1,7 @@
-"""TensorRT 10, 11 and TensorRT-RTX on an NVIDIA GPU: `pip install '.[tensorrt]'`, or JetPack's own TensorRT.
+"""TensorRT 10, 11 and TensorRT-RTX on an NVIDIA GPU: `pip install '.[tensorrt]'`, or the TensorRT of JetPack.
 
-Pinned buffers on the host, one stream, and for a fixed batch one CUDA graph that copies in, infers and copies out.
-An engine holds code for the GPU: load only engines from people you trust.
+Uses pinned host buffers, one stream, and for a fixed batch one CUDA graph of the copies and the inference.
+An engine contains GPU code: load only engines from people you trust.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, on
 
 
 class Backend(Runtime):
-    """One engine, one execution context. A batch larger than the engine's largest goes through in parts."""
+    """One engine with one execution context. Batches above the engine's largest are split."""
 
     FORMATS = ("tensorrt",)
     DEVICES = ("cuda",)
@@ -31,29 +31,28 @@ class Backend(Runtime):
         builder = (self.manifest.target or {}).get("builder")
         if builder not in gpu.TENSORRTS:
             raise ArtifactError(
-                f"the manifest of {self.artifact.model_file} names no builder this program knows ({builder!r}); "
-                "export it again"
+                f"the manifest of {self.artifact.model_file} names an unknown builder ({builder!r}); export it again"
             )
         self._builder = str(builder)
         self._gpu = gpu.first_gpu("this TensorRT engine")
         self._cuda = gpu.cuda_runtime()
         self._trt = gpu.tensorrt(self._builder)
         gpu.checked(self._cuda.cudaSetDevice(0))
-        with contextlib.ExitStack() as resources:  # frees everything, last first, should anything below fail
+        with contextlib.ExitStack() as resources:  # if a call below fails, everything is freed
             self._load_engine()
             self._allocate(resources)
             self._graph, self._graph_note = self._capture_graph(resources)
             self._resources = resources.pop_all()
 
     def _load_engine(self) -> None:
-        self._log = gpu.error_log(self._trt)  # must outlive the three below
+        self._log = gpu.error_log(self._trt)  # must live as long as the runtime, engine and context
         self._runtime = self._trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(self.artifact.model_file.read_bytes())
         if self._engine is None:
-            its_gpu_is_here = self._gpu.compute_capability in (
+            is_supported_gpu = self._gpu.compute_capability in (
                 (self.manifest.target or {}).get("compute_capabilities") or ()
             )
-            raise (BackendError if its_gpu_is_here else BackendUnavailable)(
+            raise (BackendError if is_supported_gpu else BackendUnavailable)(
                 f"{self._mismatch()}; export it again for this machine ({self._log.reason()})"
             )
         strategy = [self._trt.ExecutionContextAllocationStrategy.USER_MANAGED] if self._needs_memory else []
@@ -63,15 +62,15 @@ class Backend(Runtime):
 
     @property
     def _needs_memory(self) -> bool:
-        """TensorRT-RTX's engines are built so that CUDA graphs can record them; those take no memory by themselves."""
+        """TensorRT-RTX engines are built for CUDA graphs; their context uses memory that the caller allocates."""
         return self._builder == "tensorrt-rtx"
 
     def _allocate(self, resources: contextlib.ExitStack) -> None:
-        """The stream, and for the largest batch the input and logits, on the host (pinned) and on the GPU."""
+        """Allocate the stream, and input and logits of the largest batch in pinned host memory and on the GPU."""
         cuda, spec, output, classes = self._cuda, self.manifest.input, self.manifest.output, self.manifest.num_classes
         self._check_tensor(spec.name, self._dtype, spec.shape)
         self._check_tensor(output, np.dtype(np.float32), (spec.batch, classes))
-        # A dynamic engine's profile is (smallest, preferred, largest) shape.
+        # The profile of a dynamic engine: smallest, preferred and largest shape.
         self._largest_batch = spec.batch or int(self._engine.get_tensor_profile_shape(spec.name, 0)[2][0])
         self._shaped_for = 0
         if self._needs_memory:
@@ -88,7 +87,7 @@ class Backend(Runtime):
     def _buffers(
         self, resources: contextlib.ExitStack, tensor: str, shape_tail: tuple[int, ...], dtype: np.dtype[Any]
     ) -> tuple[npt.NDArray[Any], Any]:
-        """A pinned array for the largest batch and the address of its twin on the GPU, given to the context."""
+        """Allocate a pinned array for the largest batch, and a GPU buffer of its size that the context uses."""
         shape = (self._largest_batch, *shape_tail)
         size_bytes = math.prod(shape) * dtype.itemsize
         pinned = gpu.checked(self._cuda.cudaMallocHost(size_bytes))
@@ -100,31 +99,31 @@ class Backend(Runtime):
         return np.ctypeslib.as_array(pinned_bytes).view(dtype).reshape(shape), device
 
     def _capture_graph(self, resources: contextlib.ExitStack) -> tuple[Any, str]:
-        """A CUDA graph of one whole inference and a note of it, or None and the reason why there is none."""
+        """Return a CUDA graph of one inference and a note, or None and a note with the reason."""
         if self.manifest.input.batch is None:
             return None, "no CUDA graph: the batch is dynamic"
         cuda, stream = self._cuda, self._stream
-        self._enqueue(self._largest_batch)  # TensorRT finishes its set-up in a first run, which no graph may record
+        self._enqueue(self._largest_batch)  # TensorRT's first run finishes its setup, which cannot be captured
         gpu.checked(cuda.cudaStreamSynchronize(stream))
         if hasattr(self._context, "is_stream_capturable") and not self._context.is_stream_capturable(int(stream)):
             return None, "no CUDA graph: TensorRT-RTX cannot record this engine"
         try:
             executable = self._record()
         except BackendError as error:
-            cuda.cudaGetLastError()  # dealt with here; it must not come up again in a later call
+            cuda.cudaGetLastError()  # clear the error, or a later call returns it
             return None, f"no CUDA graph: {one_line(error)}"
         resources.callback(self._free, cuda.cudaGraphExecDestroy, executable)
         return executable, "CUDA graph"
 
     def _record(self) -> Any:
-        """One inference as an executable CUDA graph."""
+        """Capture one inference as an executable CUDA graph."""
         cuda, stream = self._cuda, self._stream
-        # Thread-local: what other threads ask of CUDA meanwhile must not spoil the recording.
+        # Thread-local: CUDA calls of other threads must not break the capture.
         gpu.checked(cuda.cudaStreamBeginCapture(stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         try:
             self._enqueue(self._largest_batch)
         except BaseException:
-            _, unfinished = cuda.cudaStreamEndCapture(stream)  # else the stream would go on recording
+            _, unfinished = cuda.cudaStreamEndCapture(stream)  # otherwise the stream stays in capture mode
             if unfinished is not None:
                 gpu.checked(cuda.cudaGraphDestroy(unfinished))
             raise
@@ -132,10 +131,10 @@ class Backend(Runtime):
         try:
             return gpu.checked(cuda.cudaGraphInstantiate(graph, 0))
         finally:
-            gpu.checked(cuda.cudaGraphDestroy(graph))  # the executable one needs it no more
+            gpu.checked(cuda.cudaGraphDestroy(graph))  # no longer needed once instantiated
 
     def _enqueue(self, batch_size: int) -> None:
-        """Copy in, infer, copy out: put on the stream, not waited for."""
+        """Enqueue the input copy, the inference and the output copy on the stream, without waiting for them."""
         cuda, stream = self._cuda, self._stream
         if batch_size != self._shaped_for:
             shape = (batch_size, *self._shape_tail)
@@ -159,11 +158,11 @@ class Backend(Runtime):
         else:
             gpu.checked(self._cuda.cudaGraphLaunch(self._graph, self._stream))
         gpu.checked(self._cuda.cudaStreamSynchronize(self._stream))
-        logits: Float32Array = self._host_logits[:size].copy()  # the next run writes there again
+        logits: Float32Array = self._host_logits[:size].copy()  # the next inference reuses this buffer
         return logits
 
     def _close(self) -> None:
-        del self._host_input, self._host_logits  # views of the memory freed next
+        del self._host_input, self._host_logits  # views of memory that is freed next
         try:
             self._resources.close()
         finally:
@@ -180,20 +179,20 @@ class Backend(Runtime):
         )
 
     def _check_tensor(self, name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> None:
-        """Copies trust these sizes, so an engine that was put beside another's manifest must not get this far."""
+        """Raise ArtifactError unless the engine's tensor is as the manifest describes: the copies rely on its size."""
         tensors = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        wanted = tuple(-1 if size is None else size for size in shape)
+        expected = tuple(-1 if size is None else size for size in shape)
         if name in tensors and len(tensors) == 2:
             found = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-            if found == dtype and tuple(self._engine.get_tensor_shape(name)) == wanted:
+            if found == dtype and tuple(self._engine.get_tensor_shape(name)) == expected:
                 return
         raise ArtifactError(
-            f"{self.artifact.model_file} has no tensor {name} of {dtype} {list(wanted)}, which its manifest promises; "
+            f"{self.artifact.model_file} has no tensor {name} of {dtype} {list(expected)}, as its manifest states; "
             "export it again"
         )
 
-    def _accepted(self, answer: bool, what: str) -> None:
-        if not answer:
+    def _accepted(self, succeeded: bool, what: str) -> None:
+        if not succeeded:
             raise BackendError(f"{self._builder} refused {what}: {self._log.reason()}")
 
     def _mismatch(self) -> str:
@@ -201,10 +200,10 @@ class Backend(Runtime):
         built_for = "/".join(map(str, target.get("compute_capabilities") or ("?",)))
         return (
             f"{self.artifact.model_file} was built by {self._builder} {target.get('version')} for {built_for} on "
-            f"{target.get('os')}; here are {self._builder} {self._trt.__version__}, {self._gpu.name} "
+            f"{target.get('os')}; this machine has {self._builder} {self._trt.__version__}, {self._gpu.name} "
             f"({self._gpu.compute_capability}) and {platform.system()}"
         )
 
     @staticmethod
-    def _free(release: Callable[[Any], tuple[Any, ...]], what: Any) -> None:
-        gpu.checked(release(what))
+    def _free(release: Callable[[Any], tuple[Any, ...]], resource: Any) -> None:
+        gpu.checked(release(resource))

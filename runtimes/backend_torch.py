@@ -1,4 +1,4 @@
-"""PyTorch: `pip install torch`. Runs the exported program (.pt2), the reference every other backend is held against."""
+"""PyTorch (`pip install torch`): runs the exported program (.pt2), the reference for all other backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPINNING_NOTE = "idle threads spin: PyTorch was imported before, or OMP_WAIT_PO
 
 
 class Backend(Runtime):
-    """One ExportedProgram, eager kernels. Thread counts are PyTorch's own, so they hold for the whole process."""
+    """One ExportedProgram, run eagerly. PyTorch's thread count applies to the whole process."""
 
     FORMATS = ("torch",)
     DEVICES = ("cpu", "cuda")
@@ -31,21 +31,21 @@ class Backend(Runtime):
         self._spins_anyway = not self.options.allow_spinning and not is_passive
         torch = vendor_import("torch", "torch")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise BackendUnavailable("PyTorch sees no NVIDIA GPU here; run it with device='cpu', or check the driver")
+            raise BackendUnavailable("PyTorch finds no NVIDIA GPU; check the driver, or use device='cpu'")
         if self.device == "cpu":
             torch.set_num_threads(self.threads)
         program = torch.export.load(pt2_archive.checked(self.artifact.model_file))
         if self.device == "cuda":
             from torch.export.passes import move_to_device_pass
 
-            torch.backends.cudnn.allow_tf32 = False  # by default "fp32" convolutions have 10 bits of mantissa
+            torch.backends.cudnn.allow_tf32 = False  # TF32 is the default, and its mantissa has 10 bits
             program = move_to_device_pass(program, f"cuda:{torch.cuda.current_device()}")
         self._torch, self._module = torch, program.module()
         self._autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.precision == "bf16":
             self._autocast = torch.autocast(self.device, torch.bfloat16)
             for parameter in self._module.parameters():
-                if parameter.ndim > 1:  # what autocast would do to kernels and matrices, at every inference anew
+                if parameter.ndim > 1:  # otherwise autocast converts the weights in every inference
                     parameter.data = parameter.data.bfloat16()
 
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:

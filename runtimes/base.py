@@ -1,4 +1,4 @@
-"""The one interface every backend has. A backend adds four methods; everything else is here."""
+"""The base class of every backend. A backend implements four methods; everything else is here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of a top-k, `probability` by softmax over all classes."""
+    """One class of a top-k; `probability` is the softmax over all classes."""
 
     label: str
     index: int
@@ -43,18 +43,18 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a model. None means the backend's first device, all physical cores, the artifact's own precision."""
+    """How to run a model. None: the backend's first device, all physical cores, the artifact's precision."""
 
     device: str | None = None
     threads: int | None = None
     precision: str | None = None
     allow_spinning: bool = True
-    """Whether idle worker threads may burn their core waiting: faster alone, ruinous beside another model."""
+    """Allow idle worker threads to busy-wait: faster for one model, much slower where models share the CPU."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What really runs: the provider or device used, threads, compute precision, versions of the vendor's packages."""
+    """What is running: device or provider, threads, compute precision, versions of the vendor's packages."""
 
     backend: str
     device: str
@@ -65,15 +65,15 @@ class Description:
 
 
 class Runtime(abc.ABC):
-    """A loaded model. Use it as a context manager, or call `close`; safe to call from several threads."""
+    """A loaded model. Use it as a context manager, or call `close`. Thread-safe."""
 
     FORMATS: ClassVar[tuple[str, ...]]
-    """Artifact formats this backend opens."""
+    """Artifact formats that this backend opens."""
     DEVICES: ClassVar[tuple[str, ...]] = ("cpu",)
     PRECISIONS: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Precisions an artifact of a given precision can also be run in, beside its own: {'fp32': ('bf16',)}."""
+    """Other precisions that an artifact can run in, by the artifact's precision: {'fp32': ('bf16',)}."""
     THREAD_SAFE: ClassVar[bool] = False
-    """Whether `_run` may be called by several threads at once; if not, calls take turns."""
+    """Whether `_run` is thread-safe; if not, a lock serializes the calls."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
         self.artifact = artifact
@@ -98,24 +98,24 @@ class Runtime(abc.ABC):
             ) from error
         if manifest.weights.source == "random":
             warnings.warn(
-                f"{artifact.model_file} has random weights: time it, but do not believe its answers",
+                f"{artifact.model_file} has random weights: measure its latency, but ignore its predictions",
                 UntrainedWarning,
                 stacklevel=3,
             )
 
     @property
     def name(self) -> str:
-        """The backend's name, which is its file's."""
+        """The backend's name: <name> of runtimes/backend_<name>.py."""
         return type(self).__module__.rpartition("backend_")[2]
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Runs the model once.
+        """Run the model once.
 
         Args:
-            batch: what `manifest.input` says: uint8 [N, H, W, 3] RGB, or normalized float32 [N, 3, H, W].
+            batch: as in `manifest.input`: uint8 [N, H, W, 3] RGB, or normalized float32 [N, 3, H, W].
 
         Returns:
-            logits, float32 [N, num_classes], owned by the caller.
+            Logits, float32 [N, num_classes], owned by the caller.
 
         Raises:
             InputError: wrong shape or dtype. BackendError: the runtime is closed, or the vendor's call failed.
@@ -130,7 +130,7 @@ class Runtime(abc.ABC):
         except SimpleNetError:
             raise
         except Exception as error:
-            if self._closed:  # by another thread, meanwhile
+            if self._closed:  # another thread has closed it
                 raise self._closed_error() from error
             raise BackendError(
                 f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; export it again"
@@ -138,16 +138,19 @@ class Runtime(abc.ABC):
         shape = (len(batch), self.manifest.num_classes)
         if not isinstance(logits, np.ndarray) or logits.shape != shape or logits.dtype != np.float32:
             raise ArtifactError(
-                f"{self.artifact.model_file} gives {_kind(logits)} for {len(batch)} pictures, its manifest promises "
+                f"{self.artifact.model_file} gives {_kind(logits)} for {len(batch)} images, its manifest states "
                 f"logits of {self.manifest.num_classes} classes, float32 {list(shape)}; export it again"
             )
         return logits
 
     def preprocess(self, images: Sequence[UInt8Array]) -> npt.NDArray[Any]:
-        """RGB uint8 [H, W, 3] images of any sizes -> the batch that `infer` takes.
+        """Resize, crop and batch images for `infer`.
+
+        Args:
+            images: RGB uint8 [H, W, 3], of any sizes.
 
         Raises:
-            ImageError: an image is not RGB uint8, or of an impossible size. InputError: no image.
+            ImageError: an image is not RGB uint8, or its size is not supported. InputError: no image.
         """
         if isinstance(images, np.ndarray):
             raise ImageError("classify() and preprocess() take a list of images, not an array; type: classify([frame])")
@@ -161,9 +164,13 @@ class Runtime(abc.ABC):
         return preprocessing.model_batch(batch, self.manifest.input.dtype, config)
 
     def classify(self, images: Sequence[UInt8Array], k: int = 5) -> list[list[Prediction]]:
-        """RGB uint8 [H, W, 3] images of any sizes -> for each its `k` most probable classes, best first.
+        """Classify images; a model with a fixed batch runs them in batches of that size.
 
-        Where the artifact's batch is fixed, the images go through in batches of that size.
+        Args:
+            images: RGB uint8 [H, W, 3], of any sizes.
+
+        Returns:
+            For each image its `k` most probable classes, best first.
 
         Raises:
             ImageError, InputError, BackendError: as `preprocess` and `infer`.
@@ -171,10 +178,10 @@ class Runtime(abc.ABC):
         return self.rank(self.infer_any(self.preprocess(images)), k)
 
     def rank(self, logits: Float32Array, k: int = 5) -> list[list[Prediction]]:
-        """Logits [N, num_classes] of this model -> for each row its `k` most probable classes, best first.
+        """Return for each row of logits [N, num_classes] its `k` most probable classes, best first.
 
         Raises:
-            BackendError: logits that are not numbers: they have no best.
+            BackendError: a logit is NaN or infinite.
         """
         if not np.isfinite(logits).all():
             raise BackendError(
@@ -183,9 +190,9 @@ class Runtime(abc.ABC):
         return top_k(logits, k, self.manifest.labels)
 
     def infer_any(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """`infer` for any number of images: a fixed-batch model takes turns, the last one filled up with zeros."""
+        """`infer` for any number of images: in batches if the batch is fixed, the last one padded with zeros."""
         size = self.manifest.input.batch
-        if size is None or len(batch) in (0, size):  # 0 is for `infer` to refuse
+        if size is None or len(batch) in (0, size):  # `infer` raises for 0
             return self.infer(batch)
         parts = []
         for start in range(0, len(batch), size):
@@ -197,11 +204,11 @@ class Runtime(abc.ABC):
         return np.concatenate(parts)
 
     def describe(self) -> Description:
-        """What was really loaded; raises nothing, not even once it is closed."""
+        """What is running; works after `close`, too."""
         return self._description
 
     def close(self) -> None:
-        """Frees the model; harmless the second time."""
+        """Free the model; a second call does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -223,27 +230,27 @@ class Runtime(abc.ABC):
     def _closed_error(self) -> BackendError:
         return BackendError(f"this {self.name} runtime is closed; load the artifact again")
 
-    # What a backend writes. Vendor packages are imported in here, never at the top of its file.
+    # A backend implements these. It imports vendor packages inside them, never at the top of its file.
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Loads `self.artifact` as `self.options` and `self.precision` say, or raises; never falls back silently."""
+        """Load `self.artifact` with `self.device`, `self.threads` and `self.precision`, or raise; no fallback."""
 
     @abc.abstractmethod
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """A checked, contiguous, writeable batch -> float32 logits that the backend will not touch again."""
+        """Run a valid, contiguous, writeable batch; return float32 logits that the backend does not reuse."""
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Frees what `_open` took; called once."""
+        """Free what `_open` allocated; called once."""
 
     @abc.abstractmethod
     def _describe(self) -> Description:
-        """What `_open` really got, asked of the vendor where it can be asked."""
+        """Describe what `_open` loaded, from the vendor's API where it reports that."""
 
     @classmethod  # noqa: B027, optional
     def disable_spinning(cls) -> None:
-        """Let the vendor's idle threads sleep, where only a setting made before the vendor's import does that."""
+        """Let idle threads sleep, if the vendor reads that setting only when its package is imported."""
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
@@ -251,11 +258,12 @@ class Runtime(abc.ABC):
         return None
 
     def _check_options(self) -> None:
-        own, asked = self.manifest.precision, self.precision
-        possible = (own, *self.PRECISIONS.get(own, ()))
-        if asked not in possible:
+        exported, requested = self.manifest.precision, self.precision
+        supported = (exported, *self.PRECISIONS.get(exported, ()))
+        if requested not in supported:
             raise UsageError(
-                f"{self.name} runs this {own} artifact in {' or '.join(possible)}, not {asked}; export {asked} first"
+                f"{self.name} runs this {exported} artifact in {' or '.join(supported)}, not {requested}; "
+                f"export it in {requested} first"
             )
         if self.device not in self.DEVICES:
             raise UsageError(f"{self.name} runs on {' or '.join(self.DEVICES)}, not on {self.device!r}")
@@ -272,41 +280,43 @@ class Runtime(abc.ABC):
                 or (self.manifest.input.batch is None and batch.shape[0] > 0)
             )
         ):
-            # Vendors wrap the memory as it is, and some refuse what they could not write to.
+            # Vendors wrap the memory without a copy, and some reject read-only arrays.
             return batch if batch.flags.carray else batch.copy()
-        wanted = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
+        expected = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
         raise InputError(
-            f"the model takes {self._dtype} [{wanted}] ({self.manifest.input.layout}), not {_kind(batch)}; "
-            "classify() takes pictures of any size"
+            f"the model takes {self._dtype} [{expected}] ({self.manifest.input.layout}), not {_kind(batch)}; "
+            "classify() takes images of any size"
         )
 
 
 def _kind(value: Any) -> str:
-    """'uint8 [1, 32, 32, 3]', or another type's name."""
+    """'uint8 [1, 32, 32, 3]' of an array, else the name of the type."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
-    """Imports a vendor's package, or raises BackendUnavailable with the command that installs it."""
+    """Import a vendor's package; raise BackendUnavailable with the install command if that fails."""
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library of the package's is missing
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
         raise BackendUnavailable(
             f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
         ) from error
 
 
 def softmax(logits: Float32Array) -> Float32Array:
-    """Over the last axis, all classes, shifted by the maximum so that nothing overflows."""
+    """Softmax over the last axis, shifted by the maximum to avoid overflow."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Float32Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 
 
 def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
-    """float32 [N, C] -> for each row its min(k, C) most probable classes, best first; ties by class index.
+    """Return for each row its min(k, C) most probable classes, best first; ties are ordered by class index.
 
-    The logits must be finite.
+    Args:
+        logits: finite float32 [N, C].
+        labels: class names by index; without them, 'class <index>'.
 
     Raises:
         UsageError: k is less than 1.
@@ -314,16 +324,16 @@ def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
     return [
-        _top_of_one(row, chances, min(k, len(row)), labels)
-        for row, chances in zip(logits, softmax(logits), strict=True)
+        _top_k_of_row(row, probabilities, min(k, len(row)), labels)
+        for row, probabilities in zip(logits, softmax(logits), strict=True)
     ]
 
 
-def _top_of_one(row: Float32Array, chances: Float32Array, k: int, labels: Sequence[str]) -> list[Prediction]:
-    """Sorts only the few that can be among the first k: sorting all of ImageNet's classes takes longer than softmax."""
+def _top_k_of_row(row: Float32Array, probabilities: Float32Array, k: int, labels: Sequence[str]) -> list[Prediction]:
+    """Sort only candidates for the first k: sorting all ImageNet classes takes longer than the softmax."""
     candidates = np.flatnonzero(row >= np.partition(row, -k)[-k])
     best = candidates[np.argsort(-row[candidates], kind="stable")][:k]
     return [
-        Prediction(labels[index] if labels else f"class {index}", index, chance)
-        for index, chance in zip(best.tolist(), chances[best].tolist(), strict=True)
+        Prediction(labels[index] if labels else f"class {index}", index, probability)
+        for index, probability in zip(best.tolist(), probabilities[best].tolist(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What making and running engines share: which TensorRT is installed, which GPU is here, what CUDA answered."""
+"""What the TensorRT exporter and backend share: the installed TensorRT, the GPU, results of CUDA calls."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from runtimes.base import vendor_import
 from simplenet.errors import BackendError, BackendUnavailable, one_line
 
-# TensorRT-RTX installs its bindings alone, or under its metapackage's name.
+# TensorRT-RTX's module: of the metapackage, or of the bindings alone.
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 TENSORRTS = tuple(_MODULES)
 
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
-_MOST_ERRORS = 8
+_MAX_ERRORS = 8
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """`compute_capability` as in 'sm86'."""
+    """A GPU's name and compute capability, such as 'sm86'."""
 
     name: str
     compute_capability: str
@@ -37,16 +37,16 @@ def tensorrt(builder: str) -> ModuleType:
     for name in _MODULES[builder]:
         try:
             return importlib.import_module(name)
-        except (ImportError, OSError) as error:  # OSError: a shared library of TensorRT's is missing
+        except (ImportError, OSError) as error:  # OSError: a shared library is missing
             reasons.append(one_line(error, 120))
     raise BackendUnavailable(f"{builder} cannot be imported ({'; '.join(reasons)}); {_install(builder)}")
 
 
 def first_gpu(purpose: str) -> Gpu:
-    """The GPU that everything here runs on: the first that CUDA shows (CUDA_VISIBLE_DEVICES chooses another).
+    """The first GPU that CUDA lists, which is the one used; CUDA_VISIBLE_DEVICES selects another.
 
     Args:
-        purpose: the start of the error's sentence, as in 'this TensorRT engine'.
+        purpose: the subject of the error message, such as 'this TensorRT engine'.
 
     Raises:
         BackendUnavailable: no driver, no GPU, or no cuda-python.
@@ -56,16 +56,16 @@ def first_gpu(purpose: str) -> Gpu:
     if int(error) or not count:
         _, driver = cuda.cudaDriverGetVersion()
         _, needed = cuda.cudaRuntimeGetVersion()
-        found = "no NVIDIA driver is loaded here" if not driver else f"CUDA says: {_text(cuda, error)}"
+        found = "no NVIDIA driver is loaded" if not driver else f"CUDA reports: {_text(cuda, error)}"
         if 0 < driver < needed:
-            found = f"the driver here serves CUDA {_version(driver)}, cuda-bindings wants {_version(needed)}"
+            found = f"the driver supports CUDA {_version(driver)}, cuda-bindings needs {_version(needed)}"
         raise BackendUnavailable(f"{purpose} needs an NVIDIA GPU and driver to run; {found} (see: nvidia-smi)")
     properties = checked(cuda.cudaGetDeviceProperties(0))
     return Gpu(properties.name.decode(errors="replace"), f"sm{properties.major}{properties.minor}")
 
 
 def cuda_runtime() -> ModuleType:
-    """cuda-python's `cuda.bindings.runtime`, which carries its own libcudart.
+    """cuda-python's `cuda.bindings.runtime`, which includes libcudart.
 
     Raises:
         BackendUnavailable: not installed.
@@ -73,13 +73,13 @@ def cuda_runtime() -> ModuleType:
     return vendor_import("cuda.bindings.runtime", "tensorrt")
 
 
-def checked(answer: tuple[Any, ...]) -> Any:
-    """What a CUDA call returned beside its status: nothing, or one value.
+def checked(result: tuple[Any, ...]) -> Any:
+    """Return the value of a CUDA call, which returns (status,) or (status, value).
 
     Raises:
-        BackendError: the status is not success.
+        BackendError: the status is an error.
     """
-    error, *values = answer
+    error, *values = result
     if int(error):
         advice = "; free GPU memory, or export with a smaller --batch" if int(error) == _OUT_OF_MEMORY else ""
         raise BackendError(f"CUDA failed: {_text(cuda_runtime(), error)}{advice}")
@@ -87,8 +87,8 @@ def checked(answer: tuple[Any, ...]) -> Any:
 
 
 def error_log(trt: ModuleType) -> Any:
-    """A TensorRT logger that keeps the first errors since the last question in `.errors` and prints nothing."""
-    serious = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+    """A TensorRT logger that prints nothing and keeps the first errors; `.reason()` returns and clears them."""
+    levels = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -96,11 +96,11 @@ def error_log(trt: ModuleType) -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in serious and len(self.errors) < _MOST_ERRORS:
+            if severity in levels and len(self.errors) < _MAX_ERRORS:
                 self.errors.append(message)
 
         def reason(self) -> str:
-            """The first error since the last question, which caused the others, as one line."""
+            """The first error since the last call, which caused the others, as one line."""
             first = self.errors[0] if self.errors else "TensorRT gave no reason"
             self.errors.clear()
             return one_line(RuntimeError(first))
@@ -111,11 +111,11 @@ def error_log(trt: ModuleType) -> Any:
 def _install(builder: str) -> str:
     if builder == "tensorrt":
         return (
-            "on a Jetson it comes with JetPack (make the environment with --system-site-packages), "
-            "elsewhere: pip install tensorrt"
+            "on a Jetson it is part of JetPack (create the environment with --system-site-packages), "
+            "elsewhere type: pip install tensorrt"
         )
     if platform.machine() not in ("x86_64", "AMD64"):
-        return f"it has no wheel for {platform.machine()}; the full TensorRT builds engines on the device itself"
+        return f"it has no wheel for {platform.machine()}; use the full TensorRT on the target device"
     return "install it with: pip install '.[tensorrt]'"
 
 

@@ -1,4 +1,4 @@
-"""Finding backends by their file names, and loading an artifact with the right one."""
+"""Find backends by file name, and load an artifact with one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "backend_"
 
 
 def names() -> tuple[str, ...]:
-    """Every backend: each is one file runtimes/backend_<name>.py. Whether it can run here, `load` tells."""
+    """The names of all backends: <name> of each file runtimes/backend_<name>.py, whether it can run here or not."""
     return tuple(sorted(file.stem[len(_PREFIX) :] for file in Path(__file__).parent.glob(f"{_PREFIX}*.py")))
 
 
@@ -24,7 +24,7 @@ def backend_class(name: str) -> type[Runtime]:
     """The class in runtimes/backend_<name>.py; imports no vendor package.
 
     Raises:
-        UsageError: no such backend; the message lists the choices and the nearest one.
+        UsageError: unknown backend; the message lists the choices and suggests the closest.
     """
     if name not in names():
         raise UsageError(
@@ -35,10 +35,9 @@ def backend_class(name: str) -> type[Runtime]:
 
 
 def disable_spinning() -> None:
-    """Let idle threads of every backend sleep, in this process and for good.
+    """Let idle threads of every backend sleep, for the rest of this process.
 
-    Call it before an export or a load where several models will share the processor: `load(allow_spinning=False)` alone
-    comes too late for PyTorch, if an export imports PyTorch first.
+    Call it where models share the CPU, before an export imports PyTorch: `load(allow_spinning=False)` is too late then.
     """
     for name in names():
         backend_class(name).disable_spinning()
@@ -53,18 +52,19 @@ def load(
     precision: str | None = None,
     allow_spinning: bool = True,
 ) -> Runtime:
-    """Loads an artifact: its folder, its manifest, or a model file, with or without a manifest beside it.
+    """Load an artifact.
 
     Args:
+        artifact: its folder, its manifest.json, or a model file, with or without the manifest beside it.
         backend: one of `names()`; by default the one of the artifact's format.
-        device: 'cpu', 'cuda', 'gpu' or 'npu', as far as the backend has it; by default its first (TensorRT: 'cuda').
+        device: 'cpu', 'cuda', 'gpu' or 'npu'; by default the backend's first (TensorRT: 'cuda').
         threads: CPU threads; by default all physical cores.
-        precision: by default the artifact's own; 'bf16' runs an fp32 artifact in bfloat16 where the backend can.
-        allow_spinning: whether idle threads may spin; turn it off where models share the processor.
+        precision: by default the artifact's; 'bf16' runs an fp32 artifact in bfloat16 if the backend supports it.
+        allow_spinning: allow idle threads to busy-wait; pass False where models share the CPU.
 
     Raises:
         ArtifactError: missing, damaged or tampered with. BackendUnavailable: a package, driver or device is missing.
-        UsageError: unknown backend, or one that cannot run this artifact so. BackendError: the vendor refused it.
+        UsageError: unknown backend, or an option that it does not support. BackendError: the vendor's call failed.
     """
     options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
     if not isinstance(artifact, Artifact):
@@ -82,27 +82,27 @@ def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
         ArtifactError, BackendUnavailable, UsageError: as `load`.
     """
     path = Path(path)
-    bare = (
+    is_bare = (
         files.is_file(path)
         and path.name != artifacts.MANIFEST_NAME
         and not files.is_file(path.parent / artifacts.MANIFEST_NAME)
     )
-    return _read_bare(path, backend) if bare else artifacts.read(path)
+    return _read_bare(path, backend) if is_bare else artifacts.read(path)
 
 
 def _class_for(format: str, backend: str | None) -> type[Runtime]:
-    chosen = backend_class(backend or FORMATS[format].default_backend)
-    if format not in chosen.FORMATS:
-        name = chosen.__module__.rpartition(_PREFIX)[2]
-        raise UsageError(f"{name} opens {' or '.join(chosen.FORMATS)} artifacts, not {format}")
-    return chosen
+    name = backend or FORMATS[format].default_backend
+    backend_type = backend_class(name)
+    if format not in backend_type.FORMATS:
+        raise UsageError(f"{name} opens {' or '.join(backend_type.FORMATS)} artifacts, not {format}")
+    return backend_type
 
 
 def _read_bare(path: Path, backend: str | None) -> Artifact:
-    """A model file that was copied without its manifest.json: the copy of the manifest inside it serves."""
+    """Read a model file without a manifest.json beside it, with the manifest inside the file."""
     formats = {Path(format.model_file).suffix: format.name for format in FORMATS.values()}
     if path.suffix not in formats:
-        raise ArtifactError(f"{path} is not a model file; those end in {', '.join(formats)}")
+        raise ArtifactError(f"{path} is not a model file; model files end in {', '.join(formats)}")
     reader = _class_for(formats[path.suffix], backend)
     try:
         text = reader.embedded_manifest(str(path))
@@ -112,9 +112,9 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
         raise ArtifactError(f"{path} cannot be read: {one_line(error)}; export it again") from error
     if text is None:
         raise ArtifactError(
-            f"{path} carries no manifest; keep its manifest.json beside it, or export it with this project"
+            f"{path} contains no manifest; put its manifest.json beside it, or export it with this project"
         )
     manifest = artifacts.Manifest.from_json(text, where=f"the manifest inside {path}")
     if manifest.format != formats[path.suffix]:
-        raise ArtifactError(f"the manifest inside {path} is of another format, {manifest.format}; export it again")
+        raise ArtifactError(f"the manifest inside {path} is for another format, {manifest.format}; export it again")
     return Artifact(path, manifest)

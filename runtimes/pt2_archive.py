@@ -1,8 +1,8 @@
-"""Opening a PyTorch program (.pt2) that anybody may have written.
+"""Validate a PyTorch program (.pt2) from an untrusted source.
 
 `torch.export.load` trusts its file: it unpickles the sample inputs, and evaluates shape expressions and guards as
-Python. So PyTorch never sees the file itself, only a copy with nothing in it but what an export of this project writes:
-raw weights, and a graph of a handful of operators whose every string is a plain word.
+Python. So PyTorch never opens the file itself, only a copy of it that holds nothing else than this project's exporter
+writes: raw weights, and a graph of a few known operators in which every string is a plain word.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OPERATORS = {
         "max_pool2d.default", "mul.Tensor", "permute.default", "relu_.default", "to.dtype",
     )
 }  # fmt: skip
-# Evaluated or imported by PyTorch, a word can do nothing: no call, no index, no attribute of an object.
+# Harmless even if PyTorch evaluates or imports it: no call, no index, no attribute access.
 _WORD = re.compile(r"[\w.+-]*")
 _DYNAMIC_BATCH = re.compile(r"Symbol\('s\d+', positive=True, integer=True\)")
 _LEAF = '{"type": null, "context": null, "children_spec": []}'
@@ -46,10 +46,10 @@ _SPECS = (
 
 
 def checked(path: str | Path) -> io.BytesIO:
-    """A copy of the archive that `torch.export.load` may open.
+    """Return a copy of the archive that is safe for `torch.export.load`.
 
     Raises:
-        ArtifactError: it cannot be read, or holds anything that an export of this project does not write.
+        ArtifactError: the file cannot be read, or holds something that this project's exporter does not write.
     """
     records = _read(path)
     try:
@@ -61,7 +61,7 @@ def checked(path: str | Path) -> io.BytesIO:
         if any(weight["use_pickle"] is not False for weight in weights) or records[_SAMPLE_INPUTS]:
             raise ValueError("a pickle")
         if json.loads(records[_CONSTANTS]) != {"config": {}}:
-            raise ValueError("objects beside its weights")
+            raise ValueError("objects other than weights")
         if program.get("guards_code"):
             raise ValueError("guards in Python")
         for text in _strings(program):
@@ -69,8 +69,8 @@ def checked(path: str | Path) -> io.BytesIO:
                 raise ValueError(f"the text {one_line(text, 60)!r}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} holds what no export of this project writes ({one_line(error)}), it might run any code; "
-            "refused: export it again"
+            f"{path} holds something that this project's exporter does not write ({one_line(error)}) and that may run "
+            "code; export it again"
         ) from error
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
@@ -84,23 +84,23 @@ def embedded_manifest(path: str | Path) -> str | None:
     """The manifest's JSON inside the archive, or None. Needs no PyTorch.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: the file cannot be read.
     """
     content = _read(path).get(_EXTRA)
     return None if content is None else content.decode("utf-8", "replace")
 
 
 def _read(path: str | Path) -> dict[str, bytes]:
-    """The archive's records, by their names in its one root folder."""
+    """The archive's records, by name without the root folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             root = entries[0].filename.partition("/")[0]
             names = [entry.filename.removeprefix(f"{root}/") for entry in entries]
-            strange = [name for name in names if not _RECORDS.fullmatch(name)]
-            if strange or len(set(names)) != len(names) or any(entry.compress_type for entry in entries):
+            unknown = [name for name in names if not _RECORDS.fullmatch(name)]
+            if unknown or len(set(names)) != len(names) or any(entry.compress_type for entry in entries):
                 raise ArtifactError(
-                    f"{path} is not a PyTorch program of this project ({one_line(repr(strange[:1] or names[:1]))}); "
+                    f"{path} is not a PyTorch program of this project ({one_line(repr(unknown[:1] or names[:1]))}); "
                     "export it again"
                 )
             return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}

@@ -1,4 +1,4 @@
-"""Timing a call so that the numbers can be believed: warm until steady, in rounds, percentiles only where n allows."""
+"""Measure the latency of a call: warm-up until steady, samples, and percentiles where n is large enough."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 SAMPLES_FOR_P90 = 64
 SAMPLES_FOR_P99 = 662
-"""MLPerf LoadGen's early-stopping rule: the fewest queries from which a percentile follows with 99 % confidence."""
+"""Smallest n for a percentile with 99 % confidence, by the early-stopping rule of MLPerf LoadGen."""
 
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """Of `n` samples. A percentile is None where n is too small for it to be more than an anecdote."""
+    """Latency of `n` samples in milliseconds; a percentile is None if n is too small for it."""
 
     n: int
     min_ms: float
@@ -27,14 +27,14 @@ class LatencySummary:
 
 
 def summarize(samples_ms: Sequence[float]) -> LatencySummary:
-    """Nearest-rank percentiles: each is a latency that really happened.
+    """Summarize with nearest-rank percentiles: each is one of the samples.
 
     Raises:
-        ValueError: no samples, or one that is not a finite number >= 0.
+        ValueError: no samples, or a sample that is not a finite number >= 0.
     """
     ordered = sorted(samples_ms)
     if not ordered or not all(math.isfinite(sample) and sample >= 0 for sample in ordered):
-        raise ValueError("latency needs at least one sample, all finite and not negative")
+        raise ValueError("latency needs at least one sample, and all must be finite and not negative")
     n = len(ordered)
 
     def percentile(percent: int) -> float:
@@ -64,10 +64,14 @@ def samples_ms(call: Callable[[], object], count: int) -> list[float]:
 def warm_up(
     call: Callable[[], object], *, window: int = 16, tolerance: float = 0.03, limit_s: float = 3.0
 ) -> list[float]:
-    """Calls until the medians of two successive windows differ by at most `tolerance`, or `limit_s` has passed.
+    """Call until the medians of two successive windows differ by at most `tolerance`, or `limit_s` has passed.
+
+    Args:
+        window: calls per window.
+        tolerance: relative difference of the medians.
 
     Returns:
-        Every sample in milliseconds; the first is the first call.
+        All samples in milliseconds, from the first call on.
     """
     deadline = time.perf_counter() + limit_s
     samples = samples_ms(call, 1)

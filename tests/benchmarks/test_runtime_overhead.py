@@ -1,6 +1,6 @@
-"""What our code adds to the vendor's own call: `make bench`. Nothing is asserted about time; read the table.
+"""Overhead of this project's code over the vendor's call: `make bench`. No time is asserted; read the table.
 
-Rows of a group are measured one after the other in one process; compare their medians.
+The rows of a group are measured one after the other in one process; compare their medians.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def make_imagenet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
-    """The 1.5m variant with random weights: its latency is that of trained ones."""
+    """The 1.5m variant with random weights, which have the same latency as trained ones."""
     root = tmp_path_factory.mktemp("artifacts")
 
     def make(format: str, precision: str) -> Artifact:
@@ -61,7 +61,7 @@ def frame() -> np.ndarray[Any, Any]:
 
 
 def raw_call(runtime: runtimes.Runtime, batch: np.ndarray[Any, Any]) -> Callable[[], object]:
-    """The vendor's own call as its documentation shows it, on the same file with the same settings."""
+    """The vendor's call as in its documentation, with the same file and settings."""
     file = str(runtime.artifact.model_file)
     if runtime.name == "onnxruntime":
         import onnxruntime
@@ -96,9 +96,9 @@ def measure(benchmark: BenchmarkFixture, call: Callable[[], object], group: str)
     benchmark.pedantic(call, rounds=300, warmup_rounds=50)
 
 
-@pytest.mark.parametrize("what", ["raw", "infer", "frame-to-top5"])
-def test_one_picture(
-    benchmark: BenchmarkFixture, runtime: runtimes.Runtime, frame: np.ndarray[Any, Any], what: str
+@pytest.mark.parametrize("call", ["raw", "infer", "frame-to-top5"])
+def test_one_image(
+    benchmark: BenchmarkFixture, runtime: runtimes.Runtime, frame: np.ndarray[Any, Any], call: str
 ) -> None:
     batch = runtime.preprocess([frame]).copy()
     calls: dict[str, Callable[[], object]] = {
@@ -106,16 +106,16 @@ def test_one_picture(
         "infer": lambda: runtime.infer(batch),
         "frame-to-top5": lambda: runtime.classify([frame], k=5),
     }
-    measure(benchmark, calls[what], f"1.5m {runtime.name} {runtime.precision}")
+    measure(benchmark, calls[call], f"1.5m {runtime.name} {runtime.precision}")
 
 
-@pytest.mark.parametrize("how", ["fast", "Pillow-one-step", "Pillow-reference"])
+@pytest.mark.parametrize("method", ["fast", "Pillow-one-step", "Pillow-reference"])
 def test_preprocessing_a_frame(
-    benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray[Any, Any], how: str
+    benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray[Any, Any], method: str
 ) -> None:
-    if how == "Pillow-one-step":
+    if method == "Pillow-one-step":
         monkeypatch.setattr(fast_resize, "available", lambda: False)
-    step = preprocessing.reference if how == "Pillow-reference" else preprocessing.to_model_input
+    step = preprocessing.reference if method == "Pillow-reference" else preprocessing.to_model_input
     measure(benchmark, lambda: step(frame, IMAGENET_PREPROCESSING), "640x480 to 224")
 
 

@@ -1,8 +1,8 @@
-"""A pretend GPU: stand-ins for `tensorrt` and `cuda.bindings.runtime` that keep the real ones' rules of order.
+"""A fake GPU: replaces `tensorrt` and `cuda.bindings.runtime`, and checks the order of their calls.
 
-It is no substitute for a GPU: it proves the order of calls, what is freed and how errors are told, and nothing about
-real engines. Its rules: work on a stream happens when somebody waits for it; while a stream records, work is kept for
-the graph and does not happen; a copy of freed memory is an error; every call may be told to fail.
+It tests the order of calls, what is freed and which errors are raised, but nothing about real engines. Work on a stream
+runs when the stream is synchronized; during a capture it is recorded and does not run; copying freed memory is an
+error; every call can be made to fail.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class CaptureMode(enum.IntEnum):
 
 
 class FakeNvidia:
-    """`calls` are the names of all calls in order, `alive` what was taken and not yet given back."""
+    """`calls`: names of all calls, in order. `alive`: allocated resources that are not freed yet."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.alive: dict[int, Any] = {}
         self.fail: dict[str, int] = {}
-        """CUDA calls that fail, and the error number that they answer."""
+        """CUDA calls that fail, and the error number that they return."""
         self.fail_at: int | None = None
-        """Which CUDA call fails, counted from 0 over all that can."""
+        """Index, from 0, of the CUDA call that fails."""
         self.queue: list[Work] = []
         self.recording: list[Work] | None = None
         self.capturable = True
         self.refuse_while_recording = False
         self.refuse: set[str] = set()
-        """TensorRT calls that answer False or None."""
+        """TensorRT calls that return False or None."""
         self.batch = 1
         self.profile = (1, 2, 4)
         self.classes = CLASSES
@@ -56,62 +56,60 @@ class FakeNvidia:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", self.cuda())
         monkeypatch.setitem(sys.modules, "tensorrt", self.tensorrt())
-        monkeypatch.setitem(sys.modules, "tensorrt_rtx", self.tensorrt(takes_memory=False))
-
-    # What the test asks
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", self.tensorrt(allocates_memory=False))
 
     def count(self, call: str) -> int:
         return self.calls.count(call)
 
     # CUDA
 
-    def answer(self, name: str, *values: Any) -> tuple[Any, ...]:
-        """The status and the values of a call, or its failure (as in cuda-python: one None for each value)."""
+    def result(self, name: str, *values: Any) -> tuple[Any, ...]:
+        """Status and values of a call; after a failure one None for each value, as in cuda-python."""
         number = self.fail.get(name, 0)
         if self.fail_at is not None and self.fail_at == len(self.calls):
             number = 700
         self.calls.append(name)
         return (number, *(None for _ in values)) if number else (0, *values)
 
-    def take(self, name: str, what: Any) -> tuple[Any, ...]:
-        address = ctypes.addressof(what) if isinstance(what, ctypes.Array) else id(what)
-        status, value = self.answer(name, address)
+    def allocate(self, name: str, resource: Any) -> tuple[Any, ...]:
+        address = ctypes.addressof(resource) if isinstance(resource, ctypes.Array) else id(resource)
+        status, value = self.result(name, address)
         if not status:
-            self.alive[address] = what
+            self.alive[address] = resource
         return status, value
 
-    def give_back(self, name: str, address: Any) -> tuple[Any, ...]:
-        assert int(address) in self.alive, f"{name} of something that is not alive"
+    def free(self, name: str, address: Any) -> tuple[Any, ...]:
+        assert int(address) in self.alive, f"{name} of a resource that is not alive"
         self.calls.append(name)
         del self.alive[int(address)]
         return (0,)
 
-    def put(self, work: Work) -> None:
+    def enqueue(self, work: Work) -> None:
         (self.queue if self.recording is None else self.recording).append(work)
 
     def copy(self, target: int, source: int, size: int, _kind: Any, _stream: Any) -> tuple[Any, ...]:
-        self.put(lambda: self._copy_now(int(target), int(source), size))
-        return self.answer("cudaMemcpyAsync")
+        self.enqueue(lambda: self._copy_now(int(target), int(source), size))
+        return self.result("cudaMemcpyAsync")
 
     def _copy_now(self, target: int, source: int, size: int) -> None:
         for address in (target, source):
-            assert any(start <= address <= start + ctypes.sizeof(what) - size for start, what in self.arrays()), (
-                "stray copy"
+            assert any(start <= address <= start + ctypes.sizeof(array) - size for start, array in self.arrays()), (
+                "copy outside of allocated memory"
             )
         ctypes.memmove(target, source, size)
 
     def arrays(self) -> list[tuple[int, Any]]:
-        return [(start, what) for start, what in self.alive.items() if isinstance(what, ctypes.Array)]
+        return [(start, array) for start, array in self.alive.items() if isinstance(array, ctypes.Array)]
 
     def synchronize(self, _stream: Any) -> tuple[Any, ...]:
-        assert self.recording is None, "waited for a stream that records"
+        assert self.recording is None, "synchronized a stream during a capture"
         for work in self.queue:
             work()
         self.queue.clear()
-        return self.answer("cudaStreamSynchronize")
+        return self.result("cudaStreamSynchronize")
 
     def begin_capture(self, _stream: Any, _mode: Any) -> tuple[Any, ...]:
-        (status,) = self.answer("cudaStreamBeginCapture")
+        (status,) = self.result("cudaStreamBeginCapture")
         if not status:
             self.recording = []
         return (status,)
@@ -119,18 +117,18 @@ class FakeNvidia:
     def end_capture(self, _stream: Any) -> tuple[Any, ...]:
         assert self.recording is not None
         recorded, self.recording = self.recording, None
-        return self.take("cudaStreamEndCapture", recorded)
+        return self.allocate("cudaStreamEndCapture", recorded)
 
     def instantiate(self, graph: int, _flags: int) -> tuple[Any, ...]:
-        return self.take("cudaGraphInstantiate", list(self.alive[graph]))
+        return self.allocate("cudaGraphInstantiate", list(self.alive[graph]))
 
     def launch(self, graph: int, _stream: Any) -> tuple[Any, ...]:
         self.queue.extend(self.alive[graph])
-        return self.answer("cudaGraphLaunch")
+        return self.result("cudaGraphLaunch")
 
     def cuda(self) -> ModuleType:
         module: Any = ModuleType("cuda.bindings.runtime")
-        properties = type("Properties", (), {"name": b"Pretend GPU", "major": 8, "minor": 6})()
+        properties = type("Properties", (), {"name": b"Fake GPU", "major": 8, "minor": 6})()
         module.cudaStreamNonBlocking = 1
         module.cudaMemcpyKind = MemcpyKind
         module.cudaStreamCaptureMode = CaptureMode
@@ -139,11 +137,11 @@ class FakeNvidia:
         module.cudaDriverGetVersion = lambda: (0, self.driver)
         module.cudaRuntimeGetVersion = lambda: (0, 13000)
         module.cudaGetLastError = lambda: (0,)
-        module.cudaGetDeviceProperties = lambda _device: self.answer("cudaGetDeviceProperties", properties)
-        module.cudaSetDevice = lambda _device: self.answer("cudaSetDevice")
-        module.cudaStreamCreateWithFlags = lambda _flags: self.take("cudaStreamCreateWithFlags", object())
-        module.cudaMallocHost = lambda size: self.take("cudaMallocHost", (ctypes.c_uint8 * size)())
-        module.cudaMalloc = lambda size: self.take("cudaMalloc", (ctypes.c_uint8 * size)())
+        module.cudaGetDeviceProperties = lambda _device: self.result("cudaGetDeviceProperties", properties)
+        module.cudaSetDevice = lambda _device: self.result("cudaSetDevice")
+        module.cudaStreamCreateWithFlags = lambda _flags: self.allocate("cudaStreamCreateWithFlags", object())
+        module.cudaMallocHost = lambda size: self.allocate("cudaMallocHost", (ctypes.c_uint8 * size)())
+        module.cudaMalloc = lambda size: self.allocate("cudaMalloc", (ctypes.c_uint8 * size)())
         module.cudaMemcpyAsync = self.copy
         module.cudaStreamSynchronize = self.synchronize
         module.cudaStreamBeginCapture = self.begin_capture
@@ -151,13 +149,13 @@ class FakeNvidia:
         module.cudaGraphInstantiate = self.instantiate
         module.cudaGraphLaunch = self.launch
         for name in ("cudaStreamDestroy", "cudaFreeHost", "cudaFree", "cudaGraphDestroy", "cudaGraphExecDestroy"):
-            setattr(module, name, lambda address, name=name: self.give_back(name, address))
+            setattr(module, name, lambda address, name=name: self.free(name, address))
         return module  # type: ignore[no-any-return]
 
     # TensorRT
 
-    def tensorrt(self, takes_memory: bool = True) -> ModuleType:
-        """`takes_memory`: whether contexts have their own; those of our TensorRT-RTX engines must be given some."""
+    def tensorrt(self, allocates_memory: bool = True) -> ModuleType:
+        """`allocates_memory`: contexts allocate their own memory, unlike those of our TensorRT-RTX engines."""
         module: Any = ModuleType("tensorrt")
         fake = self
 
@@ -202,7 +200,7 @@ class FakeNvidia:
             device_memory_size_v2 = 512
 
             def create_execution_context(self, strategy: Strategy = Strategy.STATIC) -> Context | None:
-                if "create_execution_context" in fake.refuse or takes_memory != (strategy == Strategy.STATIC):
+                if "create_execution_context" in fake.refuse or allocates_memory != (strategy == Strategy.STATIC):
                     return None
                 return Context()
 
@@ -232,12 +230,12 @@ class FakeNvidia:
                 assert isinstance(stream, int)
                 assert self.shape is not None, "ran without a shape"
                 assert set(self.addresses) == {"image", "logits"}
-                assert takes_memory or self.memory in fake.alive
+                assert allocates_memory or self.memory in fake.alive
                 fake.calls.append("execute_async_v3")
                 if "execute_async_v3" in fake.refuse or (fake.refuse_while_recording and fake.recording is not None):
                     return False
                 shape = self.shape
-                fake.put(lambda: self._infer(shape))
+                fake.enqueue(lambda: self._infer(shape))
                 return True
 
             def _infer(self, shape: tuple[int, ...]) -> None:
@@ -252,6 +250,6 @@ class FakeNvidia:
 
 
 def expected_logits(batch: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """What the pretend engine computes: the mean of each channel."""
+    """The fake engine's logits: the mean of each channel."""
     means: np.ndarray[Any, np.dtype[np.float32]] = batch.astype(np.float32).mean(axis=(1, 2))
     return means

@@ -1,4 +1,4 @@
-"""What all backends share: softmax and top-k against their definitions, and what a vendor may do wrong."""
+"""The base class: softmax and top-k against their definitions, and wrong results of a vendor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtimes import Description, base, softmax, top_k
 from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, UsageError
 from tests.conftest import MakeArtifact
 
-# Whole numbers tie often.
+# Whole numbers give many ties.
 LOGITS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(-5, 5).map(float))
 
 
@@ -42,9 +42,7 @@ def test_labels_name_the_classes() -> None:
     assert top_k(np.zeros((1, 1), np.float32), 1)[0][0].label == "class 0"
 
 
-def test_a_package_whose_shared_library_is_missing_is_one_that_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_shared_library_is_reported_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vendor_of_nothing.py").write_text("import ctypes; ctypes.CDLL('libnothing.so.9')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendUnavailable, match=r"libnothing.so.9.*pip install '.\[nothing\]'"):
@@ -52,20 +50,20 @@ def test_a_package_whose_shared_library_is_missing_is_one_that_is_missing(
 
 
 class Stub(base.Runtime):
-    """Answers `answer`, whatever it is, or closes itself while it is asked."""
+    """Returns `output`, or closes itself during `_run` if that is None."""
 
     FORMATS = ("onnx",)
     THREAD_SAFE = True
-    answer: Any = None
+    output: Any = None
 
     def _open(self) -> None:
         pass
 
     def _run(self, batch: np.ndarray) -> Any:
-        if self.answer is None:
+        if self.output is None:
             self.close()
             raise AttributeError("no session")
-        return self.answer
+        return self.output
 
     def _close(self) -> None:
         pass
@@ -75,9 +73,9 @@ class Stub(base.Runtime):
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("output", "message"),
     [
-        ([np.zeros((1, 10), np.float32)], "gives list for 1 pictures"),
+        ([np.zeros((1, 10), np.float32)], "gives list for 1 images"),
         (np.zeros((1, 10), bool), r"gives bool \[1, 10\] for"),
         (np.zeros((1, 10), np.int64), r"gives int64 \[1, 10\] for"),
         (np.array([["cat"] * 10]), r"gives <U3 \[1, 10\] for"),
@@ -85,19 +83,19 @@ class Stub(base.Runtime):
         (np.zeros(10, np.float32), r"gives float32 \[10\] for"),
     ],
 )
-def test_a_model_that_gives_no_logits_is_an_artifact_error(make_artifact: MakeArtifact, answer: Any, told: str) -> None:
+def test_rejects_output_that_is_not_logits(make_artifact: MakeArtifact, output: Any, message: str) -> None:
     runtime = Stub(make_artifact("onnx", "fp32"), base.Options())
-    runtime.answer = answer
-    with pytest.raises(ArtifactError, match=f"{told}.*promises logits of 10 classes, float32"):
+    runtime.output = output
+    with pytest.raises(ArtifactError, match=f"{message}.*states logits of 10 classes, float32"):
         runtime.classify([np.zeros((28, 28, 3), np.uint8)])
 
 
-def test_one_that_is_closed_by_another_thread_meanwhile_says_so(make_artifact: MakeArtifact) -> None:
+def test_close_by_another_thread_is_reported(make_artifact: MakeArtifact) -> None:
     runtime = Stub(make_artifact("onnx", "fp32"), base.Options())
     with pytest.raises(BackendError, match="runtime is closed; load the artifact again"):
         runtime.classify([np.zeros((28, 28, 3), np.uint8)])
 
 
-def test_k_below_one_is_refused() -> None:
+def test_rejects_k_below_one() -> None:
     with pytest.raises(UsageError, match="k must be at least 1, not 0"):
         top_k(np.zeros((1, 3), np.float32), 0)

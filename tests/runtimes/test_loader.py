@@ -1,4 +1,4 @@
-"""Finding backends and artifacts; a device has only what it needs."""
+"""Finding backends, loading artifacts, and what a device needs to have installed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(code: str) -> str:
-    """Runs code in a fresh interpreter, from the repository's root."""
+    """Run code in a fresh interpreter, from the repository root."""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-BLOCK_ALL_BUT = """
+BLOCK = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -42,7 +42,7 @@ HEAVY = {
 
 
 def test_importing_runtimes_imports_no_vendor_package() -> None:
-    code = BLOCK_ALL_BUT.format(blocked=HEAVY) + (
+    code = BLOCK.format(blocked=HEAVY) + (
         "import runtimes, runtimes.timing\n"
         "from runtimes.loader import backend_class\n"
         "print(*[backend_class(name).__name__ for name in runtimes.names()])"
@@ -50,9 +50,9 @@ def test_importing_runtimes_imports_no_vendor_package() -> None:
     assert python(code).split() == ["Backend"] * len(runtimes.names())
 
 
-def test_a_device_with_only_onnxruntime_runs_an_artifact(make_artifact: MakeArtifact) -> None:
+def test_device_with_only_onnxruntime_runs_an_artifact(make_artifact: MakeArtifact) -> None:
     folder = make_artifact("onnx", "int8").folder
-    code = BLOCK_ALL_BUT.format(blocked=HEAVY - {"onnxruntime"}) + (
+    code = BLOCK.format(blocked=HEAVY - {"onnxruntime"}) + (
         "import numpy, runtimes\n"
         f"with runtimes.load({str(folder)!r}, threads=1) as model:\n"
         "    print(model.classify([numpy.zeros((28, 28, 3), numpy.uint8)], k=1)[0][0].label)"
@@ -61,11 +61,9 @@ def test_a_device_with_only_onnxruntime_runs_an_artifact(make_artifact: MakeArti
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    make_artifact: MakeArtifact, backend: str
-) -> None:
+def test_missing_package_is_named_with_the_install_command(make_artifact: MakeArtifact, backend: str) -> None:
     folder = make_artifact({"onnxruntime": "onnx"}.get(backend, backend), "fp32").folder
-    code = BLOCK_ALL_BUT.format(blocked={backend}) + (
+    code = BLOCK.format(blocked={backend}) + (
         "import runtimes, simplenet.errors\n"
         "try:\n"
         f"    runtimes.load({str(folder)!r})\n"
@@ -75,11 +73,11 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert f"pip install '.[{backend}]'" in python(code)
 
 
-@pytest.mark.parametrize(("first", "rests"), [("", True), ("import torch", False)])
-def test_pytorch_rests_when_idle_where_it_still_can_and_says_so_where_it_cannot(
-    make_artifact: MakeArtifact, first: str, rests: bool
+@pytest.mark.parametrize(("first", "is_passive"), [("", True), ("import torch", False)])
+def test_pytorch_threads_sleep_unless_imported_before(
+    make_artifact: MakeArtifact, first: str, is_passive: bool
 ) -> None:
-    """Its OpenMP reads the variable when it is loaded."""
+    """PyTorch's OpenMP reads the variable when PyTorch is imported."""
     code = f"""
 import os
 os.environ.pop("OMP_WAIT_POLICY", None)
@@ -88,41 +86,40 @@ import runtimes
 with runtimes.load({str(make_artifact("torch", "fp32").folder)!r}, allow_spinning=False) as model:
     print(os.environ.get("OMP_WAIT_POLICY"), model.describe().notes)
 """
-    told = python(code)
-    assert told == (
+    assert python(code) == (
         "passive ()\n"
-        if rests
+        if is_passive
         else "None ('idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set',)\n"
     )
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
-def test_a_bare_model_file_carries_its_own_manifest(make_artifact: MakeArtifact, format: str, tmp_path: Path) -> None:
+def test_bare_model_file_contains_its_manifest(make_artifact: MakeArtifact, format: str, tmp_path: Path) -> None:
     artifact = make_artifact(format, "fp32")
     for name in artifact.manifest.files:
         shutil.copy(artifact.folder / name, tmp_path / name)
-    picture = np.full((28, 28, 3), 77, np.uint8)
+    image = np.full((28, 28, 3), 77, np.uint8)
     with runtimes.load(tmp_path / artifact.model_file.name) as bare, runtimes.load(artifact) as whole:
-        assert bare.classify([picture]) == whole.classify([picture])
+        assert bare.classify([image]) == whole.classify([image])
         assert bare.manifest == dataclasses.replace(whole.manifest, files={})
         assert bare.artifact.size_bytes == whole.artifact.size_bytes
 
 
-def test_a_bare_model_file_goes_to_every_backend_of_its_format(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+def test_bare_model_file_opens_in_every_backend_of_its_format(make_artifact: MakeArtifact, tmp_path: Path) -> None:
     artifact = make_artifact("onnx", "fp32")
-    alone = shutil.copy(artifact.model_file, tmp_path / "mine.onnx")
-    with runtimes.load(alone, "openvino") as model:
+    file = shutil.copy(artifact.model_file, tmp_path / "mine.onnx")
+    with runtimes.load(file, "openvino") as model:
         assert model.manifest == dataclasses.replace(artifact.manifest, files={})
     with pytest.raises(UsageError, match="torch opens torch artifacts, not onnx"):
-        runtimes.load(alone, "torch")
+        runtimes.load(file, "torch")
 
 
-def test_a_path_that_cannot_be_is_an_artifact_error() -> None:
+def test_rejects_a_path_that_is_too_long() -> None:
     with pytest.raises(ArtifactError, match="File name too long"):
         runtimes.load("x" * 300)
 
 
-def test_folder_manifest_and_model_file_name_the_same_artifact(make_artifact: MakeArtifact) -> None:
+def test_loads_from_folder_manifest_and_model_file(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("onnx", "fp32")
     for path in (artifact.folder, artifact.folder / "manifest.json", artifact.model_file, str(artifact.folder)):
         with runtimes.load(path) as model:
@@ -134,19 +131,19 @@ def test_openvino_opens_onnx_artifacts_too(make_artifact: MakeArtifact) -> None:
         assert model.describe().backend == "openvino"
 
 
-def test_a_backend_refuses_a_format_it_does_not_open(make_artifact: MakeArtifact) -> None:
+def test_rejects_a_format_that_the_backend_does_not_open(make_artifact: MakeArtifact) -> None:
     with pytest.raises(UsageError, match="onnxruntime opens onnx artifacts, not openvino"):
         runtimes.load(make_artifact("openvino", "fp32"), backend="onnxruntime")
 
 
-def test_an_unknown_backend_lists_the_choices_and_the_nearest(make_artifact: MakeArtifact) -> None:
+def test_unknown_backend_lists_the_choices_and_the_closest(make_artifact: MakeArtifact) -> None:
     with pytest.raises(UsageError, match=r"unknown backend 'openvno', did you mean 'openvino'\?; choose from: "):
         runtimes.load(make_artifact("onnx", "fp32"), backend="openvno")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a" * 400], ids=["empty", "text", "binary"])
 @pytest.mark.parametrize("name", sorted(format.model_file for format in FORMATS.values()))
-def test_a_file_that_is_no_model_is_one_clear_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_rejects_a_file_that_is_not_a_model(tmp_path: Path, name: str, content: bytes) -> None:
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises((ArtifactError, BackendUnavailable)) as caught:
@@ -155,7 +152,7 @@ def test_a_file_that_is_no_model_is_one_clear_line(tmp_path: Path, name: str, co
     assert len(str(caught.value)) < 500
 
 
-def test_a_model_file_changed_after_export_is_refused(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+def test_rejects_a_model_file_changed_after_export(make_artifact: MakeArtifact, tmp_path: Path) -> None:
     folder = tmp_path / "onnx-fp32"
     shutil.copytree(make_artifact("onnx", "fp32").folder, folder)
     model_file = folder / "model.onnx"
@@ -166,7 +163,7 @@ def test_a_model_file_changed_after_export_is_refused(make_artifact: MakeArtifac
         runtimes.load(folder)
 
 
-def test_random_weights_are_announced(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+def test_warns_about_random_weights(make_artifact: MakeArtifact, tmp_path: Path) -> None:
     artifact = make_artifact("onnx", "fp32")
     folder = tmp_path / "onnx-fp32"
     shutil.copytree(artifact.folder, folder)
@@ -177,9 +174,7 @@ def test_random_weights_are_announced(make_artifact: MakeArtifact, tmp_path: Pat
         runtimes.load(folder).close()
 
 
-def test_a_manifest_that_promises_other_classes_than_the_model_gives_is_found_out(
-    make_artifact: MakeArtifact, tmp_path: Path
-) -> None:
+def test_rejects_manifest_with_another_number_of_classes(make_artifact: MakeArtifact, tmp_path: Path) -> None:
     artifact = make_artifact("onnx", "fp32")
     folder = tmp_path / "onnx-fp32"
     shutil.copytree(artifact.folder, folder)
@@ -187,6 +182,6 @@ def test_a_manifest_that_promises_other_classes_than_the_model_gives_is_found_ou
     artifacts.write_manifest(folder, dataclasses.replace(artifact.manifest, num_classes=3, labels=("a", "b", "c")))
     with (
         runtimes.load(folder) as model,
-        pytest.raises(ArtifactError, match=r"gives float32 \[1, 10\] for .* promises logits of 3 classes"),
+        pytest.raises(ArtifactError, match=r"gives float32 \[1, 10\] for .* states logits of 3 classes"),
     ):
         model.classify([np.zeros((28, 28, 3), np.uint8)])

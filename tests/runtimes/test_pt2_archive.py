@@ -1,4 +1,4 @@
-"""Hostile .pt2 files: without the check, PyTorch runs the code in them."""
+"""Hostile .pt2 files: without validation, PyTorch runs the code in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.conftest import MakeArtifact
 
 
 class Pickled:
-    """Runs a command when it is unpickled."""
+    """Runs a command when unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -96,32 +96,32 @@ def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], N
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_code_in_the_file_is_refused_and_does_not_run(
+def test_rejects_code_in_the_file_without_running_it(
     make_artifact: MakeArtifact, tmp_path: Path, attack: Callable[[dict[str, bytes], str], None]
 ) -> None:
     artifact, trace = make_artifact("torch", "fp32"), tmp_path / "it-ran"
     folder = tmp_path / "hostile"
     folder.mkdir()
     rewritten(artifact.model_file, folder / "model.pt2", lambda records: attack(records, f"touch {trace}"))
-    artifacts.write_manifest(folder, artifact.manifest)  # a good manifest: whoever wrote the model wrote that too
+    artifacts.write_manifest(folder, artifact.manifest)  # an attacker can write a valid manifest, too
     with pytest.raises(ArtifactError, match="export it again"):
         runtimes.load(folder)
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("attack", [in_sample_inputs, in_a_shape])
-def test_pytorch_itself_would_have_run_it(
+def test_pytorch_itself_runs_the_code(
     make_artifact: MakeArtifact, tmp_path: Path, attack: Callable[[dict[str, bytes], str], None]
 ) -> None:
     artifact, trace = make_artifact("torch", "fp32"), tmp_path / "it-ran"
     file = rewritten(artifact.model_file, tmp_path / "model.pt2", lambda records: attack(records, f"touch {trace}"))
-    with contextlib.suppress(Exception):  # whatever it says afterwards, the code has run
+    with contextlib.suppress(Exception):  # an error after the code has run
         torch.export.load(file).module()(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
     assert trace.exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"batch": None}, {"batch": 2, "input": "float32"}])
-def test_our_own_programs_pass(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_accepts_exported_programs(tmp_path: Path, options: dict[str, Any]) -> None:
     artifact = export_torch(variant="cifar-310k", weights="random", artifacts=tmp_path, **options)
     program = torch.export.load(pt2_archive.checked(artifact.model_file))
     assert len(program.state_dict) > 20
@@ -132,7 +132,9 @@ def test_our_own_programs_pass(tmp_path: Path, options: dict[str, Any]) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=st.data())
-def test_damaged_files_are_refused_or_pass(make_artifact: MakeArtifact, tmp_path: Path, data: st.DataObject) -> None:
+def test_damaged_files_are_rejected_or_harmless(
+    make_artifact: MakeArtifact, tmp_path: Path, data: st.DataObject
+) -> None:
     content = bytearray(make_artifact("torch", "fp32").model_file.read_bytes())
     kept = data.draw(st.integers(0, len(content)))
     position = data.draw(st.integers(0, len(content) - 1))
@@ -141,11 +143,11 @@ def test_damaged_files_are_refused_or_pass(make_artifact: MakeArtifact, tmp_path
     damaged.write_bytes(content[:kept])
     try:
         copy = pt2_archive.checked(damaged)
-    except ArtifactError as error:  # nothing else may come out
+    except ArtifactError as error:  # no other exception
         message = str(error)
         assert "export it again" in message
         assert "\n" not in message
-    else:  # a weight's bit, say: what PyTorch is given is whole, and has no pickle in it
+    else:  # for example a changed weight: PyTorch gets an intact archive without a pickle
         with zipfile.ZipFile(copy) as archive:
             assert archive.testzip() is None
             assert archive.read("archive/data/sample_inputs/model.pt") == b""

@@ -1,4 +1,4 @@
-"""Percentiles are latencies that happened, and are withheld where there are too few samples."""
+"""Percentiles are samples, and are None for too few samples; warm-up ends when steady or at its limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATENCIES = st.lists(st.floats(0, 1e6), min_size=1, max_size=1500)
 
 
 @given(LATENCIES)
-def test_percentiles_are_ordered_samples_with_enough_samples_at_or_below(samples: list[float]) -> None:
+def test_percentiles_are_ordered_samples(samples: list[float]) -> None:
     summary = timing.summarize(samples)
     n = len(samples)
     assert summary.n == n
@@ -36,15 +36,15 @@ def test_percentiles_need_the_samples_of_mlperf(n: int, has_p90: int, has_p99: i
 
 
 @pytest.mark.parametrize("samples", [[], [math.nan], [math.inf], [-1.0]])
-def test_nonsense_is_refused(samples: list[float]) -> None:
+def test_rejects_invalid_samples(samples: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         timing.summarize(samples)
 
 
-def test_warm_up_stops_when_steady_and_counts_every_call() -> None:
+def test_warm_up_stops_when_steady() -> None:
     calls = []
     samples = timing.warm_up(lambda: calls.append(1), window=4, tolerance=1e9, limit_s=30)
-    # The first call, a first window, a second one that is as fast: steady.
+    # The first call and two windows.
     assert len(samples) == len(calls) == 9
 
 
