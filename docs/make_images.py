@@ -160,7 +160,7 @@ def _events(demo: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 
 def _is_certain(event: dict[str, Any]) -> bool:
-    best = [model["predictions"][0] for model in event["answers"]]
+    best = [model["predictions"][0] for model in event["model_results"]]
     return len({first["label"] for first in best}) == 1 and all(first["probability"] >= _CERTAIN for first in best)
 
 
