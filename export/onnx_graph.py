@@ -13,8 +13,8 @@ import torch
 
 from export.export_model import ExportModel
 from runtimes.base import vendor_import
-from simplenet.artifacts import InputSpec
 from simplenet.errors import ExportError, one_line
+from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
 from simplenet.preprocessing import Preprocessing
 

@@ -17,8 +17,9 @@ from export.calibration import ImageBatch
 from export.request import ExportRequest
 from runtimes.base import vendor_import
 from simplenet import artifacts, preprocessing
-from simplenet.artifacts import Artifact, InputSpec, Manifest
+from simplenet.artifacts import Artifact
 from simplenet.formats import FORMATS
+from simplenet.manifest import InputSpec, Manifest
 
 if TYPE_CHECKING:
     from simplenet.weights import LoadedWeights

@@ -23,7 +23,8 @@ from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
 from runtimes.base import vendor_import
 from simplenet import cli
-from simplenet.artifacts import METADATA_KEY, Artifact
+from simplenet.artifacts import Artifact
+from simplenet.manifest import METADATA_KEY
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 

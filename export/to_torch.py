@@ -24,7 +24,8 @@ from export import command_line, publish
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
 from simplenet import cli
-from simplenet.artifacts import METADATA_KEY, Artifact
+from simplenet.artifacts import Artifact
+from simplenet.manifest import METADATA_KEY
 
 PACKAGES = ("torch",)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy.typing as npt
 
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
-from simplenet.artifacts import METADATA_KEY
 from simplenet.errors import BackendUnavailable
+from simplenet.manifest import METADATA_KEY
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

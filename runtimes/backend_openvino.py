@@ -7,8 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from runtimes.base import Description, Float32Array, Runtime, vendor_import
-from simplenet.artifacts import METADATA_KEY
 from simplenet.errors import BackendUnavailable
+from simplenet.manifest import METADATA_KEY
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 

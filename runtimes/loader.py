@@ -11,6 +11,7 @@ from simplenet import artifacts, files, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, SimpleNetError, UsageError, one_line
 from simplenet.formats import FORMATS
+from simplenet.manifest import MANIFEST_NAME, Manifest
 
 _PREFIX = "backend_"
 
@@ -82,11 +83,7 @@ def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
         ArtifactError, BackendUnavailable, UsageError: as `load`.
     """
     path = Path(path)
-    is_bare = (
-        files.is_file(path)
-        and path.name != artifacts.MANIFEST_NAME
-        and not files.is_file(path.parent / artifacts.MANIFEST_NAME)
-    )
+    is_bare = files.is_file(path) and path.name != MANIFEST_NAME and not files.is_file(path.parent / MANIFEST_NAME)
     return _read_bare(path, backend) if is_bare else artifacts.read(path)
 
 
@@ -114,7 +111,7 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
         raise ArtifactError(
             f"{path} contains no manifest; put its manifest.json beside it, or export it with this project"
         )
-    manifest = artifacts.Manifest.from_json(text, where=f"the manifest inside {path}")
+    manifest = Manifest.from_json(text, where=f"the manifest inside {path}")
     if manifest.format != formats[path.suffix]:
         raise ArtifactError(f"the manifest inside {path} is for another format, {manifest.format}; export it again")
     return Artifact(path, manifest)

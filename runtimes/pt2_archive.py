@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from simplenet import files
-from simplenet.artifacts import METADATA_KEY
 from simplenet.errors import ArtifactError, one_line
+from simplenet.manifest import METADATA_KEY
 
 _PROGRAM = "models/model.json"
 _WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"

@@ -21,29 +21,7 @@ from typing import TypeVar
 from simplenet import files, strict_json
 from simplenet.errors import ArtifactError
 from simplenet.formats import FORMATS
-from simplenet.manifest import (
-    MANIFEST_NAME,
-    MANIFEST_SCHEMA_VERSION,
-    METADATA_KEY,
-    InputSpec,
-    Manifest,
-    WeightsOrigin,
-)
-
-__all__ = [
-    "MANIFEST_NAME",
-    "MANIFEST_SCHEMA_VERSION",
-    "METADATA_KEY",
-    "Artifact",
-    "InputSpec",
-    "Manifest",
-    "WeightsOrigin",
-    "folder_for",
-    "publishing",
-    "read",
-    "read_manifest",
-    "write_manifest",
-]
+from simplenet.manifest import MANIFEST_NAME, Manifest
 
 _STALE_SECONDS = 86_400
 _READ_ATTEMPTS, _READ_PAUSE_S = 5, 0.01  # an export may be replacing the artifact

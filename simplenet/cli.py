@@ -53,7 +53,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
     """
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
-    _prepare_stdout()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
     try:
         code = main()
     except SimpleNetError as error:
@@ -94,18 +95,11 @@ def _extra_of(module: str) -> str:
     )
 
 
-def _prepare_stdout() -> None:
-    """Let print succeed on a closed stdout, and escape characters that stdout's encoding does not have."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, open until the process exits
-    elif isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def _flush_stdout() -> int:
     """Return 0, or the exit code if the output cannot be written; the interpreter would print a traceback."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed
+            sys.stdout.flush()
         return 0
     except BrokenPipeError:
         code = 141

@@ -18,14 +18,11 @@ from pathlib import Path
 
 from simplenet import checkpoints, datasets, download, files, labels, variants
 from simplenet import model as models
-from simplenet.checkpoints import save
 from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError
 from simplenet.manifest import WeightsOrigin
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.variants import Variant
-
-__all__ = ["KEYWORDS", "LoadedWeights", "load", "save"]
 
 KEYWORDS = ("auto", "pretrained", "random")
 

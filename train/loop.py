@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from simplenet import files, weights
+from simplenet import checkpoints, files
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -214,11 +214,11 @@ def _start(run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.
 def _save_weights(run: Run, ema: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
     if not run.group.is_first:
         return
-    weights.save(run.output / LAST_NAME, ema.state_dict(), run.card)
+    checkpoints.save(run.output / LAST_NAME, ema.state_dict(), run.card)
     if is_best:
         chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, so optimistically biased"}
         card = replace(run.card, training={**run.card.training, **chosen})
-        weights.save(run.output / BEST_NAME, ema.state_dict(), card)
+        checkpoints.save(run.output / BEST_NAME, ema.state_dict(), card)
 
 
 def _save_state(

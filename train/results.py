@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from simplenet import files, hardware, weights
+from simplenet import checkpoints, files, hardware, weights
 from simplenet.errors import one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -87,7 +87,7 @@ def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
     tensors = weights.load(card.variant, run.output / LAST_NAME).model.state_dict()
     if run.half:
         tensors = halved(tensors)
-    weights.save(final, tensors, card)
+    checkpoints.save(final, tensors, card)
     network = weights.load(card.variant, final).model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     top1, test_loss = data.evaluate(network, False, Group(device))
     training_seconds = sum(line["seconds"] for line in state.log)
@@ -135,7 +135,7 @@ def record(
     training = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
     with files.replacing(final.with_suffix(".training.json")) as temporary:
         temporary.write_text(json.dumps({**training, **more}, indent=2) + "\n", encoding="utf-8")
-    weights.save(final, tensors, replace(card, training=training))
+    checkpoints.save(final, tensors, replace(card, training=training))
 
 
 def machine(device: torch.device) -> str:

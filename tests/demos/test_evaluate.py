@@ -14,9 +14,10 @@ from PIL import Image
 import runtimes
 from demos.evaluate import evaluate, wilson_percent
 from simplenet import datasets
-from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.artifacts import Artifact
 from simplenet.errors import DataError
 from simplenet.image_sets import ImageSet
+from simplenet.manifest import InputSpec, Manifest, WeightsOrigin
 from simplenet.preprocessing import Preprocessing
 from tests.demos.conftest import RunDemo
 

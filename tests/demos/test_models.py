@@ -18,7 +18,7 @@ import runtimes.loader
 from demos import compare, default_models, models
 from demos.default_models import weights_for_classes
 from demos.models import ModelRequest, artifact_precision, format_of, precisions_of
-from simplenet import artifacts, datasets, weights
+from simplenet import artifacts, checkpoints, datasets, weights
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, DataError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
@@ -189,7 +189,7 @@ def test_missing_artifact_is_exported_once(run_demo: RunDemo, tmp_path: Path) ->
 def test_int8_without_images_names_the_flag(run_demo: RunDemo, tmp_path: Path) -> None:
     loaded = weights.load("cifar-310k", "fashion-mnist")
     nameless = dataclasses.replace(loaded.card, labels=())  # so that no shipped images belong to it
-    weights.save(tmp_path / "mine.safetensors", loaded.model.state_dict(), nameless)
+    checkpoints.save(tmp_path / "mine.safetensors", loaded.model.state_dict(), nameless)
     Image.new("L", (28, 28), 128).save(tmp_path / "1.png")
     flags = (tmp_path / "1.png", "--variant", "cifar-310k", "--weights", tmp_path / "mine.safetensors")
     refused = run_demo("classify", *flags, "--precision", "int8", cwd=tmp_path)

@@ -17,7 +17,7 @@ from torch import nn
 
 from export import onnx_graph
 from simplenet import image_sets, model, preprocessing, variants
-from simplenet.artifacts import InputSpec
+from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
 
 SMALL = "cifar-310k"

@@ -20,9 +20,10 @@ from export.calibration import ImageBatch
 from export.to_onnx import export_onnx
 from export.to_openvino import export_openvino
 from simplenet import artifacts, datasets, weights
-from simplenet.artifacts import METADATA_KEY, Artifact, Manifest
+from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, UsageError
 from simplenet.formats import FORMATS
+from simplenet.manifest import METADATA_KEY, Manifest
 from simplenet.preprocessing import to_model_input
 from tests.conftest import MakeArtifact
 

@@ -12,8 +12,8 @@ import numpy as np
 import openvino
 import pytest
 
-from simplenet.artifacts import METADATA_KEY, Manifest
 from simplenet.formats import FORMATS
+from simplenet.manifest import METADATA_KEY, Manifest
 from tests.conftest import MakeArtifact
 
 

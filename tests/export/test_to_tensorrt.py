@@ -18,8 +18,8 @@ import runtimes
 from export import onnx_graph, tensorrt_engine, to_tensorrt
 from runtimes import gpu
 from simplenet import artifacts
-from simplenet.artifacts import InputSpec
 from simplenet.errors import BackendError, BackendUnavailable, ExportError, UsageError
+from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
 from simplenet.preprocessing import Preprocessing
 from tests.conftest import MakeArtifact

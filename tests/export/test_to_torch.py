@@ -12,8 +12,8 @@ import torch
 
 from export.to_torch import export_torch
 from simplenet import image_sets, preprocessing, weights
-from simplenet.artifacts import METADATA_KEY, Manifest
 from simplenet.errors import UsageError
+from simplenet.manifest import METADATA_KEY, Manifest
 from tests.conftest import MakeArtifact
 
 

@@ -13,8 +13,9 @@ import pytest
 import runtimes
 from runtimes import gpu
 from simplenet import artifacts, datasets
-from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, UsageError
+from simplenet.manifest import InputSpec, Manifest, WeightsOrigin
 from simplenet.preprocessing import Preprocessing
 from tests.conftest import MakeArtifact
 from tests.runtimes.fake_nvidia import CLASSES, SIDE, FakeNvidia, expected_logits

@@ -15,6 +15,7 @@ import runtimes
 from simplenet import artifacts
 from simplenet.errors import ArtifactError, BackendUnavailable, UntrainedWarning, UsageError
 from simplenet.formats import FORMATS
+from simplenet.manifest import WeightsOrigin
 from tests.conftest import MakeArtifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +169,7 @@ def test_warns_about_random_weights(make_artifact: MakeArtifact, tmp_path: Path)
     folder = tmp_path / "onnx-fp32"
     shutil.copytree(artifact.folder, folder)
     (folder / "manifest.json").unlink()
-    random = dataclasses.replace(artifact.manifest, weights=artifacts.WeightsOrigin("random", "random", "0" * 64))
+    random = dataclasses.replace(artifact.manifest, weights=WeightsOrigin("random", "random", "0" * 64))
     artifacts.write_manifest(folder, random)
     with pytest.warns(UntrainedWarning, match="random weights"):
         runtimes.load(folder).close()

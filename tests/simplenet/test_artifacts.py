@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simplenet import artifacts, files
-from simplenet.artifacts import Artifact, InputSpec, Manifest, WeightsOrigin
+from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError
 from simplenet.formats import FORMATS
+from simplenet.manifest import InputSpec, Manifest, WeightsOrigin
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
 
 ROOT = Path(__file__).parents[2]

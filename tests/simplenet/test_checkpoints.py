@@ -17,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from simplenet import artifacts, labels, model, weights
+from simplenet import checkpoints, labels, model, weights
 from simplenet.errors import SimpleNetError, WeightsError
+from simplenet.manifest import WeightsOrigin
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, Preprocessing
 from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
@@ -34,11 +35,11 @@ def write(path: Path, content: Any) -> Path:
 def test_our_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "My Net (v2).safetensors"
     named = card(num_classes=4, labels=("a", "b", "c", "d"), training={"top1": 91.2})
-    weights.save(path, state(num_classes=4), named)
+    checkpoints.save(path, state(num_classes=4), named)
     loaded = weights.load(VARIANT, str(path))
     assert same(loaded, state(num_classes=4))
     assert loaded.card == named
-    assert loaded.origin == artifacts.WeightsOrigin("checkpoint", f"my-net-v2-{sha256(path)[:8]}", sha256(path))
+    assert loaded.origin == WeightsOrigin("checkpoint", f"my-net-v2-{sha256(path)[:8]}", sha256(path))
     assert not loaded.model.training
 
 
@@ -212,7 +213,7 @@ def test_a_small_file_that_unpacks_to_any_size(tmp_path: Path) -> None:
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     good, ours = write(tmp_path / "good.pth", state()), tmp_path / "ours.safetensors"
-    weights.save(ours, state(), card())
+    checkpoints.save(ours, state(), card())
     contents = {
         "empty.pth": b"",
         "empty.safetensors": b"",
@@ -260,10 +261,10 @@ def test_cards_that_do_not_fit(tmp_path: Path) -> None:
         ),
     ]
     for wrong, message in cases:
-        weights.save(path, state(), wrong)
+        checkpoints.save(path, state(), wrong)
         with pytest.raises(WeightsError, match=rf"a.safetensors:? {message}"):
             weights.load(VARIANT, path)
-    weights.save(path, state(), card("simplenet_cifar_310k"))  # an alias
+    checkpoints.save(path, state(), card("simplenet_cifar_310k"))  # an alias
     assert weights.load(VARIANT, path).card.num_classes == 10
     save_file(state(), path, metadata={"simplenet": '{"schema_version": 9}'})
     with pytest.raises(WeightsError, match=r"a.safetensors: .*schema version 9"):
@@ -280,15 +281,15 @@ def test_an_official_file_of_another_stride_mode(tmp_path: Path) -> None:
 
 def test_saving_is_atomic(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    weights.save(path, state(), card())
+    checkpoints.save(path, state(), card())
     before = path.read_bytes()
     code = f"""
 import resource
-from simplenet import cli, model, weights, model_card, preprocessing
+from simplenet import checkpoints, cli, model, model_card, preprocessing
 card = model_card.ModelCard("cifar-310k", 10, preprocessing.CIFAR10_PREPROCESSING)
 tensors = model.create("cifar-310k").state_dict()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-cli.run(lambda: weights.save({str(path)!r}, tensors, card) or 0)
+cli.run(lambda: checkpoints.save({str(path)!r}, tensors, card) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -297,12 +298,12 @@ cli.run(lambda: weights.save({str(path)!r}, tensors, card) or 0)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
     with pytest.raises(SimpleNetError, match="cannot write"):
-        weights.save(path / "b.safetensors", state(), card())
+        checkpoints.save(path / "b.safetensors", state(), card())
 
 
 def test_a_saved_checkpoint_is_plain_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    weights.save(path, state(), card())
+    checkpoints.save(path, state(), card())
     assert load_file(path).keys() == state().keys()
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
     assert json.loads(header["__metadata__"]["simplenet"])["variant"] == VARIANT

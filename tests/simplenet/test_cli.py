@@ -144,16 +144,16 @@ def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
     assert (done.returncode, done.stdout) == (0, "result\n")
 
 
-def test_a_stderr_that_nobody_reads_any_more_changes_no_exit_code() -> None:
+def test_a_closed_terminal_changes_no_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = run("cli.log('lost'); sys.stderr.write('no newline'); print('result')", stderr=writing)
+    done = run("cli.log('lost'); print('result')", stderr=writing)
     os.close(writing)
     assert (done.returncode, done.stdout) == (0, "result\n")
 
 
-def test_a_closed_stdout_is_no_fault_of_the_script() -> None:
-    script = shlex.join([sys.executable, "-c", SCRIPT.format(body="sys.stdout.write('result')")])
+def test_a_closed_stdout_is_no_error() -> None:
+    script = shlex.join([sys.executable, "-c", SCRIPT.format(body="print('result')")])
     done = subprocess.run(f"{script} >&-", shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -9,6 +9,7 @@ import torch
 
 from simplenet import artifacts, checkpoints, datasets, download, files, image_sets, images, labels, variants, weights
 from simplenet.errors import DataError, UntrainedWarning, UsageError, WeightsError
+from simplenet.manifest import WeightsOrigin
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING
 from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
@@ -20,7 +21,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shipped"
     for name, variant in (("zebras", VARIANT), ("apples", VARIANT), ("apples", "cifar-460k")):
         named = card(variant, 3, labels=("a", "b", "c"))
-        weights.save(folder / name / f"{variant}.safetensors", state(variant, 3), named)
+        checkpoints.save(folder / name / f"{variant}.safetensors", state(variant, 3), named)
     (folder / "images-only").mkdir()
     monkeypatch.setattr(datasets, "SHIPPED", folder)
     return folder
@@ -66,9 +67,7 @@ def test_auto_without_anything_is_random_with_a_warning(shipped: Path, offline: 
 
 def test_auto_takes_shipped_weights_in_alphabetical_order(shipped: Path) -> None:
     loaded = weights.load("simplenet_cifar_310k")
-    assert loaded.origin == artifacts.WeightsOrigin(
-        "shipped", "apples", sha256(shipped / "apples/cifar-310k.safetensors")
-    )
+    assert loaded.origin == WeightsOrigin("shipped", "apples", sha256(shipped / "apples/cifar-310k.safetensors"))
     assert loaded.card.labels == ("a", "b", "c")
     assert same(loaded, state(num_classes=3))
 
@@ -103,7 +102,7 @@ def test_pretrained(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for asked in ("pretrained", "auto"):
         loaded = weights.load("1.5m", asked)
         assert same(loaded, tensors)
-        assert loaded.origin == artifacts.WeightsOrigin("pretrained", "pretrained", sha256(path))
+        assert loaded.origin == WeightsOrigin("pretrained", "pretrained", sha256(path))
         assert loaded.card.labels == labels.imagenet_labels()
         assert loaded.card.class_ids == labels.imagenet_class_ids()
     assert artifacts.folder_for("artifacts", "1.5m", loaded.origin.name, "onnx", "fp32") == Path(
@@ -151,10 +150,10 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_by_the_ne
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, sha256_of = tmp_path / "last.safetensors", files.sha256
-    weights.save(path, state(VARIANT, 3), card(VARIANT, 3))
+    checkpoints.save(path, state(VARIANT, 3), card(VARIANT, 3))
 
     def replaced_before(file: Path) -> str:
-        weights.save(path, state(VARIANT, 3, seed=5), card(VARIANT, 3))
+        checkpoints.save(path, state(VARIANT, 3, seed=5), card(VARIANT, 3))
         return sha256_of(file)
 
     monkeypatch.setattr(files, "sha256", replaced_before)
@@ -162,9 +161,3 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_by_the_ne
         weights.load(VARIANT, path)
     monkeypatch.undo()
     assert weights.load(VARIANT, path).origin.sha256 == sha256_of(path)
-
-
-def test_the_names_other_rooms_use() -> None:
-    assert weights.save is checkpoints.save
-    assert weights.KEYWORDS == ("auto", "pretrained", "random")
-    assert download.CACHE_VARIABLE == "SIMPLENET_CACHE"

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from simplenet import model, weights
+from simplenet import checkpoints, model
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
@@ -172,7 +172,7 @@ def _edited(path: Path, folder: Path, name: str, value: float) -> Path:
     """A copy of a run's end in which a tensor is all `value`."""
     tensors = load_file(path)
     tensors[name] = torch.full_like(tensors[name], value)
-    weights.save(folder / "edited.safetensors", tensors, _card(path))
+    checkpoints.save(folder / "edited.safetensors", tensors, _card(path))
     return folder / "edited.safetensors"
 
 
@@ -192,7 +192,7 @@ def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: A
     """A copy of a run's end whose card tells something else."""
     card = card or _card(path)
     copy = folder / f"{len(list(folder.glob('*.safetensors')))}.safetensors"
-    weights.save(copy, load_file(path), replace(card, training={**card.training, **training}))
+    checkpoints.save(copy, load_file(path), replace(card, training={**card.training, **training}))
     return copy
 
 
@@ -236,7 +236,7 @@ def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) ->
         out,
         "different networks, classes or preprocessing",
     )
-    weights.save(tmp_path / "bare.safetensors", load_file(runs[0]), replace(card, training={}))
+    checkpoints.save(tmp_path / "bare.safetensors", load_file(runs[0]), replace(card, training={}))
     fails([tmp_path / "bare.safetensors"], out, "is not the result of a run")
     fails([tmp_path / "none.safetensors"], out, "no file at", WeightsError)
     fails([runs[0].parent / "last.safetensors"], out, "is not the result of a run")

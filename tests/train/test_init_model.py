@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simplenet import model, weights
+from simplenet import checkpoints, model
 from simplenet.errors import UsageError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
@@ -24,7 +24,7 @@ CONFIG = Recipe(epochs=1, batch_size=16, average_decay=0.0)
 
 def _save(path: Path, labels: tuple[str, ...], classes: int = 3) -> dict[str, torch.Tensor]:
     state = model.create("cifar-310k", classes, seed=7).state_dict()
-    weights.save(path, state, ModelCard("cifar-310k", classes, CIFAR10_PREPROCESSING, labels))
+    checkpoints.save(path, state, ModelCard("cifar-310k", classes, CIFAR10_PREPROCESSING, labels))
     return state
 
 
