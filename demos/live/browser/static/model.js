@@ -1,168 +1,141 @@
-/* The tile "In this browser": the server's ONNX artifact run by onnxruntime-web, beside the server's own backends.
+/* The tile "In this browser": runs the server's ONNX artifact with onnxruntime-web, beside the server's backends.
 
-`mount(element)` builds it. Nothing is loaded before its button is pressed. Then it takes every
-    document.dispatchEvent(new CustomEvent("frame", { detail: { bitmap | canvas, sequence, answers } }))
-where `answers` are the server's for the same frame, the reference first, and classifies the newest one, one at a time.
-For each it dispatches "browser-answer" on document: { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
+`mount(element)` builds it. It loads nothing before its button is pressed. Then it listens to
+    document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, answers } }))
+where `answers` are the server's results for that frame, the reference first, and classifies the newest frame, one at a
+time. For each it dispatches "browser-answer" on document:
+    { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
 
-import { Samples } from "./model_samples.js";
-import { view } from "./model_view.js";
+import { makeView } from "./model_view.js";
 
-const MODEL_CHECK_MS = 2000; // the person may have switched to another variant
+const MODEL_CHECK_MS = 2000; // how soon a switch to another variant is noticed
 const REDRAW_MS = 100;
+const KEPT_LATENCIES = 1000;
 
-/** Builds the tile in `element`; returns what takes it away again. */
+/** Builds the tile in `element`. */
 export function mount(element) {
-  const tile = view(element, { onStart: start, onStop: stop });
+  const view = makeView(element, { onStart: start, onStop: stop });
   let worker = null;
-  let loaded = null; // the worker's {kind: "loaded"}, once it is ready
-  let pending = null; // the newest frame not yet given to the worker
-  let working = null; // the frame that the worker has
-  let taken = 0; // frames seen, to tell the newer of two copies
-  let drawing = 0; // the timer of the next redraw; 0 when none is due
-  let check = 0;
+  let loaded = null; // the worker's {kind: "loaded"} message
+  let pending = null; // the newest frame that the worker has not received
+  let inFlight = null; // the frame that the worker is classifying
+  let received = 0; // the number of "frame" events
+  let redrawTimer = 0;
+  let checkTimer = 0;
   let figures = null;
-  reset();
-
   document.addEventListener("frame", onFrame);
 
   function start() {
     reset();
-    tile.showLoading();
+    view.showLoading();
     const current = new Worker(new URL("./model_worker.js", import.meta.url), { type: "module" });
     worker = current;
     current.addEventListener("message", ({ data }) => current === worker && onMessage(data));
     current.addEventListener("error", (event) => {
       event.preventDefault();
-      if (current === worker) {
-        fail(event.message || "the worker could not be started; reload the page");
-      }
+      if (current === worker) stop(event.message || "the worker could not be started; reload the page");
     });
-    current.postMessage({ kind: "load", provider: tile.provider(), threads: tile.threads() });
+    current.postMessage({ kind: "load", provider: view.provider(), threads: view.threads() });
   }
 
-  function stop() {
+  function stop(reason = "") {
     reset();
-    tile.showStopped();
-  }
-
-  function fail(text) {
-    reset();
-    tile.showStopped(text);
+    view.showStopped(reason);
   }
 
   function reset() {
     worker?.terminate();
-    clearInterval(check);
-    clearTimeout(drawing);
-    drawing = 0;
+    clearInterval(checkTimer);
+    clearTimeout(redrawTimer);
+    redrawTimer = 0;
     pending?.bitmap.close();
-    worker = loaded = pending = working = null;
-    figures = { predictions: [], preprocess: new Samples(), infer: new Samples(), compared: 0, agreed: 0, reference: "" };
+    worker = loaded = pending = inFlight = null;
+    figures = { predictions: [], preprocess: [], infer: [], compared: 0, agreed: 0, reference: "" };
   }
 
   function onMessage(data) {
     if (data.kind === "error") {
-      fail(data.text);
-    } else if (data.kind === "loaded") {
+      stop(data.text);
+      return;
+    }
+    if (data.kind === "loaded") {
       loaded = data;
-      tile.showModel(data);
-      check = setInterval(followModel, MODEL_CHECK_MS);
-      feed();
+      view.showModel(data);
+      checkTimer = setInterval(followModel, MODEL_CHECK_MS);
     } else {
       onAnswer(data);
-      feed();
     }
+    sendFrame();
   }
 
   async function onFrame({ detail }) {
-    const order = ++taken;
+    const order = ++received;
     const current = worker;
-    if (current === null) {
-      return;
-    }
+    if (current === null) return;
     let bitmap;
     try {
-      bitmap = await createImageBitmap(detail.bitmap ?? detail.canvas); // of this moment; the page may go on with its own
+      bitmap = await createImageBitmap(detail.canvas); // a copy: the page draws its next frame into the canvas
     } catch {
-      return; // closed already, or empty: the next frame comes
+      return; // an empty canvas
     }
-    if (current !== worker || (pending !== null && pending.order > order)) {
+    if (current !== worker || pending?.order > order) {
       bitmap.close();
       return;
     }
     pending?.bitmap.close();
-    pending = { bitmap, order, sequence: detail.sequence, answers: detail.answers ?? [] };
-    feed();
+    pending = { bitmap, order, sequence: detail.sequence, reference: detail.answers?.[0] };
+    sendFrame();
   }
 
-  function feed() {
-    if (loaded === null || working !== null || pending === null) {
-      return;
-    }
-    const { bitmap, sequence, answers } = pending;
-    working = { sequence, answers };
+  function sendFrame() {
+    if (loaded === null || inFlight !== null || pending === null) return;
+    const { bitmap, sequence } = pending;
+    inFlight = pending;
     pending = null;
     worker.postMessage({ kind: "frame", bitmap, sequence }, [bitmap]);
   }
 
   function onAnswer({ sequence, predictions, logits, preprocess_ms, infer_ms }) {
-    const reference = working.answers[0];
-    working = null;
-    figures.preprocess.add(preprocess_ms);
-    figures.infer.add(infer_ms);
-    const agrees = reference === undefined ? null : isSame(predictions[0], reference.predictions?.[0]);
-    if (agrees !== null) {
-      if (figures.reference !== reference.name) {
-        figures.compared = figures.agreed = 0; // with the one before
-      }
+    const { reference } = inFlight;
+    inFlight = null;
+    addLatency(figures.preprocess, preprocess_ms);
+    addLatency(figures.infer, infer_ms);
+    const agrees = reference ? predictions[0].index === reference.predictions[0].index : null;
+    if (reference) {
+      if (figures.reference !== reference.name) figures.compared = figures.agreed = 0;
+      figures.reference = reference.name;
       figures.compared += 1;
       figures.agreed += Number(agrees);
-      figures.reference = reference.name;
     }
     const detail = { sequence, predictions, logits, preprocess_ms, infer_ms, agrees };
     document.dispatchEvent(new CustomEvent("browser-answer", { detail }));
     figures.predictions = predictions;
-    drawing ||= setTimeout(draw, REDRAW_MS);
+    redrawTimer ||= setTimeout(redraw, REDRAW_MS);
   }
 
-  /** Ten times a second at most: more cannot be read. */
-  function draw() {
-    drawing = 0;
-    tile.showAnswer(figures);
+  function redraw() {
+    redrawTimer = 0;
+    view.showAnswer(figures);
   }
 
-  /** Starts again with the server's model when that is another one by now. */
+  /** Starts again if the server has switched to another model. */
   async function followModel() {
     const current = worker;
-    let told;
-    let isWell;
+    let response;
+    let body;
     try {
-      const answer = await fetch("/model/manifest.json", { cache: "no-cache" });
-      isWell = answer.ok;
-      told = await answer.json();
+      response = await fetch("/model/manifest.json", { cache: "no-cache" });
+      body = await response.json();
     } catch {
-      return; // the page itself says when the server is gone
+      return; // the page itself reports a server that is gone
     }
-    if (current !== worker) {
-      return;
-    }
-    if (!isWell) {
-      fail(told.error);
-    } else if (told.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) {
-      start();
-    }
+    if (current !== worker) return;
+    if (!response.ok) stop(body.error);
+    else if (body.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) start();
   }
-
-  return () => {
-    document.removeEventListener("frame", onFrame);
-    reset();
-    element.replaceChildren();
-  };
 }
 
-function isSame(prediction, reference) {
-  return Number.isInteger(reference?.index)
-    ? prediction.index === reference.index
-    : prediction.label === reference?.label;
+function addLatency(latencies, value) {
+  latencies.push(value);
+  if (latencies.length > KEPT_LATENCIES) latencies.shift();
 }

@@ -1,26 +1,23 @@
-/* The model in the browser, in a worker of its own so that the page stays smooth. One worker loads one model once;
-another model, provider or number of threads is another worker.
+/* Loads one model and classifies frames, in a worker so that the page stays responsive. Another model, provider or
+number of threads needs a new worker.
 
 In:  {kind: "load", provider: "wasm" | "webgpu", threads}, once; then {kind: "frame", bitmap, sequence}, one at a time.
 Out: {kind: "loaded", ...}, {kind: "answer", sequence, predictions, logits, preprocess_ms, infer_ms},
      {kind: "error", text}. */
 
-import { checkPreprocessing, normalize, toModelInput } from "./preprocessing.js";
+import { normalize, toModelInput } from "./preprocessing.js";
 
 const MODULES = { wasm: "ort.wasm.bundle.min.mjs", webgpu: "ort.webgpu.bundle.min.mjs" };
-const WARM_UP_RUNS = 5; // the first runs allocate; they are no part of a live loop's speed
-const TOP = 5;
+const WARM_UP_RUNS = 5; // the first runs allocate memory
+const TOP_K = 5;
 
-let model = null;
-let context = null;
+let model = null; // {ort, session, manifest}
+let context = null; // of a canvas of the last frame's size
 
 self.addEventListener("message", async ({ data }) => {
   try {
-    if (data.kind === "load") {
-      await load(data.provider, data.threads);
-    } else {
-      await classify(data.bitmap, data.sequence);
-    }
+    if (data.kind === "load") await load(data.provider, data.threads);
+    else await classify(data.bitmap, data.sequence);
   } catch (error) {
     self.postMessage({ kind: "error", text: oneLine(error) });
   }
@@ -28,17 +25,15 @@ self.addEventListener("message", async ({ data }) => {
 
 async function load(provider, threads) {
   const startMs = performance.now();
-  const manifest = checkManifest(await (await get("/model/manifest.json")).json());
+  const manifest = await (await get("/model/manifest.json")).json();
+  const { input } = manifest;
+  if (![null, 1].includes(input.batch)) {
+    throw new Error(`the model takes ${input.batch} images at once; export it with a batch of 1`);
+  }
   const ort = await importRuntime(provider);
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = threads;
-  const bytes = await modelBytes(manifest);
-  const session = await createSession(ort, bytes, provider);
-  if (!session.inputNames.includes(manifest.input.name) || !session.outputNames.includes(manifest.output)) {
-    throw new Error(`the model has no input ${manifest.input.name} or no output ${manifest.output}; export it again`);
-  }
-  model = { ort, session, manifest };
-  const { input } = manifest;
+  model = { ort, manifest, session: await createSession(ort, await fetchModel(manifest), provider) };
   const black = new Uint8Array(input.height * input.width * 3);
   const runsMs = [];
   for (let run = 0; run < WARM_UP_RUNS; run++) {
@@ -50,7 +45,7 @@ async function load(provider, threads) {
     kind: "loaded",
     load_ms: performance.now() - startMs,
     first_infer_ms: runsMs[0],
-    threads: provider === "wasm" ? ort.env.wasm.numThreads : null, // what is left of the wish when there is no isolation
+    threads: provider === "wasm" ? ort.env.wasm.numThreads : null, // 1 without isolation
     isolated: self.crossOriginIsolated,
     version: ort.env.versions.web,
     adapter: provider === "webgpu" ? await adapterName() : null,
@@ -58,48 +53,35 @@ async function load(provider, threads) {
   });
 }
 
-/** A GET whose failure is an Error in the server's own words. */
+/** A GET that throws the server's error message. */
 async function get(address) {
-  let answer;
+  let response;
   try {
-    answer = await fetch(address, { cache: "no-cache" });
+    response = await fetch(address, { cache: "no-cache" });
   } catch {
-    throw new Error("the server does not answer; is it still running?");
+    throw new Error("the server does not answer; start it again");
   }
-  if (!answer.ok) {
-    const told = await answer.json().catch(() => ({}));
-    throw new Error(typeof told.error === "string" ? told.error : `the server answers ${answer.status} for ${address}`);
+  if (!response.ok) {
+    const { error } = await response.json().catch(() => ({}));
+    throw new Error(error ?? `the server answers ${response.status} for ${address}; reload the page`);
   }
-  return answer;
-}
-
-function checkManifest(manifest) {
-  const { input, preprocessing } = manifest;
-  checkPreprocessing(preprocessing);
-  const size = preprocessing.crop_size + 2 * preprocessing.padding;
-  const known = ["uint8 NHWC", "float32 NCHW"].includes(`${input.dtype} ${input.layout}`);
-  if (!known || input.height !== size || input.width !== size || ![null, 1].includes(input.batch)) {
-    throw new Error("the model's input is none that this page can give (one picture at a time, uint8 or float32)");
-  }
-  return manifest;
+  return response;
 }
 
 async function importRuntime(provider) {
   const address = `/onnxruntime-web/${MODULES[provider]}`;
-  await get(address); // an import that fails does not say why
+  await get(address); // a failed import does not contain the reason
   return import(address);
 }
 
-/** The model file that the manifest describes; where the browser can hash (https or localhost), verified. */
-async function modelBytes(manifest) {
+/** The model file, its hash compared with the manifest's where crypto.subtle exists (https or localhost). */
+async function fetchModel(manifest) {
   const expected = manifest.files["model.onnx"];
   const bytes = await (await get(`/model/model.onnx?sha256=${encodeURIComponent(expected)}`)).arrayBuffer();
   if (self.crypto?.subtle !== undefined) {
     const digest = new Uint8Array(await self.crypto.subtle.digest("SHA-256", bytes));
     const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (found !== expected) {
-      throw new Error("the model is not the file its manifest describes (SHA-256 differs); export it again");
-    }
+    if (found !== expected) throw new Error("the model's SHA-256 is not the manifest's; export it again");
   }
   return new Uint8Array(bytes);
 }
@@ -108,7 +90,7 @@ async function createSession(ort, bytes, provider) {
   try {
     return await ort.InferenceSession.create(bytes, {
       executionProviders: [provider],
-      // Idle threads that spin would burn the cores of the server's own backends, where it is the same machine.
+      // Busy-waiting threads would take CPU time from the server's backends on the same machine.
       extra: { session: { intra_op: { allow_spinning: "0" } } },
     });
   } catch (error) {
@@ -118,7 +100,7 @@ async function createSession(ort, bytes, provider) {
 
 async function adapterName() {
   const { info } = await navigator.gpu.requestAdapter();
-  const name = info.description || [info.vendor, info.architecture].filter(Boolean).join(" ") || "a GPU without a name";
+  const name = info.description || [info.vendor, info.architecture].filter(Boolean).join(" ") || "unnamed GPU";
   return info.isFallbackAdapter ? `${name} (software, no GPU)` : name;
 }
 
@@ -132,7 +114,7 @@ async function classify(bitmap, sequence) {
   self.postMessage({
     kind: "answer",
     sequence,
-    predictions: topOf(logits, model.manifest.labels),
+    predictions: topK(logits, model.manifest.labels),
     logits,
     preprocess_ms: preprocessedMs - startMs,
     infer_ms: inferredMs - preprocessedMs,
@@ -141,7 +123,7 @@ async function classify(bitmap, sequence) {
 
 function rgbaOf(bitmap) {
   const { width, height } = bitmap;
-  if (context === null || context.canvas.width !== width || context.canvas.height !== height) {
+  if (context?.canvas.width !== width || context.canvas.height !== height) {
     context = new OffscreenCanvas(width, height).getContext("2d", { alpha: false, willReadFrequently: true });
   }
   context.drawImage(bitmap, 0, 0);
@@ -150,11 +132,10 @@ function rgbaOf(bitmap) {
 }
 
 function inputTensor(pixels) {
-  const { input, preprocessing } = model.manifest;
-  if (input.dtype === "uint8") {
-    return new model.ort.Tensor("uint8", pixels, [1, input.height, input.width, 3]);
-  }
-  return new model.ort.Tensor("float32", normalize(pixels, preprocessing), [1, 3, input.height, input.width]);
+  const { ort, manifest } = model;
+  const { dtype, height, width } = manifest.input;
+  if (dtype === "uint8") return new ort.Tensor("uint8", pixels, [1, height, width, 3]);
+  return new ort.Tensor("float32", normalize(pixels, manifest.preprocessing), [1, 3, height, width]);
 }
 
 async function infer(tensor) {
@@ -162,24 +143,20 @@ async function infer(tensor) {
   const outputs = await session.run({ [manifest.input.name]: tensor });
   const logits = Float32Array.from(await outputs[manifest.output].getData());
   if (logits.length !== manifest.num_classes || !logits.every(Number.isFinite)) {
-    throw new Error("the model gives NaN, infinite or too few logits here; choose another way to run it");
+    throw new Error("the logits are NaN, infinite or too few; choose another provider");
   }
   return logits;
 }
 
-/** The most probable classes, best first, ties by class index; softmax over all classes. */
-function topOf(logits, labels) {
-  const largest = logits.reduce((most, logit) => Math.max(most, logit));
-  const exponentials = Array.from(logits, (logit) => Math.exp(logit - largest));
+/** The most probable classes, best first, ties by class index; probabilities by softmax over all classes. */
+function topK(logits, labels) {
+  const max = Math.max(...logits);
+  const exponentials = logits.map((logit) => Math.exp(logit - max));
   const sum = exponentials.reduce((total, value) => total + value);
   return Array.from(logits.keys())
-    .sort((one, other) => logits[other] - logits[one] || one - other)
-    .slice(0, TOP)
-    .map((index) => ({
-      index,
-      label: labels.length > 0 ? labels[index] : `class ${index}`,
-      probability: exponentials[index] / sum,
-    }));
+    .sort((a, b) => logits[b] - logits[a] || a - b)
+    .slice(0, TOP_K)
+    .map((index) => ({ index, label: labels[index] ?? `class ${index}`, probability: exponentials[index] / sum }));
 }
 
 function oneLine(error) {

@@ -1,7 +1,7 @@
 /* The five best answers of one model as bars. Redrawn ten times a second at most: more cannot be read. */
 
-import { byId, make, write } from "./dom.js";
-import { percent } from "./format.js";
+import { byId, write } from "./dom.js";
+import { showPredictions } from "./predictions.js";
 
 const REDRAW_MS = 100;
 
@@ -36,19 +36,5 @@ function draw() {
   drawnMs = performance.now();
   const answer = shown();
   write(byId("answers-of"), answer?.name ?? "");
-  const predictions = answer?.predictions ?? [];
-  while (list.children.length > predictions.length) list.lastChild.remove();
-  predictions.forEach((prediction, at) => {
-    const row = list.children[at] ?? list.appendChild(makeRow());
-    const [label, share, bar] = row.children;
-    write(label, prediction.label);
-    label.title = prediction.label;
-    write(share, percent(prediction.probability));
-    bar.firstChild.style.width = `${100 * prediction.probability}%`;
-  });
-}
-
-function makeRow() {
-  const bar = make("span", { className: "bar", ariaHidden: "true" }, make("i"));
-  return make("li", {}, make("span", { className: "label" }), make("span", { className: "percent" }), bar);
+  showPredictions(list, answer?.predictions ?? []);
 }

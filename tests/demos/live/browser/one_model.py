@@ -32,7 +32,7 @@ PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/panels
 <section id="tile"></section><script type="module" src="/page.js"></script>"""
 PAGE_SCRIPT = """
 import { mount } from "/browser/model.js";
-globalThis.unmount = mount(document.getElementById("tile"));
+mount(document.getElementById("tile"));
 globalThis.answers = [];
 document.addEventListener("browser-answer", ({ detail }) => answers.push({ ...detail, logits: [...detail.logits] }));
 globalThis.show = (rgba, width, height, sequence, answers) => {

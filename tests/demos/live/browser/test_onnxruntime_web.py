@@ -115,6 +115,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, npm: Npm, pa
 
 
 @pytest.mark.network
+@pytest.mark.slow
 def test_the_pinned_package_is_the_published_one(tmp_path: Path) -> None:
     try:
         folder = onnxruntime_web.fetch(tmp_path / "vendor")
