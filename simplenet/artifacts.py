@@ -205,21 +205,17 @@ def _make_temporary(folder: Path) -> Path:
     """Make a new folder beside `folder`."""
     if files.is_file(folder):
         raise ArtifactError(f"cannot write {folder}: it is a file; move it, or choose another folder with --artifacts")
-    prefix = f".{folder.name}."
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
-        with contextlib.suppress(FileNotFoundError):  # another export failed just now and removed the empty parent
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except (OSError, ValueError) as error:
         reason = files.error_message(error)
         raise ArtifactError(f"cannot write {folder}: {reason}; choose another folder with --artifacts") from error
 
 
 def _replace(folder: Path, new: Path, temporary: Path) -> None:
-    """Move the old artifact into `temporary`, then rename `new` to `folder`, which must not exist for that."""
+    """Rename `new` to `folder`. The old artifact is moved to `temporary` first: a full folder cannot be replaced."""
     for attempt in range(100):  # another process may publish the same artifact: the last one wins
         old = temporary / f"old-{attempt}"
         try:

@@ -11,7 +11,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -46,9 +45,8 @@ MANIFEST = Manifest(
 
 def publish(folder: Path, content: bytes = b"model", manifest: Manifest = MANIFEST) -> Artifact:
     with artifacts.publishing(folder) as fresh:
-        (fresh / FORMATS[manifest.format].model_file).write_bytes(content)
-        if manifest.format == "openvino":
-            (fresh / "model.bin").write_bytes(content)
+        for name in FORMATS[manifest.format].files:
+            (fresh / name).write_bytes(content)
         return artifacts.write_manifest(fresh, manifest)
 
 
@@ -269,22 +267,6 @@ def test_a_failed_first_export_leaves_no_folders(tmp_path: Path, error: type[Bas
     with pytest.raises(ArtifactError), artifacts.publishing(folder.with_name("onnx-fp16")):
         raise OSError
     assert left_in(folder.parent) == ["onnx-int8"]
-
-
-def test_a_folder_that_another_failed_export_took_away_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, mkdtemp, calls = tmp_path / "cifar-310k" / "onnx-int8", tempfile.mkdtemp, []
-
-    def after_it_is_gone(**options: Any) -> str:
-        calls.append(options)
-        if len(calls) == 1:
-            folder.parent.rmdir()
-        return mkdtemp(**options)
-
-    monkeypatch.setattr(tempfile, "mkdtemp", after_it_is_gone)
-    publish(folder)
-    assert artifacts.read(folder).model_file.read_bytes() == b"model"
 
 
 @pytest.mark.parametrize("moment", ["hashing", "between the renames"])
