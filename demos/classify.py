@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -28,7 +27,7 @@ import numpy as np
 
 from demos import models
 from demos.models import ModelRequest, is_untrained
-from runtimes import Prediction, Runtime, top_k
+from runtimes import Prediction, Runtime
 from simplenet import cli, images
 from simplenet.errors import DataError, ImageError, one_line, printable
 
@@ -73,7 +72,7 @@ def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Cl
         prepared_s = time.perf_counter()
         logits = model.infer_any(batch)
         done_s = time.perf_counter()
-        (predictions,) = top_k(logits, top, model.manifest.labels)
+        (predictions,) = model.rank(logits, top)
         yield Classified(path, predictions, (prepared_s - start_s) * 1e3, (done_s - prepared_s) * 1e3)
 
 
@@ -106,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _print_lines(result)
             results.append(result)
         if arguments.json:
-            print(json.dumps(_to_json(results, model)))
+            found = [{**dataclasses.asdict(result), "path": str(result.path)} for result in results]
+            print(json.dumps({**models.to_json(model), "images": found}))
         elif not as_lines:
             _print_table(results, model)
     return 1 if failures else 0
@@ -142,17 +142,6 @@ def _print_lines(result: Classified) -> None:
         times = (f"{result.preprocess_ms:.3f}", f"{result.infer_ms:.3f}")
         path, label = printable(str(result.path)), printable(prediction.label)
         print(path, rank, label, f"{prediction.probability:.6f}", *times, sep="\t", flush=True)
-
-
-def _to_json(results: list[Classified], model: Runtime) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "variant": model.manifest.variant,
-        "weights": dataclasses.asdict(model.manifest.weights),
-        "untrained": is_untrained(model),
-        "runtime": dataclasses.asdict(model.describe()),
-        "images": [{**dataclasses.asdict(result), "path": str(result.path)} for result in results],
-    }
 
 
 def _print_table(results: list[Classified], model: Runtime) -> None:

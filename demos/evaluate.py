@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -177,21 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(result.unreadable) > _SHOWN_REASONS:
             cli.log(f"skipped: {len(result.unreadable) - _SHOWN_REASONS} more images")
         if arguments.json:
-            print(json.dumps(_to_json(result, model)))
+            print(json.dumps({**models.to_json(model), **dataclasses.asdict(result)}))
         else:
             _print(result, model)
     return 0
-
-
-def _to_json(result: Evaluation, model: Runtime) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "variant": model.manifest.variant,
-        "weights": dataclasses.asdict(model.manifest.weights),
-        "untrained": is_untrained(model),
-        "runtime": dataclasses.asdict(model.describe()),
-        **dataclasses.asdict(result),
-    }
 
 
 def _print(result: Evaluation, model: Runtime) -> None:

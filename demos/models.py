@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import export
 import runtimes
@@ -295,6 +297,17 @@ def with_one_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list
 def is_untrained(model: runtimes.Runtime) -> bool:
     """Whether a model's weights are random, so that its predictions must be marked UNTRAINED."""
     return model.manifest.weights.source == "random"
+
+
+def to_json(model: runtimes.Runtime) -> dict[str, Any]:
+    """What every script's JSON tells about a loaded model."""
+    return {
+        "schema_version": 1,
+        "variant": model.manifest.variant,
+        "weights": dataclasses.asdict(model.manifest.weights),
+        "untrained": is_untrained(model),
+        "runtime": dataclasses.asdict(model.describe()),
+    }
 
 
 def _has_other_calibration(found: Artifact, calibration: str) -> bool:

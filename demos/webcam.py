@@ -160,7 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="give up a camera or stream after this time without a frame (default: 60)",
     )  # fmt: skip
     parser.add_argument("--loop", action="store_true", help="restart a file when it ends")
-    parser.add_argument("--record", type=_film, metavar="FILE", help="record what the window shows: .mp4 or .avi")
+    parser.add_argument(
+        "--record", type=cli.file_ending_in(*CODECS), metavar="FILE", help="record what the window shows: .mp4 or .avi"
+    )
     parser.add_argument(
         "--output", type=cli.path, default=Path("recordings"), metavar="DIR",
         help="the folder for snapshots and recordings of the keys s and r (default: ./recordings)",
@@ -178,13 +180,6 @@ def _source(text: str) -> str:
     if not text.strip() or re.fullmatch(r"-\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} names no camera, video or stream; cameras are counted from 0")
     return cli.path_or_name(text)
-
-
-def _film(text: str) -> Path:
-    """argparse type: a file that can be recorded to."""
-    if Path(text).suffix.lower() not in CODECS:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(CODECS)}")
-    return cli.path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -149,6 +149,17 @@ def path(text: str) -> Path:
     return Path(files.expand_home(text))
 
 
+def file_ending_in(*suffixes: str) -> Callable[[str], Path]:
+    """Return an argparse type for the path of an output file; `suffixes` are in lower case, such as '.png'."""
+
+    def check(text: str) -> Path:
+        if Path(text).suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a name that ends in {' or '.join(suffixes)}")
+        return path(text)
+
+    return check
+
+
 def path_or_name(text: str) -> str:
     """argparse type: a name or a path, `~` expanded."""
     return files.expand_home(text)

@@ -73,6 +73,12 @@ class Comparison:
     machine: dict[str, Any] = field(default_factory=dict)
     busy_percent: float = 0.0
 
+    @property
+    def network(self) -> str:
+        """The variant and its weights, in words."""
+        manifest = next(row.artifact.manifest for row in self.rows if row.artifact)
+        return f"{manifest.variant} with {manifest.weights.name} weights"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, raw samples included."""
         return {

@@ -48,8 +48,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     first = comparisons[0]
     has_labels = all(comparison.labeled for comparison in comparisons)
     axes.set_xlabel("model latency p50 (ms, batch 1, log scale)")
-    axes.set_ylabel("top-1 accuracy (%)" if has_labels else f"agreement with {_reference(first)} (%)")
-    axes.set_title(f"{', '.join(map(_network, comparisons))}; {first.image_count:,} images", fontsize="medium")
+    reference = first.reference.name if first.reference else "the reference"
+    axes.set_ylabel("top-1 accuracy (%)" if has_labels else f"agreement with {reference} (%)")
+    networks = ", ".join(comparison.network for comparison in comparisons)
+    axes.set_title(f"{networks}; {first.image_count:,} images", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(_conditions(first), fontsize="x-small", color="0.4")
@@ -69,7 +71,7 @@ def _draw_markers(axes: Axes, comparisons: Sequence[Comparison]) -> list[tuple[f
                 continue
             color = f"C{backends.index(row.backend)}"
             axes.plot(row.latency.p50_ms, percent, _MARKERS[row.precision], color=color, markersize=7)
-            text = f"{_network(comparison)} {row.name}" if len(comparisons) > 1 else row.name
+            text = f"{comparison.network}, {row.name}" if len(comparisons) > 1 else row.name
             labels.append((row.latency.p50_ms, percent, text, color))
     return labels
 
@@ -95,15 +97,6 @@ def _place_labels(figure: Figure, axes: Axes, labels: list[tuple[float, float, s
         occupied.append(box)
         if offset[1]:  # a leader line from the label to its marker
             axes.annotate("", **place, arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5, "shrinkB": 4})
-
-
-def _network(comparison: Comparison) -> str:
-    manifest = next(row.artifact.manifest for row in comparison.rows if row.artifact)
-    return f"{manifest.variant} ({manifest.weights.name})"
-
-
-def _reference(comparison: Comparison) -> str:
-    return comparison.reference.name if comparison.reference else "the reference"
 
 
 def _conditions(comparison: Comparison) -> str:

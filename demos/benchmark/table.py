@@ -72,7 +72,7 @@ def _notes(comparison: Comparison) -> list[str]:
     reference = comparison.reference.name if comparison.reference else "the reference"
     labels = "with labels" if comparison.labeled else "without labels, so no top-1"
     notes = [
-        _model(comparison),
+        f"{comparison.network}.",
         _machine(comparison),
         f"top-1, agrees: on {comparison.image_count:,} images ({comparison.images}) {labels}; "
         f"agrees = same top-1 as {reference}.",
@@ -110,11 +110,6 @@ def _remarks(row: Row) -> list[str]:
     if row.artifact and (calibration := row.artifact.manifest.calibration):
         remarks.append(f"calibrated with {calibration.get('images')} images ({calibration.get('source')}).")
     return [*remarks, *(row.description.notes if row.description else ())]
-
-
-def _model(comparison: Comparison) -> str:
-    manifest = next(row.artifact.manifest for row in comparison.rows if row.artifact)
-    return f"{manifest.variant} with {manifest.weights.name} weights."
 
 
 def _machine(comparison: Comparison) -> str:

@@ -212,6 +212,7 @@ def test_data_set_folder_chooses_weights_and_images(run_demo: RunDemo, tmp_path:
     assert accuracies[0] == accuracies[1] != (10, 50)  # of one prediction for all images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
 def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group: bool) -> None:
     command = [sys.executable, str(ROOT / "demos" / "compare.py"), "--backend", "onnxruntime"]
@@ -290,7 +291,8 @@ def test_worker_that_hangs_is_ended(make_artifact: MakeArtifact, monkeypatch: py
     assert not worker._process.is_alive()
 
 
-def test_order_of_rounds_rotates_and_reverses() -> None:
+def test_order_of_rounds_rotates_and_reverses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_SETTLE_S", 0)
     timed: list[str] = []
 
     class Recorder:

@@ -64,16 +64,16 @@ def test_s_saves_what_is_seen_and_r_records_until_r(
         count += 1
     capture.release()
     assert count == 10
-    told = dict(session.told)
-    assert told["snapshot"] == {"path": str(snapshot)}
-    assert told["recording"] == {"path": str(film)}
+    events = dict(session.events)
+    assert events["snapshot"] == {"path": str(snapshot)}
+    assert events["recording"] == {"path": str(film)}
 
 
 def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session("synthetic:640x480@30")
     window = Fingers({3: "space", 6: "space", 9: "q"})  # pictures 4 to 6 are drawn in the pause
     assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
-    assert [name for name, _ in session.told if name in ("paused", "resumed")] == ["paused", "resumed"]
+    assert [name for name, _ in session.events if name in ("paused", "resumed")] == ["paused", "resumed"]
     assert session.timer.frames < 9
     paused = window.shown[3]
     assert not np.array_equal(paused, window.shown[2])
@@ -102,7 +102,7 @@ def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
     session = make_session(str(write_video("clip.avi", shades(8))))
     screen = Screen(session, Fingers({2: "r", 4: "s"}), tmp_path / "file")
     assert webcam.run(session, screen) == "end of file"
-    notices = [facts["text"] for name, facts in session.told if name == "notice"]
+    notices = [facts["text"] for name, facts in session.events if name == "notice"]
     assert len(notices) == 2
     assert all(str(tmp_path / "file") in notice and "\n" not in notice for notice in notices)
 
@@ -114,7 +114,7 @@ def test_a_full_disk_has_the_last_word_on_a_recording(
     screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert webcam.run(session, screen) == "end of file"
-    (notice,) = [facts["text"] for name, facts in session.told if name == "notice"]
+    (notice,) = [facts["text"] for name, facts in session.events if name == "notice"]
     assert notice.endswith("the disk is nearly full; nothing was recorded")
     assert str(screen.lost) == notice
     assert not (tmp_path / "out.mp4").exists()
