@@ -1,8 +1,8 @@
 /* The tile "In this browser": runs the server's ONNX artifact with onnxruntime-web, beside the server's backends.
 
 `mount(element)` builds it. It loads nothing before its button is pressed. Then it listens to
-    document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, answers } }))
-where `answers` are the server's results for that frame, the reference first, and classifies the newest frame, one at a
+    document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, results } }))
+where `results` are the server's results for that frame, the reference first, and classifies the newest frame, one at a
 time. For each it dispatches "browser-answer" on document:
     { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
 
@@ -83,7 +83,7 @@ export function mount(element) {
       return;
     }
     pending?.bitmap.close();
-    pending = { bitmap, order, sequence: detail.sequence, reference: detail.answers?.[0] };
+    pending = { bitmap, order, sequence: detail.sequence, reference: detail.results?.[0] };
     sendFrame();
   }
 

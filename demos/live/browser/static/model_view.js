@@ -17,10 +17,10 @@ export function makeView(element, { onStart, onStop }) {
   const threads = makeThreadSelect();
   const button = make("button", { type: "button" }, START);
   const status = make("p", { className: "muted", role: "status" }, "Nothing is loaded before you start it.");
-  const error = make("p", { className: "trouble", role: "alert" });
+  const error = make("p", { className: "error", role: "alert" });
   const untrained = make("p", { className: "notice" }, UNTRAINED);
   const note = make("p", { className: "muted" }, isolationNote());
-  const predictionList = make("ol", { className: "answers" });
+  const predictionList = make("ol", { className: "predictions" });
   const figureList = make("dl", { className: "figures" });
   const heading = make("h2", { id: "browser-model-title" }, "In this browser");
   element.classList.add("card", "browser-model");

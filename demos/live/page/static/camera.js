@@ -1,4 +1,4 @@
-/* The visitor's camera, and in plain words why it cannot be had and what to do. */
+/* Opens the visitor's camera. Errors say in plain words what is wrong and what to do. */
 
 /** A stream of the camera, or throws {title, advice: [text | {code}], canRetry}. */
 export async function openCamera(deviceId = null) {
@@ -12,7 +12,7 @@ export async function openCamera(deviceId = null) {
   }
 }
 
-/** [{id, name}] of all cameras; their names are known once one may be used. */
+/** [{id, name}] of all cameras; browsers tell the names after the person has allowed one. */
 export async function listCameras() {
   const devices = await navigator.mediaDevices.enumerateDevices();
   const cameras = devices.filter((device) => device.kind === "videoinput");
@@ -27,7 +27,7 @@ export const UNPLUGGED = {
 
 export function tunnel() {
   const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // --host may be that one alone
+  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // the server may listen on this address alone
   return `ssh -L 8000:${bound}:${location.port || 80} ${isHere ? "device" : location.hostname}`;
 }
 
@@ -35,7 +35,7 @@ function insecure() {
   return {
     title: "This address may not use a camera",
     advice: [
-      "Browsers give a camera only to https pages and to this very machine. On the computer with the camera, type:",
+      "Browsers allow a camera on https pages and on localhost only. On the computer with the camera, type:",
       { code: tunnel() },
       "and then open http://127.0.0.1:8000/ there.",
     ],
@@ -50,8 +50,8 @@ function inWords(error) {
       return {
         title: "The camera was not allowed",
         advice: [
-          "This page asked for the camera, and it was refused. Click the camera or lock sign beside the address, allow " +
-            "the camera, and try again. Pictures go to this server only and are not stored.",
+          "Click the camera or lock sign beside the address, allow the camera, and try again. Images go to this server " +
+            "only and are not stored.",
         ],
         canRetry: true,
       };

@@ -1,4 +1,4 @@
-/* Making elements, and changing them only where something has changed. */
+/* Makes elements, and changes them only where something has changed. */
 
 export const byId = (id) => document.getElementById(id);
 
@@ -8,12 +8,12 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Sets a text; a screen reader or a selection is not disturbed by the same one again. */
+/** Sets a text. The same text again does not disturb a screen reader or a selection. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Keeps one child element for each item, made by `create(item)` and brought up to date by `update(child, item)`. */
+/** Keeps one child element for each item, made by `create(item)` and changed by `update(child, item)`. */
 export function keep(parent, items, key, create, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const wanted = items.map((item) => {

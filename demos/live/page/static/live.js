@@ -1,29 +1,29 @@
-/* /live: the state of the demo, the server's pictures, and commands to it. */
+/* The WebSocket /live: the state of the demo, the server's images, and commands to it. */
 
 import { Connection } from "./connection.js";
-import { Wishes } from "./wishes.js";
+import { PendingRequests } from "./pending.js";
 
-/** Calls `onState({state, looking_at})`, `onPicture(head, jpeg)`, `onError(command, message)`, `onChange(isOpen, reason)`. */
+/** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`, `onChange(isOpen, reason)`. */
 export class Live {
-  constructor({ onState, onPicture, onError, onChange }) {
-    this.looksAt = null;
-    this.wishes = new Wishes();
-    this.wantsPictures = true;
+  constructor({ onState, onImage, onError, onChange }) {
+    this.lookingAt = null;
+    this.pending = new PendingRequests();
+    this.showsImages = true;
     this.unacknowledged = null;
     this.connection = new Connection("live", {
       onText: (message) => {
         if (message.type === "error") onError(message.command, message.message);
-        else onState({ ...message, looking_at: this.wishes.wanted("look", message.looking_at) });
+        else onState({ ...message, looking_at: this.pending.value("look", message.looking_at) });
       },
       onBinary: async (message) => {
         const { head, jpeg } = split(message);
-        if (this.wantsPictures) await onPicture(head, jpeg);
+        if (this.showsImages) await onImage(head, jpeg);
         this.unacknowledged = head.number;
         this.acknowledge();
       },
       onChange: (isOpen, reason) => {
         this.unacknowledged = null;
-        if (isOpen && this.looksAt !== null) this.look(this.looksAt);
+        if (isOpen && this.lookingAt !== null) this.look(this.lookingAt);
         onChange(isOpen, reason);
       },
     });
@@ -31,9 +31,9 @@ export class Live {
     this.connection.open();
   }
 
-  /** The server sends the next picture when this one has been seen: none to a hidden tab, or to one that shows another. */
+  /** The server sends the next image after this, so none to a hidden tab or to one that shows the visitor's camera. */
   acknowledge() {
-    if (this.unacknowledged === null || document.hidden || !this.wantsPictures) return;
+    if (this.unacknowledged === null || document.hidden || !this.showsImages) return;
     if (this.connection.send(JSON.stringify({ shown: this.unacknowledged }))) this.unacknowledged = null;
   }
 
@@ -42,17 +42,18 @@ export class Live {
   }
 
   look(source) {
-    this.looksAt = source;
-    this.wishes.set("look", source);
+    this.lookingAt = source;
+    this.pending.set("look", source);
     this.connection.send(JSON.stringify({ look: source }));
   }
 
-  showPictures(wanted) {
-    this.wantsPictures = wanted;
+  showImages(shows) {
+    this.showsImages = shows;
     this.acknowledge();
   }
 }
 
+/** The server's binary message: the head's length, the head as JSON, the JPEG. */
 function split(message) {
   const length = new DataView(message).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(message, 4, length)));

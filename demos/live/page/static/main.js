@@ -1,190 +1,214 @@
-/* Puts the page together. */
+/* Connects the parts of the page. */
 
-import { showAnswers } from "./answers.js";
 import { mount } from "./browser/model.js";
 import { tunnel } from "./camera.js";
+import { Controls } from "./controls.js";
+import { showFigures, showFirstPredictions, showModels, showSources, showStatus, showTitle } from "./dashboard.js";
 import { byId, make, write } from "./dom.js";
-import { showFigures } from "./figures.js";
-import { listenToKeys } from "./keys.js";
+import { milliseconds } from "./format.js";
+import { clearImage, latestFrame, saveSnapshot, showImage, showOverlay } from "./image.js";
 import { Live } from "./live.js";
-import { showModels, showSayings } from "./models.js";
-import { mention, showNotice, showStatus, showTrouble } from "./notices.js";
-import * as picture from "./picture.js";
-import { Selection } from "./selection.js";
-import { saveSnapshot } from "./snapshot.js";
-import { showSources, troubleOf } from "./sources.js";
+import { showResults } from "./predictions.js";
 import { Visitor } from "./visitor.js";
 
-const page = { state: null, lookingAt: null, isMine: false, hasTrouble: false, isConnected: false, roundTripMs: null };
+const NOTICE_MS = 6000;
+const DISCONNECTED = "The demo does not answer. If it was stopped, start it again; this page reconnects by itself.";
+
+const page = {
+  state: null,
+  lookingAt: null, // the source whose images the server sends
+  isMine: false, // the visitor's camera is shown, not a source of the server
+  hasCameraError: false,
+  isConnected: false,
+  roundTripMs: null,
+  notice: "", // of this page; the server's own is in the state
+};
+let noticeTimer = 0;
 
 const live = new Live({
   onState({ state, looking_at }) {
-    page.state = state;
-    page.lookingAt = looking_at;
+    Object.assign(page, { state, lookingAt: looking_at });
     draw();
   },
 
-  async onPicture(head, jpeg) {
+  async onImage(head, jpeg) {
     const bitmap = await createImageBitmap(jpeg);
-    const source = page.state?.sources.find(({ id }) => id === head.source);
-    if (!page.isMine) present(bitmap, bitmap.width, bitmap.height, head, source?.name ?? "the server");
+    const name = page.state?.dashboard.sources.find(({ id }) => id === head.source)?.name;
+    if (!page.isMine) showFrame(bitmap, head, name ?? "the server");
     bitmap.close();
   },
 
   onError(command, message) {
-    selection.forget(command);
-    mention(message);
+    controls.cancel(command);
+    notify(message);
   },
 
   onChange(isConnected, reason) {
     page.isConnected = isConnected;
-    const gone = "The demo does not answer. It may have been stopped: start it again; this page comes back by itself.";
-    showTrouble(isConnected ? "" : reason ? `The demo closed the connection: ${reason}. Trying again.` : gone);
+    const closed = reason ? `The demo closed the connection: ${reason}. Reconnecting.` : DISCONNECTED;
+    showBar("error", isConnected ? "" : closed);
     draw();
   },
 });
 
 const visitor = new Visitor({
-  onResult(canvas, result) {
-    page.roundTripMs = result.round_trip_ms;
-    present(canvas, canvas.width, canvas.height, result, "your camera");
+  onResult(canvas, message) {
+    page.roundTripMs = message.round_trip_ms;
+    showFrame(canvas, message, "your camera");
   },
-  onTrouble: showCameraTrouble,
+  onError: showCameraError,
   onCameras: showCameras,
   onChange(isOpen, reason) {
-    if (!isOpen && reason) mention(`Your camera: ${reason}.`);
+    if (!isOpen && reason) notify(`Your camera: ${reason}.`);
   },
 });
 
-const selection = new Selection((name, value) => live.command(name, value), mention);
+const controls = new Controls((name, value) => live.command(name, value), notify);
 
-function present(drawable, width, height, result, of) {
-  picture.show(drawable, width, height, result, of);
-  showAnswers(result.model_results);
-  showSayings(result.model_results);
-  drawVeil();
+function showFrame(drawable, message, source) {
+  showImage(drawable, message, source);
+  showResults(message.model_results);
+  showFirstPredictions(message.model_results);
+  drawOverlay();
 }
 
 function draw() {
-  const { state } = page;
-  drawStatus();
-  drawVeil();
+  const { state, isMine } = page;
+  showStatus(page.isConnected, state?.dashboard ?? null);
+  drawOverlay();
   if (state === null) return;
-  write(byId("model"), state.dashboard.title);
-  byId("untrained").hidden = !state.untrained;
-  showNotice(state.notice);
-  showModels(state.models, picture.latestFrame()?.answers);
-  showFigures(state, source(), page.isMine ? page.roundTripMs : null);
-  showSources(state, page.lookingAt, page.isMine, (id) => {
+  const { dashboard } = state;
+  showTitle(dashboard);
+  drawNotice();
+  showModels(dashboard, latestFrame()?.results);
+  const roundTrip = { name: "round trip", value: milliseconds(page.roundTripMs), note: "" };
+  showFigures([...dashboard.figures, ...(isMine ? [roundTrip] : []), ...(source()?.figures ?? [])]);
+  showSources(dashboard, isMine ? null : page.lookingAt, (id) => {
     live.look(id);
     page.lookingAt = id;
-    setPlace("server");
+    showView("server");
   });
-  selection.show(state);
-  toggle(byId("pause"), state.paused, "Pause", "Go on");
-  toggle(byId("record"), state.recording !== null, "Record on the server", "Stop recording");
+  controls.show(state);
+  press(byId("pause"), state.paused, "Pause", "Continue");
+  press(byId("record"), state.recording !== null, "Record on the server", "Stop recording");
 }
 
-/** The one whose picture is shown. */
+/** The dashboard's entry for the source whose images are shown. */
 function source() {
   const id = page.isMine ? visitor.source : page.lookingAt;
-  return page.state?.sources.find((candidate) => candidate.id === id);
+  return page.state?.dashboard.sources.find((candidate) => candidate.id === id);
 }
 
-function drawStatus() {
-  const { state, isConnected } = page;
-  if (!isConnected) showStatus(state === null ? "connecting" : "not connected", state === null ? "waiting" : "bad");
-  else if (state?.ended) showStatus("ended", "waiting");
-  else if (state?.paused) showStatus("paused", "waiting");
-  else if (state?.recording) showStatus("recording", "live");
-  else showStatus("live", "live");
-}
-
-function drawVeil() {
-  const { state, isConnected, isMine } = page;
-  const isAlone = isMine && picture.latestFrame()?.answers.length === 0;
-  let text = "";
-  if (page.hasTrouble) text = "";
-  else if (!isConnected && state !== null) text = "not connected; this is the last picture";
-  else if (state?.paused) text = "paused";
-  else if (picture.latestFrame() === null) text = isMine ? "starting your camera…" : waitingFor(state);
-  else if (isAlone) text = "waiting for the server’s answer…";
-  else if (!isMine) text = troubleOf(source());
-  picture.veil(text);
+function drawOverlay() {
+  const { state, isConnected, isMine, hasCameraError } = page;
+  const frame = latestFrame();
+  const reasons = [
+    [hasCameraError, ""],
+    [!isConnected && state !== null, "not connected; this is the last image"],
+    [state?.paused, "paused"],
+    [frame === null, isMine ? "starting your camera…" : waitingFor(state)],
+    [isMine && frame?.results.length === 0, "waiting for the server’s predictions…"],
+    [!isMine, source()?.banner ?? ""],
+  ];
+  showOverlay(reasons.find(([applies]) => applies)?.[1] ?? "");
 }
 
 function waitingFor(state) {
-  const hasNone = state !== null && !state.sources.some(({ kind }) => kind !== "visitor");
-  return hasNone ? "This demo has no picture of its own: choose “My camera” below." : "waiting for the first picture…";
+  const hasSource = state === null || state.dashboard.sources.some((candidate) => !candidate.is_visitor);
+  return hasSource ? "waiting for the first image…" : "This demo has no source of its own: select “My camera” below.";
 }
 
-function toggle(button, isOn, off, on) {
+function press(button, isOn, off, on) {
   button.setAttribute("aria-pressed", String(isOn));
   write(button, isOn ? on : off);
 }
 
-function setPlace(place) {
-  const isMine = place === "mine";
+/** Shows a line that disappears by itself. */
+function notify(text) {
+  page.notice = text;
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(() => notify(""), NOTICE_MS);
+  drawNotice();
+}
+
+function drawNotice() {
+  showBar("notice", page.notice || (page.state?.dashboard.notice ?? ""));
+}
+
+function showBar(id, text) {
+  write(byId(id), text);
+  byId(id).classList.toggle("shown", text !== "");
+}
+
+/** Switches between the server's sources ("server") and the visitor's camera ("mine"). */
+function showView(view) {
+  const isMine = view === "mine";
   if (isMine === page.isMine) return;
-  page.isMine = isMine;
-  page.roundTripMs = null;
-  document.querySelector(`input[name="place"][value="${place}"]`).checked = true;
+  Object.assign(page, { isMine, roundTripMs: null });
+  document.querySelector(`input[name="view"][value="${view}"]`).checked = true;
   byId("camera-choice").hidden = true;
-  showCameraTrouble(null);
-  picture.forget();
-  showAnswers([]);
-  live.showPictures(!isMine);
+  showCameraError(null);
+  clearImage();
+  showResults([]);
+  live.showImages(!isMine);
   if (isMine) visitor.start();
   else visitor.stop();
   draw();
 }
 
-function showCameraTrouble(trouble) {
-  const box = byId("camera-trouble");
-  page.hasTrouble = trouble !== null;
-  box.hidden = trouble === null;
+function showCameraError(error) {
+  const box = byId("camera-error");
+  page.hasCameraError = error !== null;
+  box.hidden = error === null;
   box.replaceChildren();
-  if (trouble === null) return;
-  const lines = trouble.advice.map((part) => (part.code ? make("pre", {}, make("code", {}, part.code)) : make("p", {}, part)));
+  if (error === null) return;
+  const lines = error.advice.map((part) => (part.code ? make("pre", {}, make("code", {}, part.code)) : make("p", {}, part)));
   const buttons = make("div", { className: "buttons" });
-  if (trouble.canRetry) buttons.append(button("Try again", () => visitor.start()));
-  buttons.append(button("Show the server’s sources", () => setPlace("server")));
-  box.append(make("h3", {}, trouble.title), ...lines, buttons);
-  drawVeil();
+  if (error.canRetry) buttons.append(makeButton("Try again", () => visitor.start()));
+  buttons.append(makeButton("Show the server’s sources", () => showView("server")));
+  box.append(make("h3", {}, error.title), ...lines, buttons);
+  drawOverlay();
 }
 
 function showCameras(cameras, current) {
-  const select = byId("camera");
-  select.replaceChildren(...cameras.map(({ id, name }) => make("option", { value: id, selected: id === current }, name)));
+  const options = cameras.map(({ id, name }) => make("option", { value: id, selected: id === current }, name));
+  byId("camera").replaceChildren(...options);
   byId("camera-choice").hidden = cameras.length < 2;
 }
 
-function button(text, action) {
-  const element = make("button", { type: "button" }, text);
-  element.addEventListener("click", action);
-  return element;
+function makeButton(text, action) {
+  const button = make("button", { type: "button" }, text);
+  button.addEventListener("click", action);
+  return button;
 }
 
+/** What the page does itself; all other commands go to the server. */
 const actions = {
-  pause: () => live.command("pause"),
   async snapshot() {
-    const name = await saveSnapshot(page.state);
-    mention(name === null ? "There is no picture to save yet." : `Saved ${name} where your browser keeps downloads.`);
+    const name = await saveSnapshot(page.state?.dashboard);
+    notify(name === null ? "There is no image to save yet." : `Saved ${name} in the browser’s downloads folder.`);
   },
-  "server-snapshot": () => live.command("snapshot"),
-  record: () => live.command("record"),
   help: () => byId("help-dialog").showModal(),
 };
-for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
-listenToKeys({
-  space: actions.pause,
-  s: actions.snapshot,
-  r: actions.record,
-  b: () => live.command("next-backend"),
-  p: () => live.command("next-precision"),
-  h: actions.help,
-});
-byId("place").addEventListener("change", ({ target }) => setPlace(target.value));
+const run = (command) => (actions[command] ?? (() => live.command(command)))();
+
+for (const button of document.querySelectorAll("button[data-command]")) {
+  button.addEventListener("click", () => run(button.dataset.command));
+}
+byId("server-snapshot").addEventListener("click", () => live.command("snapshot"));
+byId("view").addEventListener("change", ({ target }) => showView(target.value));
 byId("camera").addEventListener("change", ({ target }) => visitor.start(target.value));
+
+// The window's keys, unless the person types, has a control under the space bar, or has turned them off.
+document.addEventListener("keydown", (event) => {
+  const pressed = event.key === " " ? "space" : event.key;
+  const command = page.state?.dashboard.keys.find(({ key }) => key === pressed)?.command;
+  const isTaken = event.ctrlKey || event.metaKey || event.altKey || event.repeat || byId("help-dialog").open;
+  if (!command || isTaken || !byId("keys").checked) return;
+  if (event.target.closest(event.key === " " ? "button, input, select, a" : "select, input[type=text]")) return;
+  event.preventDefault();
+  run(command);
+});
+
 write(byId("tunnel"), tunnel());
 mount(byId("browser-model"));

@@ -1,21 +1,56 @@
-/* A model's top-k predictions as bars. */
+/* Predictions as bars. Redrawn ten times a second at most: nobody reads faster. */
 
-import { make, write } from "./dom.js";
+import { byId, make, write } from "./dom.js";
 import { percent } from "./format.js";
 
-/** Shows `predictions` in `list`, an <ol class="answers">. Labels are untrusted: they are inserted as text. */
+const REDRAW_MS = 100;
+
+let selected = null; // the name of the model whose predictions are shown; null: the first one
+let latest = [];
+let drawnMs = -Infinity;
+let timer = 0;
+
+/** Shows [{label, probability}] as the items of a list. Labels come from a file, so they are written as text. */
 export function showPredictions(list, predictions) {
   while (list.children.length > predictions.length) list.lastChild.remove();
-  predictions.forEach((prediction, rank) => {
-    const [label, share, bar] = (list.children[rank] ?? list.appendChild(makeRow())).children;
-    write(label, prediction.label);
-    label.title = prediction.label;
-    write(share, percent(prediction.probability));
-    bar.firstChild.style.width = `${100 * prediction.probability}%`;
+  predictions.forEach(({ label, probability }, place) => {
+    const [name, share, bar] = (list.children[place] ?? list.appendChild(makeItem())).children;
+    write(name, label);
+    name.title = label;
+    write(share, percent(probability));
+    bar.firstChild.style.width = `${100 * probability}%`;
   });
 }
 
-function makeRow() {
+/** Shows the results of one frame soon: [{name, predictions}], one for each model. */
+export function showResults(results) {
+  latest = results ?? [];
+  timer ||= setTimeout(draw, Math.max(0, drawnMs + REDRAW_MS - performance.now()));
+}
+
+/** Shows another model's predictions from now on; null for the first model. */
+export function selectModel(name) {
+  selected = name;
+  draw();
+}
+
+export const selectedModel = () => selected;
+
+/** The result of the selected model, or null. */
+export function selectedResult(results = latest) {
+  return results?.find(({ name }) => name === selected) ?? results?.[0] ?? null;
+}
+
+function draw() {
+  clearTimeout(timer);
+  timer = 0;
+  drawnMs = performance.now();
+  const result = selectedResult();
+  write(byId("predictions-model"), result?.name ?? "");
+  showPredictions(byId("predictions"), result?.predictions ?? []);
+}
+
+function makeItem() {
   const bar = make("span", { className: "bar", ariaHidden: "true" }, make("i"));
   return make("li", {}, make("span", { className: "label" }), make("span", { className: "percent" }), bar);
 }

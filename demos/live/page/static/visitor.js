@@ -1,26 +1,26 @@
-/* The visitor's camera to the server and back: one picture under way at a time, and how long its round trip took. */
+/* The visitor's camera to the server and back: one image at a time, with its round-trip time. */
 
 import { listCameras, openCamera, UNPLUGGED } from "./camera.js";
 import { Connection } from "./connection.js";
 
 const LONGEST_SIDE = 640;
 const JPEG_QUALITY = 0.85;
-const ALONE_PAUSE_MS = 100; // without the server the picture still moves, and the browser's own model goes on
+const OFFLINE_PAUSE_MS = 100; // without the server the image still moves, for the model in the browser
 
 export class Visitor {
-  /** Calls `onResult(canvas, result)`, `onTrouble({title, advice, canRetry} | null)`, `onCameras([{id, name}], id)`. */
-  constructor({ onResult, onTrouble, onCameras, onChange }) {
-    Object.assign(this, { onResult, onTrouble, onCameras, stream: null, source: null, answered: null, turn: 0, alone: 0 });
+  /** Calls `onResult(canvas, result)`, `onError({title, advice, canRetry} | null)`, `onCameras([{id, name}], id)`. */
+  constructor({ onResult, onError, onCameras, onChange }) {
+    Object.assign(this, { onResult, onError, onCameras, stream: null, source: null, resolve: null, attempt: 0, offline: 0 });
     this.video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
     this.canvas = document.createElement("canvas");
     this.connection = new Connection("visitor", {
       onText: (message) => {
         if (message.type === "welcome") this.source = message.source;
-        else this.answered?.(message);
+        else this.resolve?.(message);
       },
       onChange: (isOpen, reason) => {
         this.source = isOpen ? this.source : null;
-        this.answered?.(null);
+        this.resolve?.(null);
         onChange(isOpen, reason);
       },
     });
@@ -28,61 +28,61 @@ export class Visitor {
 
   async start(deviceId = null) {
     this.stop();
-    const turn = this.turn;
+    const attempt = this.attempt;
     try {
       const stream = await openCamera(deviceId);
-      if (turn !== this.turn) return stream.getTracks().forEach((track) => track.stop());
+      if (attempt !== this.attempt) return stream.getTracks().forEach((track) => track.stop());
       this.stream = stream;
       const [track] = stream.getVideoTracks();
-      track.addEventListener("ended", () => turn === this.turn && this.fail(UNPLUGGED));
+      track.addEventListener("ended", () => attempt === this.attempt && this.fail(UNPLUGGED));
       this.video.srcObject = stream;
       await this.video.play();
       const cameras = await listCameras();
-      if (turn !== this.turn) return undefined;
-      this.onTrouble(null);
+      if (attempt !== this.attempt) return undefined;
+      this.onError(null);
       this.onCameras(cameras, track.getSettings().deviceId);
-    } catch (trouble) {
-      if (turn === this.turn) this.fail(trouble.advice ? trouble : { ...UNPLUGGED, advice: [String(trouble)] });
+    } catch (error) {
+      if (attempt === this.attempt) this.fail(error.advice ? error : { ...UNPLUGGED, advice: [String(error)] });
       return undefined;
     }
     this.connection.open();
-    return this.run(turn);
+    return this.run(attempt);
   }
 
   stop() {
-    this.turn += 1;
+    this.attempt += 1;
     this.connection.close();
-    this.answered?.(null);
+    this.resolve?.(null);
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = this.source = this.video.srcObject = null;
   }
 
-  fail(trouble) {
+  fail(error) {
     this.stop();
-    this.onTrouble(trouble);
+    this.onError(error);
   }
 
-  async run(turn) {
-    while (turn === this.turn) {
-      if (document.hidden) await this.waitUntilSeen(turn);
-      await nextPicture(this.video);
-      if (turn !== this.turn || !this.capture()) continue;
-      const result = this.source === null ? await this.goOnAlone() : await this.ask();
-      if (turn === this.turn) this.onResult(this.canvas, result);
+  async run(attempt) {
+    while (attempt === this.attempt) {
+      if (document.hidden) await this.waitUntilVisible(attempt);
+      await nextImage(this.video);
+      if (attempt !== this.attempt || !this.capture()) continue;
+      const result = this.source === null ? await this.skipServer() : await this.classify();
+      if (attempt === this.attempt) this.onResult(this.canvas, result);
     }
   }
 
-  /** A hidden tab sends nothing, and makes room for other visitors. */
-  async waitUntilSeen(turn) {
+  /** A hidden tab sends nothing and frees its place for other visitors. */
+  async waitUntilVisible(attempt) {
     this.connection.close();
     this.source = null;
     while (document.hidden) {
       await new Promise((changed) => document.addEventListener("visibilitychange", changed, { once: true }));
     }
-    if (turn === this.turn) this.connection.open();
+    if (attempt === this.attempt) this.connection.open();
   }
 
-  /** Draws the newest picture, scaled down as the server needs no more. */
+  /** Draws the newest image, scaled down: the server needs no more pixels. Returns whether there was one. */
   capture() {
     const { videoWidth: width, videoHeight: height } = this.video;
     if (!width || !height) return false;
@@ -93,28 +93,28 @@ export class Visitor {
     return true;
   }
 
-  async ask() {
+  async classify() {
     const jpeg = await new Promise((done) => this.canvas.toBlob(done, "image/jpeg", JPEG_QUALITY));
     const sentMs = performance.now();
     const result = await new Promise((done) => {
-      this.answered = done;
+      this.resolve = done;
       if (!this.connection.send(jpeg)) done(null);
     });
-    this.answered = null;
-    if (result === null) return this.goOnAlone();
+    this.resolve = null;
+    if (result === null) return this.skipServer();
     return { ...result, round_trip_ms: performance.now() - sentMs };
   }
 
-  async goOnAlone() {
-    await new Promise((done) => setTimeout(done, ALONE_PAUSE_MS));
-    return { number: `alone ${(this.alone += 1)}`, model_results: null, round_trip_ms: null };
+  async skipServer() {
+    await new Promise((done) => setTimeout(done, OFFLINE_PAUSE_MS));
+    return { number: `offline ${(this.offline += 1)}`, model_results: null, round_trip_ms: null };
   }
 }
 
-/** Resolves when the camera has another picture. */
-function nextPicture(video) {
+/** Resolves when the camera has another image. */
+function nextImage(video) {
   return new Promise((done) => {
-    const timer = setTimeout(done, 1000); // a camera that has stopped tells nobody
+    const timer = setTimeout(done, 1000); // a stopped camera never calls back
     const finish = () => (clearTimeout(timer), done());
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(finish);
     else requestAnimationFrame(finish);

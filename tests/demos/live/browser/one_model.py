@@ -28,18 +28,18 @@ from simplenet import artifacts
 from simplenet.artifacts import Artifact
 from simplenet.errors import ExportError
 
-PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/panels.css">
+PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/style.css">
 <section id="tile"></section><script type="module" src="/page.js"></script>"""
 PAGE_SCRIPT = """
 import { mount } from "/browser/model.js";
 mount(document.getElementById("tile"));
 globalThis.answers = [];
 document.addEventListener("browser-answer", ({ detail }) => answers.push({ ...detail, logits: [...detail.logits] }));
-globalThis.show = (rgba, width, height, sequence, answers) => {
+globalThis.show = (rgba, width, height, sequence, results) => {
   const canvas = new OffscreenCanvas(width, height);
   const bytes = Uint8ClampedArray.from(atob(rgba), (character) => character.charCodeAt(0));
   canvas.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
-  document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, answers } }));
+  document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, results } }));
 };
 globalThis.answerTo = async (sequence) => {
   for (;;) {
@@ -48,12 +48,12 @@ globalThis.answerTo = async (sequence) => {
     await new Promise((resolve) => document.addEventListener("browser-answer", resolve, { once: true }));
   }
 };
-globalThis.classify = (rgba, width, height, sequence, answers) => {
-  show(rgba, width, height, sequence, answers);
+globalThis.classify = (rgba, width, height, sequence, results) => {
+  show(rgba, width, height, sequence, results);
   return answerTo(sequence);
 };
-globalThis.classifyAll = async (rgba, width, height, first, answersOfEach) => {
-  for (const answers of answersOfEach) await classify(rgba, width, height, first++, answers);
+globalThis.classifyAll = async (rgba, width, height, first, resultsOfEach) => {
+  for (const results of resultsOfEach) await classify(rgba, width, height, first++, results);
 };
 """
 

@@ -35,9 +35,9 @@ class Tab:
         view.on("websocket", lambda websocket: self.requests.append(websocket.url))
 
     def pixel(self) -> list[int]:
-        """The picture's middle, RGB."""
+        """The image's middle, RGB."""
         script = "c => [...c.getContext('2d').getImageData(c.width >> 1, c.height >> 1, 1, 1).data].slice(0, 3)"
-        return list(self.view.locator("#picture").evaluate(script))
+        return list(self.view.locator("#image").evaluate(script))
 
     def shows(self, selector: str, text: str) -> None:
         from playwright.sync_api import expect
@@ -50,4 +50,4 @@ class Tab:
         expect(self.view.locator(selector)).to_be_hidden(timeout=15_000)
 
     def best(self, label: str) -> None:
-        self.shows("#answers li:first-child", label)
+        self.shows("#predictions li:first-child", label)

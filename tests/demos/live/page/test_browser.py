@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 pytestmark = in_chromium
 
 
-def test_picture_answers_and_figures_are_shown_and_follow_the_scene(
+def test_image_predictions_and_figures_follow_the_scene(
     page: Page, scene: Scene, open_tab: OpenTab
 ) -> None:
     tab = open_tab(page)
@@ -31,14 +31,14 @@ def test_picture_answers_and_figures_are_shown_and_follow_the_scene(
     assert max(tab.pixel()[1:]) < 40
     scene.color = "blue"
     tab.best("blue")
-    tab.shows("#answers", "green")
+    tab.shows("#predictions", "green")
     assert tab.pixel()[2] > 200
-    tab.shows("#model", "1.5m, fashion-mnist weights")
+    tab.shows("#title", "1.5m, fashion-mnist weights")
     tab.shows("#status", "live")
-    tab.shows("#figures", "Loop FPS")
-    tab.shows("#models", "agrees 99.5 %")
+    tab.shows("#figures", "FPS")
+    tab.shows("#models", "agreement 99.5 %")
     assert len(tab.view.locator("#models polyline").first.get_attribute("points").split()) > 10
-    assert tab.view.get_by_role("img", name="Live picture of camera 0, probably").is_visible()
+    assert tab.view.get_by_role("img", name="Live image of camera 0, probably").is_visible()
     assert tab.view.locator("#untrained").is_hidden()
     assert not tab.complaints
     assert tab.view.evaluate("crossOriginIsolated")
@@ -53,8 +53,8 @@ def test_what_runs_can_be_chosen_live(page: Page, demo: Demo, open_tab: OpenTab)
     tab.shows("#models", "torch fp32")
     tab.view.get_by_label("int8").check()
     tab.view.get_by_label("Variant").select_option("3m")
-    tab.shows("#model", "3m")
-    tab.shows("#answers-of", "onnxruntime int8")
+    tab.shows("#title", "3m")
+    tab.shows("#predictions-model", "onnxruntime int8")
     assert demo.selected == {"backend": ["onnxruntime", "openvino", "torch"], "precision": "int8", "variant": "3m"}
     tab.view.get_by_label("onnxruntime").uncheck()
     tab.view.get_by_label("openvino").uncheck()
@@ -68,9 +68,9 @@ def test_what_runs_can_be_chosen_live(page: Page, demo: Demo, open_tab: OpenTab)
 
 def test_another_models_answers_can_be_chosen(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page)
-    tab.shows("#answers-of", "onnxruntime fp32")
+    tab.shows("#predictions-model", "onnxruntime fp32")
     tab.view.get_by_role("button", name="openvino fp32").click()
-    tab.shows("#answers-of", "openvino fp32")
+    tab.shows("#predictions-model", "openvino fp32")
     assert not tab.complaints
 
 
@@ -100,12 +100,12 @@ def test_pause_record_and_snapshots_by_button_and_by_key(
     tab = open_tab(page)
     tab.best("red")
     tab.view.get_by_role("button", name="Pause").click()
-    tab.shows("#veil", "paused")
+    tab.shows("#overlay", "paused")
     tab.view.locator("h1").click()  # focus off the button: there, the space bar is the button's
     tab.view.keyboard.press("Space")
     tab.shows("#status", "live")
     tab.view.get_by_role("button", name="Record on the server").click()
-    tab.shows("#status", "recording")
+    tab.shows("#status", "REC 01:12")
     tab.view.keyboard.press("r")
     tab.shows("#record", "Record on the server")
     for key in "bp":
@@ -166,7 +166,7 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
     tab.view.get_by_role("radio", name="garden").check()
     tab.best("green")
     garden.lose("no frame for 5 s")
-    tab.shows("#veil", "garden: reconnecting; this is its last picture")
+    tab.shows("#overlay", "garden is reconnecting: no frame for 5 s; showing its last image")
     tab.shows("#sources", "no frame for 5 s")
     assert tab.pixel()[1] > 200
 
@@ -202,12 +202,12 @@ def test_a_frame_event_tells_other_parts_of_every_picture_shown(page: Page, scen
     tab.best("red")
     detail = tab.view.evaluate(
         """() => new Promise((done) => document.addEventListener("frame", ({ detail }) => done({
-            url: detail.canvas.toDataURL("image/png"), sequence: detail.sequence, answers: detail.answers }),
+            url: detail.canvas.toDataURL("image/png"), sequence: detail.sequence, results: detail.results }),
             { once: true }))"""
     )
     with Image.open(io.BytesIO(base64.b64decode(detail["url"].partition(",")[2]))) as shown:
         assert shown.size == (640, 480)
         assert shown.convert("RGB").getpixel((1, 1))[0] > 200
     assert isinstance(detail["sequence"], int)
-    assert set(detail["answers"][0]["predictions"][0]) == {"label", "index", "probability"}
-    assert json.dumps(detail["answers"][1]["agrees"]) == "true"
+    assert set(detail["results"][0]["predictions"][0]) == {"label", "index", "probability"}
+    assert json.dumps(detail["results"][1]["agrees"]) == "true"

@@ -32,7 +32,7 @@ LOW_CONTRAST = """() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    const isElsewhere = element.closest(".veil, .skip, .hidden, noscript");
+    const isElsewhere = element.closest(".overlay, .skip, .hidden, noscript");
     if (!texts.currentNode.data.trim() || !element.checkVisibility() || isElsewhere) continue;
     let under = element;
     while (under && rgba(getComputedStyle(under).backgroundColor)[3] < 255) under = under.parentElement;
@@ -50,8 +50,8 @@ def test_it_can_be_read_and_every_control_has_a_name(page: Page, demo: Demo, sch
     demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page, ALLOWED, color_scheme=scheme, viewport={"width": 375, "height": 812})
     tab.best("red")
-    tab.view.evaluate("document.getElementById('trouble').classList.add('shown')")
-    tab.view.evaluate("document.getElementById('trouble').textContent = 'The demo does not answer.'")
+    tab.view.evaluate("document.getElementById('error').classList.add('shown')")
+    tab.view.evaluate("document.getElementById('error').textContent = 'The demo does not answer.'")
     for _ in range(2):
         assert tab.view.evaluate("document.documentElement.scrollWidth") <= 375
         nodes = tab.view.context.new_cdp_session(tab.view).send("Accessibility.getFullAXTree")["nodes"]
@@ -67,7 +67,7 @@ def test_it_can_be_read_and_every_control_has_a_name(page: Page, demo: Demo, sch
         assert ("combobox", "Variant") in named
         assert tab.view.evaluate(LOW_CONTRAST) == []
         tab.view.get_by_label("My camera").check()  # and once more with the explanation
-        tab.shows("#camera-trouble", "No camera found")
+        tab.shows("#camera-error", "No camera found")
     ids = tab.view.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
     assert len(ids) == len(set(ids))
 

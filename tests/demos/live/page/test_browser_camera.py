@@ -33,13 +33,13 @@ def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
     tab.view.get_by_label("My camera").check()
     for color in ("green", "blue", "green"):
         tab.best(color)
-        tab.shows("#models .says >> nth=1", color)
+        tab.shows("#models .first >> nth=1", color)
     wait_until(lambda: max(tab.pixel()[1:]) > 180 and tab.pixel()[0] < 60)
-    tab.shows("#figures", "Round trip")
-    other.shows("#visitors", "1 visitor\N{RIGHT SINGLE QUOTATION MARK}s camera, not shown")
+    tab.shows("#figures", "round trip")
+    other.shows("#visitors", "1 visitor camera, not shown")
     other.best("red")
     assert [source.kind for source in demo.scheduler.sources] == ["camera", "visitor"]
-    tab.view.locator("#place input[value=server]").check()
+    tab.view.locator("#view input[value=server]").check()
     tab.best("red")
     wait_until(lambda: [source.kind for source in demo.scheduler.sources] == ["camera"])
     assert not tab.complaints
@@ -49,7 +49,7 @@ def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
 def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: str, open_tab: OpenTab) -> None:
     with Page(demo, port=0) as page:
         tab = open_tab(page, ALLOWED, FAKE, film)
-        tab.shows("#veil", "no picture of its own: choose")
+        tab.shows("#overlay", "no source of its own: select")
         tab.view.get_by_label("My camera").check()
         tab.best("green")
         assert [source.kind for source in demo.scheduler.sources] == ["visitor"]
@@ -58,21 +58,21 @@ def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: s
 def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
     tab = open_tab(page, FAKE, "--deny-permission-prompts", film)
     tab.view.get_by_label("My camera").check()
-    tab.shows("#camera-trouble", "The camera was not allowed")
-    tab.shows("#camera-trouble", "allow the camera, and try again")
+    tab.shows("#camera-error", "The camera was not allowed")
+    tab.shows("#camera-error", "allow the camera, and try again")
     tab.view.get_by_role("button", name="Try again").click()
-    tab.shows("#camera-trouble", "The camera was not allowed")
+    tab.shows("#camera-error", "The camera was not allowed")
     tab.view.get_by_role("button", name="Show the server").click()
     tab.best("red")
-    tab.hides("#camera-trouble")
+    tab.hides("#camera-error")
     assert not tab.complaints
 
 
 def test_no_camera_is_explained(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page, ALLOWED)
     tab.view.get_by_label("My camera").check()
-    tab.shows("#camera-trouble", "No camera found")
-    tab.shows("#camera-trouble", "Plug one in and try again")
+    tab.shows("#camera-error", "No camera found")
+    tab.shows("#camera-error", "Plug one in and try again")
     assert not tab.complaints
 
 
@@ -88,8 +88,8 @@ def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene
         tab = open_tab(f"http://{address}:{port}/", ALLOWED, FAKE)
         tab.best("red")
         tab.view.get_by_label("My camera").check()
-        tab.shows("#camera-trouble", "may not use a camera")
-        tab.shows("#camera-trouble", f"ssh -L 8000:{address}:{port} {address}")
+        tab.shows("#camera-error", "may not use a camera")
+        tab.shows("#camera-error", f"ssh -L 8000:{address}:{port} {address}")
         assert [source.kind for source in demo.scheduler.sources] == ["camera"]
 
 
@@ -105,14 +105,14 @@ def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, 
     mine.best("green")
     page.close()
     for each in (tab, mine):
-        each.shows("#trouble", "The demo does not answer")
+        each.shows("#error", "The demo does not answer")
         each.shows("#status", "not connected")
-    tab.shows("#veil", "this is the last picture")
+    tab.shows("#overlay", "this is the last image")
     assert tab.pixel()[0] > 200
     scene.color = "blue"
     with Page(demo, port=port):
         for each in (tab, mine):
-            each.hides("#trouble")
+            each.hides("#error")
             each.shows("#status", "live")
             each.best("blue")
 
@@ -133,16 +133,16 @@ def test_the_whole_demo_on_the_page(
             assert demo.stderr is not None
             assert any(f"open http://127.0.0.1:{port}/" in line for line in demo.stderr)
             tab = open_tab(f"http://127.0.0.1:{port}/", ALLOWED, FAKE, film)
-            tab.shows("#model", "cifar-310k, fashion-mnist weights")
-            tab.shows("#answers", "%")
+            tab.shows("#title", "cifar-310k, fashion-mnist weights")
+            tab.shows("#predictions", "%")
             tab.shows("#models", "onnxruntime fp32")
             tab.view.get_by_label("openvino").check()
             tab.shows("#models", "openvino fp32")
-            tab.shows("#models", "agrees")
+            tab.shows("#models", "agreement")
             tab.view.get_by_label("My camera").check()
-            tab.shows("#figures", "Round trip")
-            tab.shows("#models .says >> nth=1", "")
-            tab.shows("#answers", "%")
+            tab.shows("#figures", "round trip")
+            tab.shows("#models .first >> nth=1", "")
+            tab.shows("#predictions", "%")
             assert not tab.complaints
         finally:
             demo.send_signal(signal.SIGINT)
@@ -150,4 +150,4 @@ def test_the_whole_demo_on_the_page(
     assert demo.returncode == 130
     assert "Traceback" not in err
     assert "ended by Ctrl-C" in out
-    tab.shows("#trouble", "The demo does not answer")
+    tab.shows("#error", "The demo does not answer")

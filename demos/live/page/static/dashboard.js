@@ -1,0 +1,93 @@
+/* Draws the dashboard of the server's state: title, figures, models and sources. All texts come from there. */
+
+import { byId, keep, make, write } from "./dom.js";
+import { selectedModel, selectedResult, selectModel } from "./predictions.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const [WIDTH, HEIGHT] = [300, 40];
+
+export function showTitle({ title, untrained, keys }) {
+  write(byId("title"), title);
+  byId("untrained").hidden = untrained === "";
+  write(byId("untrained").querySelector("small"), untrained);
+  const terms = keys.flatMap(({ name, label }) => [{ kbd: name }, { text: label }]);
+  keep(byId("key-list"), terms, (term) => term.kbd ?? term.text, makeTerm, () => {});
+}
+
+/** One status for the whole page: the connection's, else the badges such as "REC 01:12", else the demo's. */
+export function showStatus(isConnected, dashboard) {
+  const isUp = isConnected && dashboard !== null;
+  const lost = dashboard === null ? "connecting" : "not connected";
+  const isLive = isUp && ["live", "recording"].includes(dashboard.status);
+  write(byId("status"), isUp ? dashboard.badges.join(", ") || dashboard.status : lost);
+  byId("status").dataset.kind = isLive ? "live" : isConnected || dashboard === null ? "waiting" : "lost";
+}
+
+/** [{name, value, note}]. */
+export function showFigures(figures) {
+  const create = ({ name }) => make("div", {}, make("dt", {}, name), make("dd", {}, make("b"), " ", make("small")));
+  keep(byId("figures"), figures, ({ name }) => name, create, (figure, { value, note }) => {
+    write(figure.querySelector("b"), value);
+    write(figure.querySelector("small"), note);
+  });
+}
+
+export function showModels({ models, scale }, results) {
+  if (!models.some(({ name }) => name === selectedModel())) selectModel(null);
+  write(byId("scale"), scale && `recent frames, 0 to ${scale}`);
+  const shown = models.length > 1 ? selectedResult(results)?.name : null;
+  keep(byId("models"), models, ({ name }) => name, makePanel, (panel, model) => {
+    const [button, latency, line, facts] = ["button", "b", "polyline", ".facts"].map((part) => panel.querySelector(part));
+    button.disabled = models.length === 1;
+    button.setAttribute("aria-pressed", String(model.name === shown));
+    panel.classList.toggle("selected", model.name === shown);
+    write(latency, model.p50);
+    const step = WIDTH / Math.max(1, model.sparkline.length - 1);
+    const points = model.sparkline.map((share, at) => `${(at * step).toFixed(1)},${(HEIGHT - (HEIGHT - 1) * share).toFixed(1)}`);
+    line.setAttribute("points", points.join(" "));
+    write(facts, [`p90 ${model.p90}`, model.agreement, model.device].join(" · "));
+  });
+  showFirstPredictions(results);
+}
+
+/** The first prediction of every model, marked where it differs from the reference model's. */
+export function showFirstPredictions(results) {
+  for (const panel of byId("models").children) {
+    const result = results?.find(({ name }) => name === panel.dataset.key);
+    const mark = result?.agrees === false ? "≠ " : "";
+    write(panel.querySelector(".first"), result?.predictions.length ? mark + result.predictions[0].label : "");
+  }
+}
+
+/** `onLook(id)` is called when the person selects another source. */
+export function showSources({ sources, visitors }, lookingAt, onLook) {
+  write(byId("visitors"), visitors);
+  const create = ({ id }) => {
+    const radio = make("input", { type: "radio", name: "source" });
+    radio.addEventListener("change", () => onLook(id));
+    const label = make("label", {}, radio, make("span", { className: "name" }));
+    return make("li", {}, label, make("span", { className: "facts" }), make("p", { className: "note" }));
+  };
+  const own = sources.filter((source) => !source.is_visitor);
+  keep(byId("sources"), own, ({ id }) => id, create, (row, source) => {
+    row.querySelector("input").checked = source.id === lookingAt;
+    for (const part of ["name", "facts", "note"]) write(row.querySelector(`.${part}`), source[part]);
+    row.querySelector(".facts").classList.toggle("failing", source.is_failing);
+  });
+}
+
+function makeTerm({ kbd, text }) {
+  return kbd === undefined ? make("dd", {}, text) : make("dt", {}, make("kbd", {}, kbd));
+}
+
+function makePanel({ name }) {
+  const svg = document.createElementNS(SVG, "svg");
+  const attributes = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
+  for (const [attribute, value] of Object.entries(attributes)) svg.setAttribute(attribute, value);
+  svg.append(document.createElementNS(SVG, "polyline"));
+  const button = make("button", { type: "button", title: "Show this model’s predictions" }, name);
+  button.addEventListener("click", () => selectModel(name));
+  const latency = make("span", { className: "latency" }, make("small", {}, "p50 "), make("b"));
+  const texts = make("div", {}, make("span", { className: "first" }), make("span", { className: "facts" }));
+  return make("li", { className: "panel" }, make("div", {}, make("h3", {}, button), latency), svg, texts);
+}
