@@ -55,7 +55,7 @@ def deaf_client(page: Page, path: str = "/live") -> Iterator[socket.socket]:
 
 
 def test_files_have_security_headers(shared_page: Page) -> None:
-    for path, kind in {"/": "text/html", "/main.js": "text/javascript", "/tokens.css": "text/css"}.items():
+    for path, kind in {"/": "text/html", "/main.js": "text/javascript", "/style.css": "text/css"}.items():
         answer = get(shared_page, path)
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith(kind)
