@@ -22,9 +22,7 @@ from tests.waiting import wait_until
 pytestmark = in_chromium
 
 
-def test_image_predictions_and_figures_follow_the_scene(
-    page: Page, scene: Scene, open_tab: OpenTab
-) -> None:
+def test_image_predictions_and_figures_follow_the_scene(page: Page, scene: Scene, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     assert tab.pixel()[0] > 200
