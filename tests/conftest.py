@@ -1,4 +1,4 @@
-"""What tests of every folder share: real artifacts of the shipped model, exported once a session."""
+"""Shared by all tests: artifacts of the shipped model, each exported once per session."""
 
 from __future__ import annotations
 

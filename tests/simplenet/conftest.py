@@ -1,4 +1,4 @@
-"""An empty cache, and a server that has what belongs into it."""
+"""Fixtures: an empty cache, and a server that has the official weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks with random weights, for tests of what is written to files and read from them."""
+"""Networks with random weights, for tests of checkpoint files."""
 
 from __future__ import annotations
 

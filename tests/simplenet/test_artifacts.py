@@ -1,4 +1,4 @@
-"""Artifacts on disk: what is written comes back, and everything else is an ArtifactError that says what is wrong."""
+"""Artifacts on disk: round trip, atomic publishing, and rejection of everything else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MANIFEST = Manifest(
     input=InputSpec("images", "uint8", "NHWC", 32, 32, batch=None),
     preprocessing=CIFAR10_PREPROCESSING,
     labels=("cat", "狗"),
-    calibration={"pictures": 500},
+    calibration={"images": 500},
     tools={"onnx": "1.18"},
     measured={"cosine": 0.99999},
 )
@@ -73,24 +73,24 @@ def test_round_trip(folder: Path) -> None:
     assert left_in(folder.parent) == ["onnx-int8"]
 
 
-def test_all_model_files_count(tmp_path: Path) -> None:
+def test_size_is_of_all_model_files(tmp_path: Path) -> None:
     artifact = publish(tmp_path / "a", manifest=dataclasses.replace(MANIFEST, format="openvino"))
     assert set(artifact.manifest.files) == {"model.xml", "model.bin"}
     assert artifacts.read(tmp_path / "a").size_bytes == 10
 
 
-def test_the_input_shape_of_the_classic_input() -> None:
+def test_float32_input_has_shape_nchw() -> None:
     assert InputSpec("x", "float32", "NCHW", 224, 224, 4).shape == (4, 3, 224, 224)
 
 
 @pytest.mark.parametrize(("weights", "expected"), [("pretrained", "1.5m"), ("random", "1.5m-random")])
-def test_folders(weights: str, expected: str) -> None:
+def test_folder_names(weights: str, expected: str) -> None:
     assert artifacts.folder_for("artifacts", "1.5m", weights, "onnx", "fp32") == Path(
         "artifacts", expected, "onnx-fp32"
     )
 
 
-def test_missing(tmp_path: Path, folder: Path) -> None:
+def test_missing_files_are_artifact_errors(tmp_path: Path, folder: Path) -> None:
     cases = {
         tmp_path / "nothing": "no artifact at .*; make one with: python export/to_onnx.py",
         tmp_path: "no manifest.json; name an artifact's folder",
@@ -106,20 +106,20 @@ def test_missing(tmp_path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"mode", b"modeL", b"model."])
-def test_a_model_that_is_not_the_listed_one(folder: Path, content: bytes) -> None:
+def test_rejects_a_model_file_with_another_hash(folder: Path, content: bytes) -> None:
     (folder / "model.onnx").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"model.onnx is not the file its manifest describes \(SHA-256 differs\)"):
         artifacts.read(folder)
 
 
-def test_a_file_that_is_no_model(folder: Path) -> None:
+def test_rejects_a_file_that_is_no_model(folder: Path) -> None:
     (folder / "notes.txt").touch()
     with pytest.raises(ArtifactError, match=r"notes.txt is not the model file of .*, which is model.onnx"):
         artifacts.read(folder / "notes.txt")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX files")
-def test_a_fifo_or_a_device_is_not_waited_for(folder: Path) -> None:
+def test_a_fifo_or_a_device_does_not_block(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     os.mkfifo(folder / "model.onnx")
     with pytest.raises(ArtifactError, match=r"model.onnx is missing"):
@@ -197,7 +197,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("text", "reason"), HOSTILE, ids=[str(number) for number in range(len(HOSTILE))])
-def test_a_hostile_manifest_is_an_artifact_error_of_one_line(folder: Path, text: str, reason: str) -> None:
+def test_rejects_hostile_manifests_in_one_line(folder: Path, text: str, reason: str) -> None:
     (folder / "manifest.json").write_text(text, "utf-8")
     with pytest.raises(ArtifactError, match=reason) as caught:
         artifacts.read(folder)
@@ -210,7 +210,7 @@ def test_a_hostile_manifest_is_an_artifact_error_of_one_line(folder: Path, text:
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"\xff\xfe{}", "codec can't decode"), (b" " * (5 << 20), "too large to be a manifest")]
 )
-def test_a_manifest_that_is_no_text(folder: Path, content: bytes, reason: str) -> None:
+def test_rejects_a_manifest_that_is_no_text(folder: Path, content: bytes, reason: str) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=reason):
         artifacts.read(folder)
@@ -225,7 +225,7 @@ JSON = st.recursive(
 
 @settings(max_examples=120)
 @given(data=st.data())
-def test_any_value_in_any_place_gives_a_manifest_or_an_artifact_error(data: st.DataObject) -> None:
+def test_any_json_is_a_manifest_or_an_artifact_error(data: st.DataObject) -> None:
     values = json.loads(MANIFEST.to_json())
     place = values
     if data.draw(st.booleans()):
@@ -239,7 +239,7 @@ def test_any_value_in_any_place_gives_a_manifest_or_an_artifact_error(data: st.D
     hash(manifest.preprocessing)  # the geometry's cache needs it
 
 
-def test_a_manifest_that_is_not_finite_is_not_written() -> None:
+def test_does_not_write_a_manifest_with_nan() -> None:
     with pytest.raises(ArtifactError, match="manifest cannot be written"):
         dataclasses.replace(MANIFEST, measured={"cosine": float("nan")}).to_json()
 
@@ -270,7 +270,7 @@ def test_a_failed_first_export_leaves_no_folders(tmp_path: Path, error: type[Bas
 
 
 @pytest.mark.parametrize("moment", ["hashing", "between the renames"])
-def test_an_artifact_that_is_replaced_while_it_is_read_is_read_once_more(
+def test_reads_again_if_an_export_replaces_the_artifact(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     sha256 = files.sha256
@@ -289,7 +289,7 @@ def test_an_artifact_that_is_replaced_while_it_is_read_is_read_once_more(
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_ctrl_c_between_two_renames_leaves_a_whole_artifact(
+def test_ctrl_c_between_renames_leaves_a_complete_artifact(
     folder: Path, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
     """The old one steps aside, then the new one takes its place; the person is quick, after either."""
@@ -307,9 +307,7 @@ def test_ctrl_c_between_two_renames_leaves_a_whole_artifact(
     assert left_in(folder.parent) == ["onnx-int8"]
 
 
-def test_a_folder_that_cannot_be_synced_has_the_new_artifact_all_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_publishes_to_a_folder_that_cannot_be_synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = os.fsync
 
     def refused(handle: int) -> None:
@@ -366,7 +364,7 @@ def test_a_killed_export_leaves_the_old_artifact(folder: Path, ending: signal.Si
     assert left_in(folder.parent) == ["onnx-int8"]
 
 
-def test_exports_at_the_same_time_leave_one_whole_artifact(tmp_path: Path) -> None:
+def test_concurrent_exports_leave_one_complete_artifact(tmp_path: Path) -> None:
     folder, failures = tmp_path / "onnx-int8", []
 
     def export(number: int) -> None:
@@ -405,7 +403,7 @@ cli.run(main)
     assert left_in(folder.parent) == ["onnx-int8"]
 
 
-def test_no_place_to_write(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file" / "onnx-fp32", tmp_path / "file", Path("/proc/nothing/onnx-fp32")):
         with pytest.raises(ArtifactError, match=r"cannot write .*--artifacts"):
@@ -413,7 +411,7 @@ def test_no_place_to_write(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_vanished_workplace_is_an_artifact_error(tmp_path: Path) -> None:
+def test_a_removed_temporary_folder_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot write"), artifacts.publishing(tmp_path / "a") as fresh:
         shutil.rmtree(fresh)
     assert left_in(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The command line's one way out: exit codes and lines on stderr, in real processes."""
+"""Exit codes and messages of scripts, in real processes, and the shared flags."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def test_unexpected_exceptions_keep_their_traceback(error: str) -> None:
     assert "bug" in done.stderr
 
 
-def test_other_peoples_warnings_stay_as_they_are() -> None:
+def test_other_warnings_are_unchanged() -> None:
     done = run("warnings.warn('theirs', UserWarning)")
     assert "UserWarning: theirs" in done.stderr
 
 
 @pytest.mark.parametrize("body", ["print('x' * 10)", "[print('x' * 100) for _ in range(10000)]"])
-def test_a_reader_that_went_away(body: str) -> None:
+def test_a_closed_pipe_ends_with_141(body: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = run(body, stdout=writing)
@@ -117,13 +117,15 @@ def test_output_that_cannot_be_written(body: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("folder", "module", "told"), [
+@pytest.mark.parametrize(("folder", "module", "message"), [
     ("demos", "rich.table", "error: rich.table is not installed; type: pip install '.[demos]'\n"),
     ("export", "rich", "error: rich is not installed; type: pip install '.[export]'\n"),
     ("demos", "simplenet.nothing", None),
     ("elsewhere", "rich", None),
 ])  # fmt: skip
-def test_a_missing_package_of_a_script_is_one_line(tmp_path: Path, folder: str, module: str, told: str | None) -> None:
+def test_a_missing_package_of_a_script_is_one_line(
+    tmp_path: Path, folder: str, module: str, message: str | None
+) -> None:
     (tmp_path / folder).mkdir()
     script = tmp_path / folder / "script.py"
     script.write_text(
@@ -134,10 +136,10 @@ def test_a_missing_package_of_a_script_is_one_line(tmp_path: Path, folder: str, 
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == told or (told is None and "Traceback" in done.stderr)
+    assert done.stderr == message or (message is None and "Traceback" in done.stderr)
 
 
-def test_a_closed_stderr_leaves_stdout_to_the_result() -> None:
+def test_a_closed_stderr_does_not_write_to_stdout() -> None:
     body = "warnings.warn('odd', errors.UntrainedWarning); print('result')"
     script = shlex.join([sys.executable, "-c", SCRIPT.format(body=body)])
     done = subprocess.run(f"{script} 2>&-", shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -158,7 +160,7 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_stdout_of_few_characters_gets_the_others_escaped() -> None:
+def test_characters_outside_the_encoding_are_escaped() -> None:
     done = run("print('caf\\u00e9 \\u732b')", encoding="ascii")
     assert (done.returncode, done.stdout) == (0, "caf\\xe9 \\u732b\n")
 
@@ -174,31 +176,28 @@ def test_ctrl_c() -> None:
         assert process.stderr.read() == "interrupted; no incomplete file was kept\n"
 
 
-FLAGS = (
-    "p = cli.parser('Does it.\\n\\nTry:\\n  this --now 100 %'); cli.add_variant(p); cli.add_weights(p); "
-    "cli.add_precision(p); cli.add_artifacts(p); cli.add_threads(p); cli.add_json(p); print(vars(p.parse_args()))"
-)
+def shared_flags() -> argparse.ArgumentParser:
+    parser = cli.parser("Does it.\n\nTry:\n  this --now 100 %")
+    for add in (cli.add_variant, cli.add_weights, cli.add_precision, cli.add_artifacts, cli.add_threads, cli.add_json):
+        add(parser)
+    return parser
 
 
 def test_shared_flags() -> None:
-    done = run(FLAGS)
-    assert done.stderr == ""
-    for expected in (
-        "'variant': '1.5m'",
-        "'weights': 'auto'",
-        "'precision': 'fp32'",
-        "'threads': None",
-        "'json': False",
-    ):
-        assert expected in done.stdout
-    assert "'variant': '5.7m-m1'" in run(FLAGS, "--variant", "simplenetv1_5m_m1").stdout
+    parsed = vars(shared_flags().parse_args([]))
+    artifacts = parsed.pop("artifacts")
+    assert parsed == {"variant": "1.5m", "weights": "auto", "precision": "fp32", "threads": None, "json": False}
+    assert artifacts == Path("artifacts")
+    assert shared_flags().parse_args(["--variant", "simplenetv1_5m_m1"]).variant == "5.7m-m1"
 
 
-def test_help_shows_the_docstring() -> None:
-    done = run(FLAGS, "--help")
-    assert done.returncode == 0
-    assert "Does it." in done.stdout
-    assert done.stdout.endswith("Try:\n  this --now 100 %\n")
+def test_help_shows_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        shared_flags().parse_args(["--help"])
+    output = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "Does it." in output
+    assert output.endswith("Try:\n  this --now 100 %\n")
 
 
 @pytest.mark.parametrize(
@@ -216,21 +215,24 @@ def test_help_shows_the_docstring() -> None:
         (("--weights",), "expected one argument"),
     ],
 )
-def test_usage_errors_are_one_line_and_code_2(arguments: tuple[str, ...], message: str) -> None:
-    done = run(FLAGS, *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "--help" in done.stderr
-    assert "\x1b" not in done.stderr
+def test_usage_errors_are_one_line_and_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        shared_flags().parse_args(arguments)
+    output, errors = capsys.readouterr()
+    assert (caught.value.code, output) == (2, "")
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert "--help" in errors
+    assert "\x1b" not in errors
 
 
 def test_help_into_a_closed_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = run(FLAGS, "--help", stdout=writing)
+    done = run("cli.parser('Does it.').parse_args()", "--help", stdout=writing)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -243,7 +245,7 @@ def test_argument_types() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
-def test_what_is_no_number_above_0_is_refused(text: str) -> None:
+def test_positive_number_rejects_other_text(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not a number above 0"):
         cli.positive_number(text)
 

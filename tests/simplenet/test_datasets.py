@@ -1,4 +1,4 @@
-"""The embedded images: what they are, where they come from, and what happens to a damaged file."""
+"""The shipped images: content, origin and damaged files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_fashion_mnist_is_shipped() -> None:
 
 
 @pytest.mark.parametrize(("split", "prefix"), [("evaluation", "t10k"), ("calibration", "train")])
-def test_the_shipped_images_are_those_of_the_public_data_set(split: datasets.Split, prefix: str) -> None:
+def test_shipped_images_are_those_of_the_public_data_set(split: datasets.Split, prefix: str) -> None:
     folder = Path("/usr/share/datasets/fashion-mnist")
     if not folder.is_dir():
         pytest.skip("needs Debian's package dataset-fashion-mnist")
@@ -95,7 +95,7 @@ def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_shipped_folder_that_lost_a_file_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_shipped_folder_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fashion-mnist").mkdir()
     monkeypatch.setattr(datasets, "SHIPPED", tmp_path)
     assert datasets.names() == ()
@@ -103,7 +103,7 @@ def test_a_shipped_folder_that_lost_a_file_says_how_to_get_it(tmp_path: Path, mo
         datasets.shipped("fashion-mnist", "evaluation")
 
 
-def test_importing_it_imports_neither_torch_nor_pillow() -> None:
+def test_import_loads_neither_torch_nor_pillow() -> None:
     code = "import sys, json, simplenet.datasets; print(json.dumps(sorted(sys.modules)))"
     root = Path(datasets.__file__).parent.parent
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout

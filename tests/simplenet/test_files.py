@@ -1,4 +1,4 @@
-"""Atomic writing: the old file or the new one, whatever happens."""
+"""Atomic writing: the old file or the new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert left_in(target.parent) == ["a.txt"]
 
 
-def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
+def test_removes_leftovers_of_a_killed_writer(tmp_path: Path) -> None:
     target = tmp_path / "state[1].bin"
     script = (
         "import os, pathlib, signal, sys; from simplenet import files\n"
@@ -89,7 +89,7 @@ cli.run(main)
     assert left_in(tmp_path) == ["a.bin"]
 
 
-def test_a_place_under_a_file(tmp_path: Path) -> None:
+def test_a_folder_under_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = "a file is where a folder should be; choose a folder you can write to"
     with pytest.raises(SimpleNetError, match=message), files.replacing(tmp_path / "file" / "a"):
@@ -114,7 +114,7 @@ def test_impossible_names(tmp_path: Path, path: str) -> None:
         pass
 
 
-def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+def test_a_symbolic_link_stays(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / "a", tmp_path / "link"
     target.write_text("old")
@@ -132,14 +132,14 @@ def test_a_loop_of_links(tmp_path: Path) -> None:
         pass
 
 
-def test_a_broken_pipe_is_nobody_elses_error(tmp_path: Path) -> None:
+def test_a_broken_pipe_is_not_converted(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError), files.replacing(tmp_path / "a"):
         raise BrokenPipeError
     assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 80 + ".png", "x" * 251 + ".png"])
-def test_a_name_as_long_as_names_can_be(tmp_path: Path, name: str) -> None:
+def test_a_name_of_maximum_length(tmp_path: Path, name: str) -> None:
     with files.replacing(tmp_path / name) as temporary:
         temporary.write_text("new")
     assert left_in(tmp_path) == [name]

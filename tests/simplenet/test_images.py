@@ -1,4 +1,4 @@
-"""Pictures of every kind that Pillow can write, damaged ones, and folders of them."""
+"""Images in every format that Pillow can write, damaged images, and folders of images."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def rgb(height: int = 20, width: int = 30, seed: int = 0) -> UInt8Array:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def save(path: Path, picture: UInt8Array | Image.Image, **options: object) -> Path:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def save(path: Path, pixels: UInt8Array | Image.Image, **options: object) -> Path:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(path, **options)  # type: ignore[arg-type]
     return path
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm"])
-def test_lossless_pictures_come_as_they_were(tmp_path: Path, suffix: str) -> None:
+def test_lossless_formats_are_exact(tmp_path: Path, suffix: str) -> None:
     found = images.read_rgb(save(tmp_path / f"a{suffix}", rgb()))
     assert found.dtype == np.uint8
     assert np.array_equal(found, rgb())
@@ -44,13 +44,13 @@ def test_lossless_pictures_come_as_they_were(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_lossy_pictures_come_nearly_so(tmp_path: Path, suffix: str) -> None:
+def test_lossy_formats_are_close(tmp_path: Path, suffix: str) -> None:
     smooth = np.linspace(0, 255, 30, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
     found = images.read_rgb(str(save(tmp_path / f"a{suffix}", smooth, quality=95)))
     assert np.abs(found.astype(int) - smooth).mean() < 3
 
 
-def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
+def test_reads_the_format_from_the_content(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", rgb()).rename(tmp_path / "a.jpg")
     assert np.array_equal(images.read_rgb(path), rgb())
 
@@ -66,14 +66,14 @@ def test_greyscale_bilevel_and_palette(tmp_path: Path) -> None:
 
 
 def test_transparency_shows_white(tmp_path: Path) -> None:
-    picture = np.zeros((4, 4, 4), np.uint8)
-    picture[..., :3] = RED
-    picture[:, 1, 3], picture[:, 2:, 3] = 128, 255
-    found = images.read_rgb(save(tmp_path / "rgba.png", picture))
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., :3] = RED
+    pixels[:, 1, 3], pixels[:, 2:, 3] = 128, 255
+    found = images.read_rgb(save(tmp_path / "rgba.png", pixels))
     assert found[0, 0].tolist() == WHITE  # the hidden red is not seen
     assert found[0, 1].tolist() == [255, 127, 127]
     assert found[0, 3].tolist() == RED
-    gray = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), picture[..., 3]]), "LA")
+    gray = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), pixels[..., 3]]), "LA")
     assert images.read_rgb(save(tmp_path / "la.png", gray))[0, 0].tolist() == WHITE
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 255, 0, 0])
@@ -125,13 +125,13 @@ def test_16_bits_per_color(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_numbers_of_unknown_range_are_refused(tmp_path: Path, mode: str) -> None:
+def test_rejects_pixels_of_unknown_range(tmp_path: Path, mode: str) -> None:
     path = save(tmp_path / "a.tif", Image.new(mode, (4, 4), -5))
     with pytest.raises(ImageError, match=r"a.tif: its pixels are .* of unknown range; convert it"):
         images.read_rgb(path)
 
 
-ORIENTATIONS = {  # how the upright picture must be turned to lie in the file as the tag says
+ORIENTATIONS = {  # EXIF orientation -> how the file stores an upright image
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -152,7 +152,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     assert np.array_equal(images.read_rgb(save(tmp_path / f"a{suffix}", stored, exif=exif)), rgb())
 
 
-def test_orientation_of_a_jpeg_and_one_that_does_not_exist(tmp_path: Path) -> None:
+def test_orientation_of_a_jpeg_and_invalid_orientations(tmp_path: Path) -> None:
     exif = Image.Exif()
     for orientation, shape in ((6, (30, 20, 3)), (9, (20, 30, 3)), (0, (20, 30, 3))):
         exif[0x0112] = orientation
@@ -160,7 +160,7 @@ def test_orientation_of_a_jpeg_and_one_that_does_not_exist(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_of_an_animation_the_first_frame(tmp_path: Path, suffix: str) -> None:
+def test_reads_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
     options = {} if suffix == ".tif" else {"duration": 100}
     if suffix == ".webp":
@@ -169,7 +169,7 @@ def test_of_an_animation_the_first_frame(tmp_path: Path, suffix: str) -> None:
     assert np.abs(images.read_rgb(path).astype(int) - RED).max() <= 2
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_rejects_what_is_no_image_file(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("hello")
     (tmp_path / "page.png").write_text("<html>")
@@ -192,14 +192,14 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_picture_that_would_start_another_program_is_refused(tmp_path: Path) -> None:
+def test_rejects_a_format_that_starts_a_program(tmp_path: Path) -> None:
     path = save(tmp_path / "a.eps", Image.new("RGB", (8, 8))).rename(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="not an image of a supported format"):
         images.read_rgb(path)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".webp", ".tif", ".bmp"])
-def test_truncated(tmp_path: Path, suffix: str) -> None:
+def test_rejects_truncated_images(tmp_path: Path, suffix: str) -> None:
     whole = save(tmp_path / f"whole{suffix}", rgb(100, 100)).read_bytes()
     for part in (len(whole) // 2, 30, 4):
         (tmp_path / f"a{suffix}").write_bytes(whole[:part])
@@ -215,7 +215,7 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
         (2**31 - 1, 2**31 - 1, "over 100 million|damaged|cannot be read"),
     ],
 )
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, width: int, height: int, reason: str) -> None:
+def test_rejects_a_bomb_before_decoding(tmp_path: Path, width: int, height: int, reason: str) -> None:
     content = bytearray(save(tmp_path / "a.png", np.zeros((2, 2), np.uint8)).read_bytes())
     content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
@@ -224,7 +224,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, width: int, heig
         images.read_rgb(tmp_path / "a.png")
 
 
-def test_a_text_bomb_in_a_png(tmp_path: Path) -> None:
+def test_rejects_a_text_bomb_in_a_png(tmp_path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     notes = PngInfo()
@@ -235,12 +235,12 @@ def test_a_text_bomb_in_a_png(tmp_path: Path) -> None:
         images.read_rgb(path)
 
 
-def test_a_thread_of_pixels_names_its_file(tmp_path: Path) -> None:
+def test_rejects_extreme_aspect_ratios(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a.png: an image of 500x1 pixels cannot be used"):
         images.read_rgb(save(tmp_path / "a.png", rgb(1, 500)))
 
 
-def test_damaged_bytes_anywhere_give_a_picture_or_an_image_error(tmp_path: Path) -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
     chance = random.Random(0)
@@ -258,7 +258,7 @@ def test_damaged_bytes_anywhere_give_a_picture_or_an_image_error(tmp_path: Path)
                 assert found.shape[2] == 3
 
 
-def test_reading_in_threads_leaves_the_warning_filters_as_they_were(tmp_path: Path) -> None:
+def test_threads_leave_the_warning_filters_unchanged(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", rgb(200, 200))
     before = list(warnings.filters)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -308,7 +308,7 @@ def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index
     assert len(found) == 2
 
 
-def test_letters_with_marks_are_the_same_composed_or_not_and_never_others() -> None:
+def test_composed_and_decomposed_names_are_equal() -> None:
     """macOS and archives often write names decomposed."""
     named = class_lookup(["café", "cafe", "か", "が"])
     for form in ("NFC", "NFD"):
@@ -320,13 +320,13 @@ def test_letters_with_marks_are_the_same_composed_or_not_and_never_others() -> N
         ]
 
 
-def test_a_label_of_two_classes_is_not_guessed(tmp_path: Path) -> None:
+def test_rejects_a_folder_that_names_two_classes(tmp_path: Path) -> None:
     touch(tmp_path, "crane/a.jpg")
     with pytest.raises(DataError, match=r"crane could be any of the classes \[2, 3\]; rename it to one of: n3, n4"):
         images.labeled_folder(tmp_path, LABELS, CLASS_IDS)
 
 
-def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
+def test_images_outside_class_folders_have_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     assert images.labeled_folder(tmp_path, LABELS) == [(tmp_path / "a.jpg", None), (tmp_path / "b.jpg", None)]
     touch(tmp_path, "n1/c.jpg")
@@ -336,7 +336,7 @@ def test_loose_pictures_have_no_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "hint"), [(LABELS, "such as 'T-shirt/top'"), ((), "but this model has none")], ids=["labels", "none"]
 )
-def test_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
+def test_rejects_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
     touch(tmp_path, "train/a.jpg", "val/b.jpg")
     with pytest.raises(DataError, match=f"no folder in .* is named after a class of the model .{hint}"):
         images.labeled_folder(tmp_path, labels)

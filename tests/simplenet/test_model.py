@@ -1,4 +1,4 @@
-"""The network: initialization, shapes, and what it leaves alone."""
+"""The network: initialization, shapes and modes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from simplenet import model
 from simplenet.errors import UsageError
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+def test_the_seed_decides_the_weights() -> None:
     first, second, other = (model.create("cifar-310k", seed=seed).state_dict() for seed in (7, 7, 8))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["features.0.weight"], other["features.0.weight"])
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
-def test_the_global_random_state_is_left_alone() -> None:
+def test_the_global_random_state_is_unchanged() -> None:
     torch.manual_seed(123)
     expected = torch.rand(4)
     torch.manual_seed(123)
@@ -30,7 +30,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     num_classes=st.integers(1, 300), in_channels=st.integers(1, 5), batch=st.integers(1, 3), size=st.integers(16, 70)
 )
@@ -43,7 +43,7 @@ def test_any_number_of_classes_channels_images_and_pixels(
     assert logits.dtype == torch.float32
 
 
-def test_it_comes_in_eval_mode_and_dropout_works_in_training() -> None:
+def test_eval_mode_by_default_and_dropout_in_training() -> None:
     network = model.create("cifar-310k", dropout=0.5)
     assert not network.training
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout2d)} == {0.5}
@@ -66,7 +66,7 @@ def test_convolutions_start_as_xavier_uniform_with_relu_gain() -> None:
             assert convolution.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), name
 
 
-def test_the_whole_remaining_map_is_max_pooled() -> None:
+def test_max_pools_the_whole_feature_map() -> None:
     network = model.create("cifar-310k")
     images = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

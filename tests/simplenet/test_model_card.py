@@ -1,4 +1,4 @@
-"""The card that travels with weights."""
+"""Model cards: round trip and validation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def changed(**values: Any) -> str:
         ('{"schema_version": 1, "x": "' + "x" * (5 << 20) + '"}', "characters"),
     ],
 )
-def test_anything_else_is_a_weights_error_of_one_line(text: str, reason: str) -> None:
+def test_rejects_other_text_in_one_line(text: str, reason: str) -> None:
     with pytest.raises(WeightsError, match=reason) as caught:
         ModelCard.from_json(text)
     assert "\n" not in str(caught.value)

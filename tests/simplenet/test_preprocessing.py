@@ -1,4 +1,4 @@
-"""Preprocessing: exact geometry, the fast path against the training code's two steps, life without the fast wheel."""
+"""Preprocessing: geometry, the fast path against the reference, and Pillow as the fallback."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[2]
 GRAY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
 CONFIGURATIONS = [IMAGENET_PREPROCESSING, CIFAR10_PREPROCESSING, GRAY28, Preprocessing(100, 37, (0, 0, 0), (1, 1, 1))]
 
-MOST_MEAN_DIFFERENCE = 0.3  # gray levels, on pictures without single-pixel noise
-MOST_DIFFERENCE = 8
+MAX_MEAN_DIFFERENCE = 0.3  # gray levels, on images without single-pixel noise
+MAX_DIFFERENCE = 8
 
 
 def scene(width: int, height: int, seed: int = 0) -> UInt8Array:
@@ -50,9 +50,7 @@ def scene(width: int, height: int, seed: int = 0) -> UInt8Array:
 @example(width=640, height=480, configuration=IMAGENET_PREPROCESSING)
 @example(width=256, height=700, configuration=IMAGENET_PREPROCESSING)
 @example(width=257, height=257, configuration=IMAGENET_PREPROCESSING)
-def test_the_fast_path_is_the_reference_within_its_tolerance(
-    width: int, height: int, configuration: Preprocessing
-) -> None:
+def test_fast_path_is_within_tolerance_of_the_reference(width: int, height: int, configuration: Preprocessing) -> None:
     image = scene(width, height)
     if max(width, height) > 200 * min(width, height):
         return
@@ -61,14 +59,14 @@ def test_the_fast_path_is_the_reference_within_its_tolerance(
     assert fast.shape == slow.shape == (configuration.input_size, configuration.input_size, 3)
     assert fast.dtype == slow.dtype == np.uint8
     difference = np.abs(fast.astype(int) - slow.astype(int))
-    assert difference.mean() <= MOST_MEAN_DIFFERENCE
-    assert difference.max() <= MOST_DIFFERENCE
+    assert difference.mean() <= MAX_MEAN_DIFFERENCE
+    assert difference.max() <= MAX_DIFFERENCE
     assert np.array_equal(image, before)
 
 
 @settings(max_examples=200)
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000), configuration=st.sampled_from(CONFIGURATIONS))
-def test_the_crop_box_lies_in_the_picture_and_is_where_the_crop_was(
+def test_crop_box_is_inside_the_image_and_matches_the_crop(
     width: int, height: int, configuration: Preprocessing
 ) -> None:
     geometry = crop_geometry(width, height, configuration)
@@ -90,7 +88,7 @@ def test_the_crop_box_lies_in_the_picture_and_is_where_the_crop_was(
         ((500, 375), CropGeometry(341, 256, 58, 16, (58 * 500 / 341, 23.4375, 282 * 500 / 341, 351.5625))),
     ],
 )
-def test_geometry_as_torchvision_rounds(size: tuple[int, int], expected: CropGeometry) -> None:
+def test_geometry_is_rounded_as_in_torchvision(size: tuple[int, int], expected: CropGeometry) -> None:
     found = crop_geometry(*size, IMAGENET_PREPROCESSING)
     assert (found.resized_width, found.resized_height) == (expected.resized_width, expected.resized_height)
     assert (found.left, found.top) == (expected.left, expected.top)
@@ -98,21 +96,21 @@ def test_geometry_as_torchvision_rounds(size: tuple[int, int], expected: CropGeo
 
 
 @pytest.mark.skipif(not fast_resize.available(), reason="cykooz-resizer has no wheel for this machine")
-def test_a_shift_of_half_a_pixel_would_show() -> None:
+def test_tolerance_detects_a_shift_of_half_a_pixel() -> None:
     """The tolerance above is no cover for wrong geometry."""
     image = scene(640, 480)
     left, top, right, bottom = crop_geometry(640, 480, IMAGENET_PREPROCESSING).box
     right_place = fast_resize.resize(image, (left, top, right, bottom), 224)
     shifted = fast_resize.resize(image, (left + 0.5, top, right + 0.5, bottom), 224)
     slow = reference(image, IMAGENET_PREPROCESSING).astype(int)
-    assert np.abs(right_place - slow).mean() < MOST_MEAN_DIFFERENCE
-    assert np.abs(shifted - slow).mean() > 2 * MOST_MEAN_DIFFERENCE
+    assert np.abs(right_place - slow).mean() < MAX_MEAN_DIFFERENCE
+    assert np.abs(shifted - slow).mean() > 2 * MAX_MEAN_DIFFERENCE
 
 
 @pytest.mark.parametrize(
     ("configuration", "size"), [(CIFAR10_PREPROCESSING, 32), (IMAGENET_PREPROCESSING, 256), (GRAY28, 28)]
 )
-def test_where_the_size_matches_no_pixel_changes(configuration: Preprocessing, size: int) -> None:
+def test_pixels_are_unchanged_without_a_resize(configuration: Preprocessing, size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     edge, padding = (size - configuration.crop_size) // 2, configuration.padding
     result = to_model_input(image, configuration)
@@ -123,7 +121,7 @@ def test_where_the_size_matches_no_pixel_changes(configuration: Preprocessing, s
 
 @pytest.mark.parametrize("size", [(32, 32), (640, 480), (20, 30)])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_the_result_is_the_callers_own(size: tuple[int, int], configuration: Preprocessing) -> None:
+def test_the_result_shares_no_memory(size: tuple[int, int], configuration: Preprocessing) -> None:
     image = scene(*size)
     result = to_model_input(image, configuration)
     assert result.flags.c_contiguous
@@ -134,7 +132,7 @@ def test_the_result_is_the_callers_own(size: tuple[int, int], configuration: Pre
     assert np.array_equal(result, kept)
 
 
-def test_views_of_any_layout_give_what_their_copies_give() -> None:
+def test_views_give_the_same_result_as_copies() -> None:
     image = scene(640, 480)
     views = [image[:, ::-1], image[..., ::-1], image[::2, ::3], image[7:300, 5:411], image.transpose(1, 0, 2)]
     fortran = np.asfortranarray(image)
@@ -144,11 +142,11 @@ def test_views_of_any_layout_give_what_their_copies_give() -> None:
         assert np.array_equal(to_model_input(view, IMAGENET_PREPROCESSING), expected)
 
 
-def test_threads_do_not_mix_their_pictures() -> None:
-    pictures = [scene(300 + 10 * (index % 4), 260, index) for index in range(24)]
-    expected = [to_model_input(picture, IMAGENET_PREPROCESSING) for picture in pictures]
+def test_threads_do_not_mix_images() -> None:
+    scenes = [scene(300 + 10 * (index % 4), 260, index) for index in range(24)]
+    expected = [to_model_input(image, IMAGENET_PREPROCESSING) for image in scenes]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda picture: to_model_input(picture, IMAGENET_PREPROCESSING), pictures * 4))
+        found = list(pool.map(lambda image: to_model_input(image, IMAGENET_PREPROCESSING), scenes * 4))
     assert all(np.array_equal(*pair) for pair in zip(found, expected * 4, strict=True))
 
 
@@ -165,7 +163,7 @@ def test_threads_do_not_mix_their_pictures() -> None:
         np.zeros((1, 65_536, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_an_image_error(image: object) -> None:
+def test_rejects_what_is_no_image(image: object) -> None:
     with pytest.raises(ImageError, match="image"):
         to_model_input(image, IMAGENET_PREPROCESSING)  # type: ignore[arg-type]
 
@@ -217,7 +215,7 @@ print(p.resizer_name())
 """
 
 
-def test_pillow_takes_over_where_the_fast_wheel_is_absent() -> None:
+def test_pillow_is_used_without_cykooz_resizer() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("Pillow\n", "")
 

@@ -1,4 +1,4 @@
-"""The twelve variants against the published facts, written out here as numbers."""
+"""The twelve variants against the published numbers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def convolutions(name: str) -> dict[int, nn.Conv2d]:
     return {position: module for position, module in enumerate(create(name).features) if isinstance(module, nn.Conv2d)}
 
 
-def test_all_twelve_are_there() -> None:
+def test_all_twelve_variants() -> None:
     assert list(variants.VARIANTS) == list(FACTS)
 
 
@@ -80,7 +80,7 @@ def test_published_facts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_convolutions_stand_where_official_checkpoints_have_them(name: str) -> None:
+def test_convolutions_have_the_official_indices(name: str) -> None:
     assert list(convolutions(name)) == POSITIONS[name]
 
 
@@ -115,7 +115,7 @@ def test_the_chain_of_cifar_310k() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(variants.VARIANTS))
-def test_the_smallest_image_is_the_smallest_that_the_network_takes(name: str) -> None:
+def test_smallest_side_is_the_smallest_valid_size(name: str) -> None:
     variant, network = variants.get(name), model.create(name, 2)
     side = variant.smallest_side
     assert network(torch.zeros(1, 3, side, side)).shape == (1, 2)

@@ -45,7 +45,7 @@ def cache_official(cache: Path, variant: str, monkeypatch: pytest.MonkeyPatch, t
     return path
 
 
-def test_random_weights_are_seeded_and_asked_for() -> None:
+def test_random_weights_are_seeded() -> None:
     first, second, other = (weights.load(VARIANT, "random", seed=seed) for seed in (1, 1, 2))
     assert same(first, state(seed=1))
     assert first.origin == second.origin
@@ -55,7 +55,7 @@ def test_random_weights_are_seeded_and_asked_for() -> None:
     assert first.card == ModelCard(VARIANT, 10, CIFAR10_PREPROCESSING)
 
 
-def test_auto_without_anything_is_random_with_a_warning(shipped: Path, offline: Path) -> None:
+def test_auto_falls_back_to_random_with_a_warning(shipped: Path, offline: Path) -> None:
     with pytest.warns(UntrainedWarning, match=r"1.5m is UNTRAINED, with RANDOM weights.*Connection refused") as caught:
         loaded = weights.load("1.5m")
     assert caught[0].filename == __file__
@@ -65,14 +65,14 @@ def test_auto_without_anything_is_random_with_a_warning(shipped: Path, offline: 
         assert weights.load("cifar-5m").origin.source == "random"
 
 
-def test_auto_takes_shipped_weights_in_alphabetical_order(shipped: Path) -> None:
+def test_auto_uses_the_first_shipped_weights(shipped: Path) -> None:
     loaded = weights.load("simplenet_cifar_310k")
     assert loaded.origin == WeightsOrigin("shipped", "apples", sha256(shipped / "apples/cifar-310k.safetensors"))
     assert loaded.card.labels == ("a", "b", "c")
     assert same(loaded, state(num_classes=3))
 
 
-def test_a_name(shipped: Path) -> None:
+def test_shipped_weights_by_name(shipped: Path) -> None:
     assert weights.load(VARIANT, "zebras").origin.name == "zebras"
     assert datasets.shipped_weights() == ("apples", "zebras")
     assert datasets.shipped_weights("cifar-460k") == ("apples",)
@@ -110,14 +110,14 @@ def test_pretrained(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_pretrained_where_there_is_none(shipped: Path) -> None:
+def test_pretrained_is_not_available(shipped: Path) -> None:
     with pytest.raises(UsageError, match="cifar-310k has no official weights; type --weights"):
         weights.load(VARIANT, "pretrained")
     with pytest.raises(WeightsError, match=r"cannot download .*, or type --weights random"):
         weights.load("1.5m", "pretrained")
 
 
-def test_auto_does_not_pass_over_weights_of_the_wrong_hash(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_rejects_official_weights_with_another_hash(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache_official(offline, "1.5m", monkeypatch, state("1.5m"))
     monkeypatch.setattr(variants.Variant, "official_sha256_prefix", property(lambda self: "00000000"))
     with pytest.raises(WeightsError, match="should begin with 00000000"):
@@ -134,7 +134,7 @@ def test_the_shipped_weights_of_the_project() -> None:
                 assert loaded.card.training
 
 
-def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match=r"no file at ~nobody-of-this-name/x\.pth"):
         weights.load(VARIANT, "~nobody-of-this-name/x.pth")
     with pytest.raises(WeightsError, match="File name too long"):
@@ -146,9 +146,7 @@ def test_paths_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
             look("x" * 300)
 
 
-def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_by_the_new_ones_hash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rejects_a_checkpoint_that_is_replaced_while_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, sha256_of = tmp_path / "last.safetensors", files.sha256
     checkpoints.save(path, state(VARIANT, 3), card(VARIANT, 3))
 
