@@ -88,16 +88,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from rich.progress import track
+
     arguments = build_parser().parse_args(argv)
     paths, failures = _find_images(arguments.images)
     if not paths:
         return 1
-    as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
+    as_lines, console = not arguments.json and not cli.is_terminal(sys.stdout), cli.console()
+    is_quiet = len(paths) < 10 or not console.is_terminal
     results: list[Classified] = []
     with ModelRequest.from_flags(arguments).open() as model:
         if as_lines:
             print("\t".join(_HEADINGS))
-        for result in _with_progress(classify(model, paths, arguments.top), len(paths)):
+        one_by_one = classify(model, paths, arguments.top)
+        for result in track(one_by_one, "classifying", len(paths), console=console, transient=True, disable=is_quiet):
             if result.error is not None:
                 cli.log(f"error: {result.error}")
                 failures += 1
@@ -125,16 +129,6 @@ def _find_images(arguments: Sequence[Path]) -> tuple[list[Path], int]:
             cli.log(f"error: {error}")
             failures += 1
     return paths, failures
-
-
-def _with_progress(results: Iterator[Classified], count: int) -> Iterable[Classified]:
-    """Show a progress bar on stderr for ten images or more, if stderr is a terminal."""
-    from rich.progress import track
-
-    console = cli.console()
-    if count < 10 or not console.is_terminal:
-        return results
-    return track(results, "classifying", count, console=console, transient=True)
 
 
 def _print_lines(result: Classified) -> None:

@@ -33,13 +33,7 @@ def choose(
         forms: format and precision of every artifact that will be used; all get the same weights.
         root: the folder of artifacts; an artifact with official weights there makes a download unnecessary.
         log: called with the reason when official weights are not used.
-        needs_shipped_images: only choose a default model whose weights come with images for int8 calibration.
-
-    Returns:
-        The variant and the weights.
-
-    Raises:
-        UsageError: unknown variant.
+        needs_shipped_images: choose a default model whose weights come with images for int8 calibration.
     """
     if variant is not None:
         variant = variants.get(variant).name
@@ -70,13 +64,10 @@ def best_shipped(needs_shipped_images: bool = False) -> tuple[str, str]:
 
 
 def weights_for_classes(folder: Path, variant: str) -> str:
-    """Name the shipped weights of `variant` that know every class in a folder of classes.
-
-    Returns:
-        The name, or 'auto' if no shipped weights match and the variant has official ones.
+    """Name the shipped weights of `variant` that know every class in a folder of classes, else 'auto'.
 
     Raises:
-        DataError: no images, or no weights to choose from.
+        DataError: no images, or no weights match and the variant has no official ones.
         BackendUnavailable: safetensors is not installed.
     """
     images.find_images(folder)

@@ -17,7 +17,6 @@ import dataclasses
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,8 +36,6 @@ from simplenet.preprocessing import model_batch
 FEWEST_CLASSES_FOR_TOP5 = 6
 _Z_95_PERCENT = 1.959964
 _SHOWN_REASONS = 10
-_LOG_EVERY_S = 30.0
-"""Progress is logged this often if stderr is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -161,16 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = cli.console()
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("evaluating", total=len(image_set))
-            logged_s = time.monotonic()
-
-            def report(done: int) -> None:
-                nonlocal logged_s
-                progress.update(task, completed=done)
-                if not console.is_terminal and time.monotonic() - logged_s >= _LOG_EVERY_S:
-                    logged_s = time.monotonic()
-                    cli.log(f"{done:,} of {len(image_set):,} images")
-
-            result = evaluate(model, image_set, batch=arguments.batch, on_progress=report)
+            result = evaluate(
+                model, image_set, batch=arguments.batch, on_progress=lambda done: progress.update(task, completed=done)
+            )
         for reason in result.unreadable[:_SHOWN_REASONS]:
             cli.log(f"skipped: {reason}")
         if len(result.unreadable) > _SHOWN_REASONS:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import export
 import runtimes
 from demos import default_models
 from demos.default_models import Log
@@ -97,6 +96,8 @@ class ModelRequest:
         found = request.find()
         if found is not None and not _has_other_calibration(found, self.calibration):
             return found
+        import export
+
         format, precision = self.artifact_form
         duration = "; calibration takes a while" if precision == "int8" else ""
         log(
@@ -229,19 +230,18 @@ def parse_names(kind: str, text: str, choices: Sequence[str]) -> tuple[str, ...]
     """Split 'A,B' into names, each once, in order; 'all' stands for all of `choices`.
 
     Raises:
-        UsageError: an unknown name; the message lists the choices and the nearest one.
+        UsageError: as `check_name`.
     """
-    if text == "all":
-        return tuple(choices)
-    return tuple(dict.fromkeys(parse_name(kind, name.strip(), choices) for name in text.split(",")))
+    names = choices if text == "all" else dict.fromkeys(name.strip() for name in text.split(","))
+    return tuple(check_name(kind, name, choices) for name in names)
 
 
-def parse_name(kind: str, text: str, choices: Sequence[str]) -> str:
-    """Return `text` if it is one of `choices`; raises UsageError as `parse_names`."""
-    try:
-        return cli.choice(kind, choices)(text)
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(str(error)) from error
+def check_name(kind: str, name: str, choices: Sequence[str]) -> str:
+    """Return `name`; raises UsageError, which lists the choices and the nearest one, unless it is one of `choices`."""
+    if name not in choices:
+        nearest = variants.nearest(name, choices)
+        raise UsageError(f"unknown {kind} {name!r}{nearest}; choose from: {', '.join(choices)}")
+    return name
 
 
 def backends() -> tuple[str, ...]:

@@ -48,7 +48,6 @@ from demos.models import ModelRequest
 from simplenet import cli
 from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
 
-DEFAULT_PORT = 8000
 SYNTHETIC, VISITOR = "synthetic", "visitor"
 _REFRESH_S = 0.1
 
@@ -143,8 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: 127.0.0.1)",
     )  # fmt: skip
     parser.add_argument(
-        "--port", type=cli.integer_in(1, 65_535), default=DEFAULT_PORT, metavar="N",
-        help=f"the page's port (default: {DEFAULT_PORT})",
+        "--port", type=cli.integer_in(1, 65_535), default=8000, metavar="N", help="the page's port (default: 8000)"
     )  # fmt: skip
     parser.add_argument(
         "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after N frames (default: never)"
@@ -201,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if scheduler.sources and all(source.kind == SYNTHETIC for source in scheduler.sources):
             config = config.for_generated_scene()
         config, model_group = config.load(cli.log)
-        session = opened.enter_context(Session(scheduler, config, model_group, event=events or _no_event))
+        session = opened.enter_context(Session(scheduler, config, model_group, event=events))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
@@ -295,10 +293,7 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
     page.start()
     cli.log(f"open {page.url}")
     if page.is_public:
-        cli.log(
-            "there is no password: everyone who can reach this machine can watch, switch models, pause, and write "
-            "snapshots and recordings"
-        )
+        cli.log("no password: everyone who can reach this machine can watch, switch models, pause and write recordings")
     return contextlib.closing(page)
 
 
@@ -329,10 +324,6 @@ def _report(session: Session, summary: Summary, events: EventWriter | None, stdo
     state = session.state()
     title = state["dashboard"]["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
     print_summary(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
-
-
-def _no_event(event: str, **values: object) -> None:
-    """Ignore events."""
 
 
 if __name__ == "__main__":

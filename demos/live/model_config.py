@@ -97,7 +97,7 @@ class ModelConfig:
 
     def with_precision(self, text: str) -> ModelConfig:
         """Run in another precision."""
-        precision = models.parse_name("precision", text, self.choices()["precision"])
+        precision = models.check_name("precision", text, self.choices()["precision"])
         return replace(self, request=replace(self.request, precision=precision))
 
     def with_variant(self, text: str) -> ModelConfig:

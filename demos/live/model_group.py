@@ -84,29 +84,26 @@ class ModelGroup:
                 batches[key] = model.preprocess([image])
         preprocess_ms = (time.perf_counter() - start) * 1e3
 
-        count = len(self.models)
-        predictions: list[list[Prediction]] = [[] for _ in self.models]
-        infer_ms = [0.0] * count
+        first = self._frames % len(self.models)
+        self._frames += 1
+        timed: dict[str, tuple[list[Prediction], float]] = {}
         post_ms = 0.0
-        for offset in range(count):
-            position = (self._frames + offset) % count
-            model = self.models[position]
+        for model in (*self.models[first:], *self.models[:first]):
             batch = batches[_input_key(model)]
             start = time.perf_counter()
             logits = model.infer_any(batch)
             inferred = time.perf_counter()
-            (predictions[position],) = model.rank(logits, self._top_k)
-            infer_ms[position] = (inferred - start) * 1e3
+            (predictions,) = model.rank(logits, self._top_k)
+            timed[name_of(model)] = predictions, (inferred - start) * 1e3
             post_ms += (time.perf_counter() - inferred) * 1e3
-        self._frames += 1
 
-        results = []
-        for position, (model, stats) in enumerate(zip(self.models, self.stats.values(), strict=True)):
-            best, took_ms = predictions[position], infer_ms[position]
-            agrees = None if position == 0 else best[0].index == predictions[0][0].index
-            results.append(ModelResult(stats.name, model.name, model.precision, tuple(best), took_ms, agrees))
+        results: list[ModelResult] = []
+        for model, stats in zip(self.models, self.stats.values(), strict=True):
+            predictions, infer_ms = timed[stats.name]
+            agrees = predictions[0].index == results[0].predictions[0].index if results else None
+            results.append(ModelResult(stats.name, model.name, model.precision, tuple(predictions), infer_ms, agrees))
             if keep:
-                stats.add(took_ms, agrees)
+                stats.add(infer_ms, agrees)
         return tuple(results), preprocess_ms, post_ms
 
     def state(self) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ class Session:
         model_group: ModelGroup,
         *,
         log: Log = cli.log,
-        event: Callable[..., None] = lambda name, **values: None,
+        event: Callable[..., None] | None = None,
     ) -> None:
         """Start with loaded models; `event` is called with the name and the JSON-able values of every event."""
         self.scheduler, self.config, self.model_group = scheduler, config, model_group
@@ -56,7 +56,7 @@ class Session:
         """Why the demo shall end: a key, a signal or a command; empty while it runs."""
         self.recorder: Recorder | None = None
         """The recording in progress."""
-        self.log, self.event = log, event
+        self.log, self.event = log, event or (lambda name, **values: None)
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
         self._screen_commands: list[str] = []
         self._subscribers: tuple[Callable[[FrameResult], None], ...] = ()
