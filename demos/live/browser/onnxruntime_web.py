@@ -110,7 +110,8 @@ def _pack(target: Path) -> Path:
 
 def _unpack(package: Path, target: Path) -> None:
     """Check the package's hash, then extract the served files and nothing else."""
-    if package.stat().st_size > _MAX_PACKAGE_BYTES or _sha512(package) != SHA512:
+    is_small = package.stat().st_size <= _MAX_PACKAGE_BYTES
+    if not is_small or base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() != SHA512:
         raise DownloadError(
             f"the SHA-512 of the onnxruntime-web {VERSION} that npm fetched is not the pinned one; check the registry "
             f"(npm config get registry), then type: {COMMAND}"
@@ -123,14 +124,6 @@ def _unpack(package: Path, target: Path) -> None:
             with source, open(kept, "wb") as file:
                 shutil.copyfileobj(source, file)
             files.sync(kept)
-
-
-def _sha512(path: Path) -> str:
-    digest = hashlib.sha512()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return base64.b64encode(digest.digest()).decode()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,9 +9,9 @@ visitor's camera. A tunnel can, and it keeps strangers out:
 With --host 0.0.0.0, everybody in the network can watch, switch models, pause, and write snapshots and recordings to the
 disk: there is no password.
 
-Limits: 128 HTTP connections at once (uvicorn answers 503 beyond that), 5 s between two requests of one connection, and
-on Linux 10 s in which a client reads nothing of what it was sent. uvicorn has no limit on how long a client takes to
-send a request: one that sends half of it keeps its connection until it leaves. It delays neither others nor `close`.
+Limits: 128 connections at once (uvicorn answers 503 to further requests), 5 s between two requests of a connection, and
+on Linux 30 s for a client to read some of what it was sent. uvicorn does not limit the time for sending a request: a
+client that sends half of one keeps its connection until it leaves. It does not delay other clients or `close`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
 
-from demos.live.page import protocol
 from demos.live.page.application import make_application
 from demos.live.page.frames import FrameEncoder
 from demos.live.page.listener import bind
@@ -37,6 +36,7 @@ from simplenet.errors import UsageError
 
 _MAX_CONNECTIONS = 128
 _KEEP_ALIVE_S = 5
+_STALLED_TIMEOUT_S = 30.0
 _SHUTDOWN_TIMEOUT_S = 1
 _CLOSE_TIMEOUT_S = 2.0
 
@@ -77,7 +77,7 @@ class Page:
         listener = bind(self._host, self._port)
         self._port = listener.getsockname()[1]
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(protocol.SEND_TIMEOUT_S * 1e3))
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STALLED_TIMEOUT_S * 1e3))
         app = make_application(self._session, self.viewers, self.visitors, self.frames)
         config = uvicorn.Config(
             SecurityMiddleware(app, self._host),

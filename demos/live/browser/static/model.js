@@ -3,7 +3,7 @@
 `mount(element)` builds it. It loads nothing before its button is pressed. Then it listens to
     document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, results } }))
 where `results` are the server's results for that frame, the reference first, and classifies the newest frame, one at a
-time. For each it dispatches "browser-answer" on document:
+time. For each it dispatches "browser-result" on document:
     { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
 
 import { makeView } from "./model_view.js";
@@ -63,7 +63,7 @@ export function mount(element) {
       view.showModel(data);
       checkTimer = setInterval(followModel, MODEL_CHECK_MS);
     } else {
-      onAnswer(data);
+      onResult(data);
     }
     sendFrame();
   }
@@ -95,7 +95,7 @@ export function mount(element) {
     worker.postMessage({ kind: "frame", bitmap, sequence }, [bitmap]);
   }
 
-  function onAnswer({ sequence, predictions, logits, preprocess_ms, infer_ms }) {
+  function onResult({ sequence, predictions, logits, preprocess_ms, infer_ms }) {
     const { reference } = inFlight;
     inFlight = null;
     addLatency(figures.preprocess, preprocess_ms);
@@ -108,14 +108,14 @@ export function mount(element) {
       figures.agreed += Number(agrees);
     }
     const detail = { sequence, predictions, logits, preprocess_ms, infer_ms, agrees };
-    document.dispatchEvent(new CustomEvent("browser-answer", { detail }));
+    document.dispatchEvent(new CustomEvent("browser-result", { detail }));
     figures.predictions = predictions;
     redrawTimer ||= setTimeout(redraw, REDRAW_MS);
   }
 
   function redraw() {
     redrawTimer = 0;
-    view.showAnswer(figures);
+    view.showResult(figures);
   }
 
   /** Starts again if the server has switched to another model. */

@@ -87,7 +87,7 @@ export function makeView(element, { onStart, onStop }) {
       figureList.replaceChildren(...modelFigures.map(makeFigure));
     },
 
-    showAnswer({ predictions, preprocess, infer, compared, agreed, reference }) {
+    showResult({ predictions, preprocess, infer, compared, agreed, reference }) {
       showPredictions(predictionList, predictions);
       const figures = [latencyFigure("Model", infer), latencyFigure("Preprocessing", preprocess)];
       if (compared > 0) figures.push(["Agrees", percent(agreed / compared), `of ${compared} with ${reference}`]);

@@ -2,7 +2,7 @@
 number of threads needs a new worker.
 
 In:  {kind: "load", provider: "wasm" | "webgpu", threads}, once; then {kind: "frame", bitmap, sequence}, one at a time.
-Out: {kind: "loaded", ...}, {kind: "answer", sequence, predictions, logits, preprocess_ms, infer_ms},
+Out: {kind: "loaded", ...}, {kind: "result", sequence, predictions, logits, preprocess_ms, infer_ms},
      {kind: "error", text}. */
 
 import { normalize, toModelInput } from "./preprocessing.js";
@@ -59,11 +59,11 @@ async function get(address) {
   try {
     response = await fetch(address, { cache: "no-cache" });
   } catch {
-    throw new Error("the server does not answer; start it again");
+    throw new Error("the server does not respond; start it again");
   }
   if (!response.ok) {
     const { error } = await response.json().catch(() => ({}));
-    throw new Error(error ?? `the server answers ${response.status} for ${address}; reload the page`);
+    throw new Error(error ?? `the server returned ${response.status} for ${address}; reload the page`);
   }
   return response;
 }
@@ -112,7 +112,7 @@ async function classify(bitmap, sequence) {
   const logits = await infer(tensor);
   const inferredMs = performance.now();
   self.postMessage({
-    kind: "answer",
+    kind: "result",
     sequence,
     predictions: topK(logits, model.manifest.labels),
     logits,

@@ -1,4 +1,4 @@
-"""Fetching onnxruntime-web: a stand-in for npm, a real process, gives what npm could; nothing half-fetched is kept."""
+"""Fetching onnxruntime-web with a fake npm (a shell script): complete, or an error that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Npm = Callable[[str], None]
 
 @pytest.fixture
 def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
-    """`npm(script)`: the only npm on the PATH, as a shell script that runs in the folder it is called in."""
+    """`npm(script)`: the only npm on the PATH, a shell script that runs in the current folder."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
@@ -34,7 +34,7 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small package of the right form, whose hash is the pinned one for this test."""
+    """A small package with the right members; its hash is pinned for this test."""
     path = tmp_path / "package.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for name in (
@@ -52,13 +52,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def packing(package: Path) -> str:
-    """A script that does what `npm pack` does, if it is called as it must be."""
+    """A script that does what `npm pack` does, and checks its arguments."""
     version = onnxruntime_web.VERSION
     called = f'test "$1 $2" = "pack onnxruntime-web@{version}" || exit 2'
     return f"{called}\ncp '{package}' onnxruntime-web-{version}.tgz"
 
 
-def test_the_served_files_are_kept_and_nothing_else(tmp_path: Path, npm: Npm, package: Path) -> None:
+def test_keeps_only_served_files(tmp_path: Path, npm: Npm, package: Path) -> None:
     vendor = tmp_path / "vendor"
     old = vendor / "onnxruntime-web-0.0.1"
     old.mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_the_served_files_are_kept_and_nothing_else(tmp_path: Path, npm: Npm, pa
     assert [path.name for path in vendor.iterdir()] == [folder.name]  # neither the old version nor the package
 
 
-def test_what_is_there_is_not_fetched_again_and_what_is_incomplete_is(tmp_path: Path, npm: Npm, package: Path) -> None:
+def test_fetches_only_what_is_incomplete(tmp_path: Path, npm: Npm, package: Path) -> None:
     npm(packing(package))
     folder = onnxruntime_web.fetch(tmp_path / "vendor")
     npm("exit 1")
@@ -92,7 +92,7 @@ def test_what_is_there_is_not_fetched_again_and_what_is_incomplete_is(tmp_path: 
         (f"echo another > onnxruntime-web-{onnxruntime_web.VERSION}.tgz", "is not the pinned one"),
     ],
 )
-def test_what_npm_cannot_do_is_one_line_and_leaves_nothing(tmp_path: Path, npm: Npm, script: str, message: str) -> None:
+def test_npm_failure_is_one_line_and_leaves_nothing(tmp_path: Path, npm: Npm, script: str, message: str) -> None:
     npm(script)
     with pytest.raises(DownloadError, match=message) as caught:
         onnxruntime_web.fetch(tmp_path / "vendor")
@@ -101,13 +101,13 @@ def test_what_npm_cannot_do_is_one_line_and_leaves_nothing(tmp_path: Path, npm: 
     assert list((tmp_path / "vendor").iterdir()) == []
 
 
-def test_without_npm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_npm_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DownloadError, match=r"npm is not installed; .*apt install npm.* make web"):
         onnxruntime_web.fetch(tmp_path / "vendor")
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, npm: Npm, package: Path) -> None:
+def test_unwritable_folder_is_a_download_error(tmp_path: Path, npm: Npm, package: Path) -> None:
     npm(packing(package))
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="cannot keep onnxruntime-web in"):
@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, npm: Npm, pa
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_the_pinned_package_is_the_published_one(tmp_path: Path) -> None:
+def test_published_package_has_the_pinned_hash(tmp_path: Path) -> None:
     try:
         folder = onnxruntime_web.fetch(tmp_path / "vendor")
     except DownloadError as error:

@@ -1,4 +1,4 @@
-"""preprocessing.js, run by node, against Pillow and simplenet.preprocessing."""
+"""preprocessing.js in Node, compared with Pillow and simplenet.preprocessing."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ SCRIPT = Path(__file__).resolve().parents[4] / "demos/live/browser/static/prepro
 GRAY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
 CONFIGURATIONS = [IMAGENET_PREPROCESSING, CIFAR10_PREPROCESSING, GRAY28, Preprocessing(100, 37, (0, 0, 0), (1, 1, 1))]
 
-# Answers lines of JSON: {"call", "pixels" (base64), "width", "height", "preprocessing"}.
+# Reads and writes lines of JSON: {"call", "pixels" (base64), "width", "height", "preprocessing"}.
 HARNESS = """
 import { createInterface } from "node:readline";
 const calls = await import(process.argv[1]);
 for await (const line of createInterface({ input: process.stdin })) {
   const { call, pixels, width, height, preprocessing } = JSON.parse(line);
   const bytes = Uint8ClampedArray.from(Buffer.from(pixels, "base64"));
-  let answer;
+  let value;
   try {
-    if (call === "geometry") answer = calls.cropGeometry(width, height, preprocessing);
+    if (call === "geometry") value = calls.cropGeometry(width, height, preprocessing);
     else {
       const result = call === "normalize" ? calls.normalize(bytes, preprocessing)
                                           : calls.toModelInput(bytes, width, height, preprocessing);
-      answer = Buffer.from(result.buffer).toString("base64");
+      value = Buffer.from(result.buffer).toString("base64");
     }
-    console.log(JSON.stringify({ answer }));
+    console.log(JSON.stringify({ value }));
   } catch (error) {
     console.log(JSON.stringify({ error: `${error.name}: ${error.message}` }));
   }
@@ -66,33 +66,33 @@ def call() -> Iterator[Call]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        ask, answers = process.stdin, process.stdout
+        requests, responses = process.stdin, process.stdout
 
         def call(name: str, preprocessing: Preprocessing | dict[str, Any], **values: Any) -> Any:
             pixels = base64.b64encode(values.pop("pixels", b"")).decode()
             table = preprocessing if isinstance(preprocessing, dict) else dataclasses.asdict(preprocessing)
-            ask.write(json.dumps({"call": name, "pixels": pixels, "preprocessing": table, **values}) + "\n")
-            ask.flush()
-            said = json.loads(answers.readline())
-            if "error" in said:
-                raise ValueError(said["error"])
-            return said.get("answer")
+            requests.write(json.dumps({"call": name, "pixels": pixels, "preprocessing": table, **values}) + "\n")
+            requests.flush()
+            response = json.loads(responses.readline())
+            if "error" in response:
+                raise ValueError(response["error"])
+            return response["value"]
 
         yield call
-        ask.close()
+        requests.close()
 
 
 def in_javascript(call: Call, image: UInt8Array, configuration: Preprocessing) -> UInt8Array:
     """`toModelInput` of an opaque RGBA frame."""
     height, width = image.shape[:2]
     rgba = np.dstack([image, np.full((height, width), 255, np.uint8)])
-    answer = call("input", configuration, pixels=rgba.tobytes(), width=width, height=height)
+    content = call("input", configuration, pixels=rgba.tobytes(), width=width, height=height)
     size = configuration.input_size
-    return np.frombuffer(base64.b64decode(answer), np.uint8).reshape(size, size, 3)
+    return np.frombuffer(base64.b64decode(content), np.uint8).reshape(size, size, 3)
 
 
 def in_pillow(image: UInt8Array, configuration: Preprocessing) -> UInt8Array:
-    """The crop's box resized across, then down: what `resize` does in one call, but for tall frames in Pillow 13."""
+    """The crop box resized horizontally, then vertically: Pillow 13 does tall frames in the other order."""
     height, width = image.shape[:2]
     left, top, right, bottom = crop_geometry(width, height, configuration).box
     crop, bicubic = configuration.crop_size, Image.Resampling.BICUBIC
@@ -102,7 +102,7 @@ def in_pillow(image: UInt8Array, configuration: Preprocessing) -> UInt8Array:
 
 
 def noise(width: int, height: int, grain: int, seed: int) -> UInt8Array:
-    """Patches of about `grain` pixels; 1 is the worst case, where neighbors have nothing to do with each other."""
+    """Patches of about `grain` pixels; 1 is the worst case, where neighbors are independent."""
     small = np.random.default_rng(seed).integers(0, 256, (-(-height // grain), -(-width // grain), 3), np.uint8)
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -178,6 +178,6 @@ def test_alternating_frame_sizes(call: Call) -> None:
 @pytest.mark.parametrize("configuration", [IMAGENET_PREPROCESSING, CIFAR100_PREPROCESSING])
 def test_normalize_matches_numpy(call: Call, configuration: Preprocessing) -> None:
     pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)  # every level
-    answer = call("normalize", configuration, pixels=pixels.tobytes())
-    found = np.frombuffer(base64.b64decode(answer), np.float32).reshape(1, 3, 16, 16)
+    content = call("normalize", configuration, pixels=pixels.tobytes())
+    found = np.frombuffer(base64.b64decode(content), np.float32).reshape(1, 3, 16, 16)
     assert np.array_equal(found, preprocessing.normalize(pixels, configuration))

@@ -1,4 +1,4 @@
-"""The browser's own model: its routes over HTTP."""
+"""The routes of the model in the browser, over HTTP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import pytest
 
 from demos.live.browser import onnxruntime_web
 from simplenet.artifacts import Artifact
-from tests.demos.live.browser.one_model import OneModel, changed, served
+from tests.demos.live.browser.fake_session import FakeSession, changed, serve_tile
 
 
 def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body; the path goes out as it is."""
+    """Status, headers and body; the path is sent unchanged."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         connection.putrequest(method, path, skip_accept_encoding=True)
@@ -30,18 +31,26 @@ def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
 
 
-@pytest.fixture
-def vendor(tmp_path: Path) -> Path:
-    """Small files by the names of the real ones, and one that is not for serving."""
-    folder = onnxruntime_web.folder(tmp_path / "vendor")
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small files with the names of the real ones, and one that must not be served."""
+    vendor = tmp_path_factory.mktemp("vendor")
+    folder = onnxruntime_web.folder(vendor)
     folder.mkdir(parents=True)
     for name in (*onnxruntime_web.SERVED, "package.json"):
         (folder / name).write_text(f"this is {name}")
-    return tmp_path / "vendor"
+    return vendor
 
 
-def test_the_manifest_and_the_model_are_the_sessions(artifact: Artifact, tmp_path: Path) -> None:
-    with served(OneModel(artifact), tmp_path) as port:
+@pytest.fixture(scope="module")
+def vendor_port(vendor: Path) -> Iterator[int]:
+    """A server with those files and without a model."""
+    with serve_tile(FakeSession(None), vendor) as port:
+        yield port
+
+
+def test_serves_manifest_and_model_of_the_session(artifact: Artifact, tmp_path: Path) -> None:
+    with serve_tile(FakeSession(artifact), tmp_path) as port:
         status, headers, body = get(port, "/model/manifest.json")
         assert (status, headers["content-type"]) == (200, "application/json")
         manifest = json.loads(body)
@@ -54,13 +63,13 @@ def test_the_manifest_and_the_model_are_the_sessions(artifact: Artifact, tmp_pat
         assert get(port, "/model/manifest.json", "POST")[0] == 405
 
 
-def test_the_routes_follow_the_session_to_another_model(artifact: Artifact, tmp_path: Path) -> None:
-    session = OneModel(artifact)
-    with served(session, tmp_path) as port:
+def test_follows_session_to_another_model(artifact: Artifact, tmp_path: Path) -> None:
+    session = FakeSession(artifact)
+    with serve_tile(session, tmp_path) as port:
         _, _, body = get(port, "/model/manifest.json")
         old = json.loads(body)["files"]["model.onnx"]
         assert get(port, f"/model/model.onnx?sha256={old}")[0] == 200
-        assert session.asked == 1  # an export is not asked for again and again
+        assert session.requests == 1  # an export is not asked for again and again
         session.artifact = changed(artifact, tmp_path / "other", variant="cifar-460k")
         status, _, body = get(port, "/model/manifest.json")
         assert (status, json.loads(body)["variant"]) == (200, "cifar-460k")
@@ -73,11 +82,11 @@ def test_the_routes_follow_the_session_to_another_model(artifact: Artifact, tmp_
         assert json.loads(get(port, "/model/manifest.json")[2])["files"] == session.artifact.manifest.files
 
 
-def test_a_model_file_alone_is_served_with_its_hash(artifact: Artifact, tmp_path: Path) -> None:
+def test_serves_single_file_model_with_its_hash(artifact: Artifact, tmp_path: Path) -> None:
     alone = tmp_path / "mine.onnx"  # as runtimes.load finds it: with the manifest inside, which cannot name its hash
     shutil.copy(artifact.model_file, alone)
-    session = OneModel(Artifact(alone, dataclasses.replace(artifact.manifest, files={})))
-    with served(session, tmp_path) as port:
+    session = FakeSession(Artifact(alone, dataclasses.replace(artifact.manifest, files={})))
+    with serve_tile(session, tmp_path) as port:
         manifest = json.loads(get(port, "/model/manifest.json")[2])
         assert manifest["files"] == {"model.onnx": hashlib.sha256(alone.read_bytes()).hexdigest()}
         status, _, body = get(port, f"/model/model.onnx?sha256={manifest['files']['model.onnx']}")
@@ -85,9 +94,9 @@ def test_a_model_file_alone_is_served_with_its_hash(artifact: Artifact, tmp_path
         assert get(port, "/model/model.onnx?sha256=undefined")[0] == 409
 
 
-def test_a_model_that_cannot_be_made_is_an_error_in_one_line(artifact: Artifact, tmp_path: Path) -> None:
-    session = OneModel(None)
-    with served(session, tmp_path) as port:
+def test_failed_export_is_a_one_line_error(artifact: Artifact, tmp_path: Path) -> None:
+    session = FakeSession(None)
+    with serve_tile(session, tmp_path) as port:
         for address in ("/model/manifest.json", "/model/model.onnx"):
             status, _, body = get(port, address)
             assert status == 503
@@ -99,22 +108,22 @@ def test_a_model_that_cannot_be_made_is_an_error_in_one_line(artifact: Artifact,
         assert get(port, "/model/model.onnx")[0] == 200  # an error is not kept
 
 
-def test_a_slow_export_runs_once_and_holds_up_nothing_else(artifact: Artifact, vendor: Path) -> None:
-    session = OneModel(artifact)
-    session.may_answer.clear()
-    with served(session, vendor) as port, ThreadPoolExecutor(60) as pool:
+def test_slow_export_runs_once_and_blocks_nothing_else(artifact: Artifact, vendor: Path) -> None:
+    session = FakeSession(artifact)
+    session.may_return.clear()
+    with serve_tile(session, vendor) as port, ThreadPoolExecutor(60) as pool:
         waiting = [
             pool.submit(get, port, "/model/manifest.json") for _ in range(60)
         ]  # more than the server has threads
         assert get(port, "/onnxruntime-web/ort.wasm.bundle.min.mjs")[0] == 200
         assert not any(one.done() for one in waiting)
-        session.may_answer.set()
+        session.may_return.set()
         assert {one.result()[0] for one in waiting} == {200}
-    assert (session.asked, session.most_at_once) == (1, 1)
+    assert (session.requests, session.max_concurrent) == (1, 1)
 
 
-def test_the_runtimes_files_have_the_types_that_browsers_insist_on(artifact: Artifact, vendor: Path) -> None:
-    with served(OneModel(artifact), vendor) as port:
+def test_runtime_files_have_mime_types_and_etags(artifact: Artifact, vendor: Path) -> None:
+    with serve_tile(FakeSession(artifact), vendor) as port:
         for name in onnxruntime_web.SERVED:
             status, headers, body = get(port, f"/onnxruntime-web/{name}")
             wanted = "application/wasm" if name.endswith(".wasm") else "text/javascript"
@@ -125,7 +134,7 @@ def test_the_runtimes_files_have_the_types_that_browsers_insist_on(artifact: Art
 @pytest.mark.parametrize(
     "name",
     [
-        "package.json",  # it is there, but nobody needs it
+        "package.json",  # fetched, but not served
         "",
         ".",
         "..",
@@ -142,17 +151,16 @@ def test_the_runtimes_files_have_the_types_that_browsers_insist_on(artifact: Art
         "x" * 5000,
     ],
 )
-def test_no_other_file_can_be_had(artifact: Artifact, vendor: Path, name: str) -> None:
-    with served(OneModel(artifact), vendor) as port:
-        status, headers, body = get(port, f"/onnxruntime-web/{name}")
-        assert status in (404, 307)  # 307: without the slash, it would be served
-        assert "x-evil" not in headers
-        assert b"root:" not in body
-        assert len(body) < 300
+def test_serves_no_other_files(vendor_port: int, name: str) -> None:
+    status, headers, body = get(vendor_port, f"/onnxruntime-web/{name}")
+    assert status in (404, 307)  # 307: without the slash, it would be served
+    assert "x-evil" not in headers
+    assert b"root:" not in body
+    assert len(body) < 300
 
 
-def test_files_that_were_not_fetched_are_an_error_that_says_what_to_type(artifact: Artifact, tmp_path: Path) -> None:
-    with served(OneModel(artifact), tmp_path) as port:
+def test_missing_runtime_error_says_what_to_type(artifact: Artifact, tmp_path: Path) -> None:
+    with serve_tile(FakeSession(artifact), tmp_path) as port:
         status, _, body = get(port, "/onnxruntime-web/ort.wasm.bundle.min.mjs")
         assert status == 404
         assert json.loads(body) == {"error": "onnxruntime-web has not been fetched; type: make web"}

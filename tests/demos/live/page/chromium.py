@@ -1,4 +1,4 @@
-"""A tab of Chromium that keeps everything that went wrong in it; conftest.py opens them."""
+"""A tab of Chromium that collects its errors and requests; the fixture `open_tab` opens them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OpenTab = Callable[..., Any]
 
 
 class Tab:
-    """A page in a browser of its own, and everything that went wrong or elsewhere in it."""
+    """A tab, with its console errors, page errors and requests."""
 
     def __init__(self, view: Any) -> None:
         self.view = view
@@ -35,7 +35,7 @@ class Tab:
         view.on("websocket", lambda websocket: self.requests.append(websocket.url))
 
     def pixel(self) -> list[int]:
-        """The image's middle, RGB."""
+        """The middle pixel of the shown image, RGB."""
         script = "c => [...c.getContext('2d').getImageData(c.width >> 1, c.height >> 1, 1, 1).data].slice(0, 3)"
         return list(self.view.locator("#image").evaluate(script))
 

@@ -1,4 +1,4 @@
-"""A small demo for the page to show: real scheduler and a real loop; its models know three colors."""
+"""A small session for the page: a real scheduler and loop, with models that know three colors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32"
 
 
 class Scene(LiveSource):
-    """A camera of the server: `show` a color and it gives it 30 times a second."""
+    """A local camera that gives frames of one `color`, 30 times a second."""
 
     def __init__(self, name: str = "camera 0") -> None:
         super().__init__(name, "camera")
@@ -43,7 +43,7 @@ class Scene(LiveSource):
             self.push(plain(self.color, *self.size))
 
     def lose(self, note: str) -> None:
-        """It gives no picture any more, and is being looked for."""
+        """Give no frames any more, and reconnect."""
         self._over.set()
         self._player.join()
         self.set_state("reconnecting", note)
@@ -54,7 +54,7 @@ class Scene(LiveSource):
 
 
 class Demo:
-    """What the page needs of a Session, small enough to see through."""
+    """The part of a Session that the page uses."""
 
     def __init__(self) -> None:
         self.scheduler = SourceScheduler()
@@ -156,7 +156,7 @@ class Demo:
 
 
 def plain(color: str, width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
-    """A picture of one color, RGB uint8 [H, W, 3]."""
+    """An image of one color, RGB uint8 [H, W, 3]."""
     image = np.full((height, width, 3), 20, np.uint8)
     image[..., COLORS.index(color)] = 220
     return image
@@ -184,7 +184,7 @@ def page(demo: Demo, scene: Scene) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def shared_page() -> Iterator[Page]:
-    """A page for tests that leave it as it was: starting one takes 0.2 s."""
+    """A page for tests that do not change its state: starting one takes 0.2 s."""
     demo = Demo()
     demo.scheduler.add(Scene())
     with contextlib.closing(demo), Page(demo, port=0) as page:
@@ -208,7 +208,7 @@ def open_tab(browser: Callable[..., Any]) -> Iterator[OpenTab]:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A camera that sees green for a second, then blue, and so on."""
+    """Chromium's flag for a fake camera: green for a second, then blue, and so on."""
     path = tmp_path_factory.mktemp("film") / "film.mjpeg"
     frames = [encode_jpeg(plain(color, 320, 240))[0] for color in ("green", "blue") for _ in range(30)]
     path.write_bytes(b"".join(frames))

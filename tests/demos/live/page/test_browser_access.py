@@ -1,4 +1,4 @@
-"""The page for everybody: names for screen readers, contrast, keyboard, a phone, no motion."""
+"""Accessibility of the page: names for screen readers, contrast, keyboard, small screens, reduced motion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LOW_CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_and_every_control_has_a_name(page: Page, demo: Demo, scheme: str, open_tab: OpenTab) -> None:
+def test_contrast_and_names_of_controls(page: Page, demo: Demo, scheme: str, open_tab: OpenTab) -> None:
     demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page, ALLOWED, color_scheme=scheme, viewport={"width": 375, "height": 812})
     tab.best("red")
@@ -72,7 +72,7 @@ def test_it_can_be_read_and_every_control_has_a_name(page: Page, demo: Demo, sch
     assert len(ids) == len(set(ids))
 
 
-def test_focus_can_be_seen_and_reaches_everything(page: Page, open_tab: OpenTab) -> None:
+def test_focus_is_visible_and_reaches_everything(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     seen = []
@@ -90,7 +90,7 @@ def test_focus_can_be_seen_and_reaches_everything(page: Page, open_tab: OpenTab)
     assert not [name for name, is_visible in seen if name and not is_visible and "SimpleNet" not in name]
 
 
-def test_motion_is_only_for_those_who_want_it(page: Page, open_tab: OpenTab) -> None:
+def test_respects_reduced_motion(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page, reduced_motion="reduce")
     tab.best("red")
     script = "getComputedStyle(document.querySelector('.bar i')).transitionDuration"

@@ -1,4 +1,4 @@
-"""The visitor's camera in a real browser: from a file, refused, and none at all; and the server that goes away."""
+"""The visitor's camera in a real browser: working, refused, missing; and a server that restarts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.waiting import wait_until
 pytestmark = in_chromium
 
 
-def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
+@pytest.mark.slow
+def test_own_camera_is_classified_and_shown_to_its_owner_only(
     page: Page, demo: Demo, film: str, open_tab: OpenTab
 ) -> None:
     tab = open_tab(page, ALLOWED, FAKE, film)
@@ -46,7 +47,7 @@ def test_my_camera_from_a_file_is_classified_and_shown_to_me_alone(
     assert not other.complaints
 
 
-def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: str, open_tab: OpenTab) -> None:
+def test_demo_without_sources_offers_the_camera(demo: Demo, film: str, open_tab: OpenTab) -> None:
     with Page(demo, port=0) as page:
         tab = open_tab(page, ALLOWED, FAKE, film)
         tab.shows("#overlay", "no source of its own: select")
@@ -55,7 +56,7 @@ def test_a_demo_without_sources_asks_for_the_visitors_camera(demo: Demo, film: s
         assert [source.kind for source in demo.scheduler.sources] == ["visitor"]
 
 
-def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab) -> None:
+def test_explains_refused_camera(page: Page, film: str, open_tab: OpenTab) -> None:
     tab = open_tab(page, FAKE, "--deny-permission-prompts", film)
     tab.view.get_by_label("My camera").check()
     tab.shows("#camera-error", "The camera was not allowed")
@@ -68,7 +69,7 @@ def test_a_refused_camera_is_explained(page: Page, film: str, open_tab: OpenTab)
     assert not tab.complaints
 
 
-def test_no_camera_is_explained(page: Page, open_tab: OpenTab) -> None:
+def test_explains_missing_camera(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page, ALLOWED)
     tab.view.get_by_label("My camera").check()
     tab.shows("#camera-error", "No camera found")
@@ -76,7 +77,7 @@ def test_no_camera_is_explained(page: Page, open_tab: OpenTab) -> None:
     assert not tab.complaints
 
 
-def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene: Scene, open_tab: OpenTab) -> None:
+def test_insecure_address_suggests_a_tunnel(demo: Demo, scene: Scene, open_tab: OpenTab) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be used
@@ -93,7 +94,8 @@ def test_an_address_that_may_not_use_a_camera_names_the_tunnel(demo: Demo, scene
         assert [source.kind for source in demo.scheduler.sources] == ["camera"]
 
 
-def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, open_tab: OpenTab) -> None:
+@pytest.mark.slow
+def test_reconnects_to_a_restarted_server(demo: Demo, film: str, open_tab: OpenTab) -> None:
     scene = Scene()
     demo.scheduler.add(scene)
     page = Page(demo, port=0)
@@ -118,10 +120,10 @@ def test_a_server_that_goes_away_is_told_and_found_again(demo: Demo, film: str, 
 
 
 @pytest.mark.slow
-def test_the_whole_demo_on_the_page(
+def test_webcam_script_with_browser(
     make_artifact: MakeArtifact, environment: dict[str, str], open_tab: OpenTab, film: str
 ) -> None:
-    """The script itself, in a process of its own: another backend takes over, a visitor joins, Ctrl-C ends it all."""
+    """The script in its own process: switch the backend, join with a camera, end with Ctrl-C."""
     root = make_artifact("onnx", "fp32").folder.parents[1]
     make_artifact("openvino", "fp32")
     with socket.create_server(("127.0.0.1", 0)) as free:

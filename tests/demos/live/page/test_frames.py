@@ -25,7 +25,7 @@ def encoded(width: int = 64, height: int = 48, mode: str = "RGB", **options: obj
 
 
 def announcing(width: int, height: int) -> bytes:
-    """A small JPEG whose header says that it is large."""
+    """A small JPEG whose header announces another size."""
     content = bytearray(encoded())
     at = content.index(b"\xff\xc0")
     struct.pack_into(">HH", content, at + 5, height, width)

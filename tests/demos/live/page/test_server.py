@@ -41,7 +41,7 @@ def open_socket(page: Page, path: str = "live", **options: object) -> ClientConn
 
 @contextmanager
 def deaf_client(page: Page, path: str = "/live") -> Iterator[socket.socket]:
-    """A WebSocket whose client never reads, and hardly has room for what it does not read."""
+    """A WebSocket whose client never reads, with a small receive buffer."""
     address = urllib.parse.urlsplit(page.url)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -137,7 +137,7 @@ def test_public_page_accepts_addresses_and_own_names(demo: Demo) -> None:
         assert get(page, Host="evil.example").status == 403
 
 
-def test_a_page_on_the_loopback_is_not_public(shared_page: Page) -> None:
+def test_loopback_page_is_not_public(shared_page: Page) -> None:
     assert not shared_page.is_public
 
 
@@ -163,7 +163,7 @@ def test_unknown_address_is_a_one_line_error(demo: Demo, host: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_impossible_port_is_a_usage_error(demo: Demo) -> None:
+def test_invalid_port_is_a_usage_error(demo: Demo) -> None:
     with pytest.raises(UsageError, match="65535"):
         Page(demo, port=70_000)
 
@@ -197,7 +197,7 @@ def test_close_takes_two_seconds_with_any_clients(demo: Demo, scene: Scene) -> N
         time.sleep(0.5)
         started_s = time.monotonic()
         page.close()
-        assert time.monotonic() - started_s < 3.0  # a second for a busy machine
+        assert time.monotonic() - started_s < 3.0  # one more second for a busy machine
         wait_until(
             lambda: "page" not in {thread.name for thread in set(threading.enumerate()) - set(before)}, seconds=10
         )

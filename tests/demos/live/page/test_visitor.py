@@ -19,32 +19,32 @@ from demos.live.page.server import Page
 from demos.live.sources.live import LiveSource
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_frames import announcing, encoded
-from tests.demos.live.page.test_live import log, receive, send_and_read_on, state_where
+from tests.demos.live.page.test_live import receive, request, send_and_read_on, state_where
 from tests.demos.live.page.test_server import open_socket
 from tests.waiting import wait_until
 
 
-def picture(color: str, width: int = 320, height: int = 240) -> bytes:
+def jpeg_of(color: str, width: int = 320, height: int = 240) -> bytes:
     return encode_jpeg(plain(color, width, height))[0]
 
 
 @contextmanager
 def join(page: Page) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
-    """A visitor's socket, and what it was welcomed with."""
+    """A visitor's socket and its welcome message."""
     with open_socket(page, "visitor") as client:
         yield client, receive(client, str)
 
 
-def ask(client: ClientConnection, content: bytes) -> dict[str, Any]:
+def classify(client: ClientConnection, content: bytes) -> dict[str, Any]:
     client.send(content)
     return dict(receive(client, str))
 
 
-def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
+def test_frame_gets_results_of_all_models(page: Page) -> None:
     with join(page) as (client, welcome):
         assert welcome["type"] == "welcome"
         for color in ("green", "blue", "red"):
-            result = ask(client, picture(color))
+            result = classify(client, jpeg_of(color))
             assert result["source"] == welcome["source"]
             assert (result["width"], result["height"]) == (320, 240)
             assert [answer["backend"] for answer in result["model_results"]] == ["onnxruntime", "openvino"]
@@ -53,25 +53,25 @@ def test_a_visitors_picture_gets_the_answers_of_all_models(page: Page) -> None:
             assert result["frame_age_ms"] >= result["decode_ms"] > 0
 
 
-def test_a_visitor_is_a_source_while_it_is_there_and_never_looked_at(page: Page, demo: Demo) -> None:
+def test_visitor_is_a_source_that_viewers_cannot_see(page: Page, demo: Demo) -> None:
     with join(page) as (client, welcome), open_socket(page) as viewer:
-        ask(client, picture("green"))
-        log(viewer, look=welcome["source"])
+        classify(client, jpeg_of("green"))
+        request(viewer, look=welcome["source"])
         for _ in range(5):
             head, _ = receive(viewer, bytes)
             assert head["source"] == 0
-            log(viewer, shown=head["number"])
+            request(viewer, shown=head["number"])
         assert [source.kind for source in demo.scheduler.sources] == ["camera", "visitor"]
         assert page.frames.newest(welcome["source"]) is None
     wait_until(lambda: [source.kind for source in demo.scheduler.sources] == ["camera"])
 
 
-def test_every_visitor_gets_its_own_answers(page: Page) -> None:
+def test_every_visitor_gets_its_own_results(page: Page) -> None:
     with ExitStack() as stack:
         visitors = {color: stack.enter_context(join(page))[0] for color in ("red", "green", "blue")}
         for _ in range(5):
             for color, client in visitors.items():
-                client.send(picture(color))
+                client.send(jpeg_of(color))
             for color, client in visitors.items():
                 assert receive(client, str)["model_results"][0]["predictions"][0]["label"] == color
 
@@ -98,11 +98,11 @@ def test_invalid_frame_disconnects_only_its_sender(
         closed = caught.value.rcvd
         assert (closed is None and len(garbage) > 1 << 20) or (closed is not None and closed.code == code)
         assert closed is None or reason in closed.reason
-        assert ask(good, picture("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
+        assert classify(good, jpeg_of("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
 
 
-def test_a_flood_waits_at_its_own_end_and_costs_no_memory(page: Page, demo: Demo) -> None:
-    """It sends on without waiting for answers; what is not yet read stays in the pipe, and others get their turn."""
+def test_flood_of_frames_stalls_only_its_sender(page: Page, demo: Demo) -> None:
+    """It sends without waiting for results; unread frames stay in its socket buffers, and others are served."""
     content = encoded(1280, 960, quality=100) + bytes(1_000_000)
     with join(page) as (client, welcome), open_socket(page) as viewer:
         head, _ = receive(viewer, bytes)
@@ -113,15 +113,15 @@ def test_a_flood_waits_at_its_own_end_and_costs_no_memory(page: Page, demo: Demo
             for _ in range(500):
                 client.send(content)
                 sent += 1
-        assert sent < 50  # half a gigabyte did not go through
+        assert sent < 50
         demo.command("pause")
         for _ in range(3):
-            log(viewer, shown=head["number"])
+            request(viewer, shown=head["number"])
             head, _ = receive(viewer, bytes)
         wait_until(lambda: welcome["source"] not in [source.id for source in demo.scheduler.sources])
 
 
-def test_there_is_room_for_so_many_visitors(page: Page) -> None:
+def test_limits_the_number_of_visitors(page: Page) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(join(page))[0] for _ in range(visitor.MAX_VISITORS)]
         with open_socket(page, "visitor") as late, pytest.raises(ConnectionClosed, match="try again later"):
@@ -129,39 +129,37 @@ def test_there_is_room_for_so_many_visitors(page: Page) -> None:
         clients.pop().close()
         wait_until(lambda: page.visitors.connections < visitor.MAX_VISITORS)
         with join(page) as (client, _):
-            assert ask(client, picture("red"))["model_results"]
+            assert classify(client, jpeg_of("red"))["model_results"]
 
 
-def test_a_visitor_who_sends_nothing_makes_room(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disconnects_idle_visitor(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitor, "IDLE_TIMEOUT_S", 0.2)
     with join(page) as (client, _), pytest.raises(ConnectionClosed, match="no frame for"):
         client.recv(10)
 
 
-def test_while_the_demo_is_paused_a_visitor_is_told_so_and_goes_on_afterwards(
-    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_results_while_paused(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 0.3)
     with join(page) as (client, _), open_socket(page) as viewer:
         demo.command("pause")
         state_where(viewer, "paused", True)
         time.sleep(0.1)
-        assert ask(client, picture("green"))["model_results"] is None
+        assert classify(client, jpeg_of("green"))["model_results"] is None
         monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 10)
         demo.command("pause")
-        assert ask(client, picture("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
+        assert classify(client, jpeg_of("blue"))["model_results"][0]["predictions"][0]["label"] == "blue"
 
 
-def test_a_demo_that_has_ended_sends_its_visitors_away(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disconnects_visitors_when_the_demo_ends(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitor, "RESULT_TIMEOUT_S", 0.3)
     with join(page) as (client, _):
-        ask(client, picture("green"))
+        classify(client, jpeg_of("green"))
         demo.close()
         with pytest.raises(ConnectionClosed, match="the demo has ended"):
-            send_and_read_on(client, picture("green"))
+            send_and_read_on(client, jpeg_of("green"))
 
 
-def test_a_visitors_source_keeps_the_newest_and_counts_what_it_replaced(demo: Demo, scene: Scene) -> None:
+def test_source_keeps_newest_frame_and_counts_drops(demo: Demo, scene: Scene) -> None:
     source = LiveSource("visitor 1", "visitor")
     assert source.poll() is None
     assert source.next(0.01) is None

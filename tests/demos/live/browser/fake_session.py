@@ -1,4 +1,4 @@
-"""A server of a page with nothing but the browser's own model, around a session with one artifact."""
+"""A page that contains only the tile, and a session with one artifact."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ PAGE = """<!doctype html><title>test</title><link rel="stylesheet" href="/style.
 PAGE_SCRIPT = """
 import { mount } from "/browser/model.js";
 mount(document.getElementById("tile"));
-globalThis.answers = [];
-document.addEventListener("browser-answer", ({ detail }) => answers.push({ ...detail, logits: [...detail.logits] }));
+globalThis.browserResults = [];
+document.addEventListener("browser-result", ({ detail }) => browserResults.push({ ...detail, logits: [...detail.logits] }));
 globalThis.show = (rgba, width, height, sequence, results) => {
   const canvas = new OffscreenCanvas(width, height);
   const bytes = Uint8ClampedArray.from(atob(rgba), (character) => character.charCodeAt(0));
   canvas.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
   document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, results } }));
 };
-globalThis.answerTo = async (sequence) => {
+globalThis.resultOf = async (sequence) => {
   for (;;) {
-    const found = globalThis.answers.find((answer) => answer.sequence === sequence);
+    const found = globalThis.browserResults.find((result) => result.sequence === sequence);
     if (found !== undefined) return found;
-    await new Promise((resolve) => document.addEventListener("browser-answer", resolve, { once: true }));
+    await new Promise((resolve) => document.addEventListener("browser-result", resolve, { once: true }));
   }
 };
 globalThis.classify = (rgba, width, height, sequence, results) => {
   show(rgba, width, height, sequence, results);
-  return answerTo(sequence);
+  return resultOf(sequence);
 };
 globalThis.classifyAll = async (rgba, width, height, first, resultsOfEach) => {
   for (const results of resultsOfEach) await classify(rgba, width, height, first++, results);
@@ -58,16 +58,16 @@ globalThis.classifyAll = async (rgba, width, height, first, resultsOfEach) => {
 """
 
 
-class OneModel:
-    """Stands in for the Session: has an artifact, or an error, and another one when it is told so."""
+class FakeSession:
+    """A session whose artifact tests replace; None makes the export fail."""
 
     def __init__(self, artifact: Artifact | None) -> None:
         self.artifact = artifact
-        self.asked = 0
-        self.at_once = 0
-        self.most_at_once = 0
-        self.may_answer = threading.Event()
-        self.may_answer.set()
+        self.requests = 0
+        self.concurrent = 0
+        self.max_concurrent = 0
+        self.may_return = threading.Event()
+        self.may_return.set()
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
@@ -79,12 +79,12 @@ class OneModel:
 
     def onnx_artifact(self) -> Artifact:
         with self._lock:
-            self.asked += 1
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        assert self.may_answer.wait(30)
+            self.requests += 1
+            self.concurrent += 1
+            self.max_concurrent = max(self.max_concurrent, self.concurrent)
+        assert self.may_return.wait(30)
         with self._lock:
-            self.at_once -= 1
+            self.concurrent -= 1
         if self.artifact is None:
             raise ExportError("PyTorch cannot export\nthis network; type: make tea")
         return self.artifact
@@ -104,8 +104,8 @@ class _Headers:
 
 
 @contextlib.contextmanager
-def served(session: OneModel, vendor: Path, headers: dict[str, str] = HEADERS) -> Iterator[int]:
-    """The port of a server of a page with nothing but the tile."""
+def serve_tile(session: FakeSession, vendor: Path, headers: dict[str, str] = HEADERS) -> Iterator[int]:
+    """Serve a page that contains only the tile; yields the port."""
 
     async def page(request: Request) -> Response:
         return HTMLResponse(PAGE)
@@ -123,14 +123,14 @@ def served(session: OneModel, vendor: Path, headers: dict[str, str] = HEADERS) -
     try:
         yield listener.getsockname()[1]
     finally:
-        session.may_answer.set()
+        session.may_return.set()
         server.should_exit = True
         thread.join()
         listener.close()
 
 
 def changed(artifact: Artifact, folder: Path, **values: Any) -> Artifact:
-    """A copy with another manifest and a file of another hash."""
+    """A copy with changes in the manifest, and a file with another hash."""
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(artifact.model_file)
     graph.doc_string = str(folder)
