@@ -34,7 +34,9 @@ PAGE_SCRIPT = """
 import { mount } from "/browser/model.js";
 mount(document.getElementById("tile"));
 globalThis.browserResults = [];
-document.addEventListener("browser-result", ({ detail }) => browserResults.push({ ...detail, logits: [...detail.logits] }));
+document.addEventListener("browser-result", ({ detail }) => {
+  browserResults.push({ ...detail, logits: [...detail.logits] });
+});
 globalThis.show = (rgba, width, height, sequence, results) => {
   const canvas = new OffscreenCanvas(width, height);
   const bytes = Uint8ClampedArray.from(atob(rgba), (character) => character.charCodeAt(0));
