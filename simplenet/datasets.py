@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,16 +92,7 @@ def load(path: Path) -> LabeledImages:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # numpy and zipfile raise exceptions of many types for a damaged file
         raise DataError(f"cannot read the images in {path} ({one_line(error)}); install simplenet again") from error
     gray = images.ndim == 3
     shapes_fit = (gray or (images.ndim == 4 and images.shape[3] == 3)) and labels.shape == images.shape[:1]

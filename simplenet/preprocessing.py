@@ -42,19 +42,15 @@ class Preprocessing:
     def check(self) -> None:
         """Raise UsageError for impossible values: a manifest is untrusted input."""
         sizes = (self.resize_shorter_side, self.crop_size, self.padding)
-        are_integers = all(type(size) is int for size in sizes)  # True and 2.0 are not
-        if (
-            not are_integers
-            or not 1 <= self.crop_size <= self.resize_shorter_side <= 4096
-            or not 0 <= self.padding <= 1024
-        ):
+        integers = all(type(size) is int for size in sizes)  # True and 2.0 are not
+        if not integers or not 1 <= self.crop_size <= self.resize_shorter_side <= 4096 or not 0 <= self.padding <= 1024:
             raise UsageError(
                 f"preprocessing has impossible sizes: resize {self.resize_shorter_side}, crop {self.crop_size}, "
                 f"padding {self.padding}; export the artifact again"
             )
         numbers = (*self.mean, *self.std)
-        are_finite = all(type(number) in (int, float) and -1e6 < number < 1e6 for number in numbers)
-        if len(self.mean) != 3 or len(self.std) != 3 or not are_finite or min(self.std) < 1e-6:
+        finite = all(type(number) in (int, float) and -1e6 < number < 1e6 for number in numbers)
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) < 1e-6:
             raise UsageError(
                 f"preprocessing has impossible mean {self.mean} or std {self.std}; export the artifact again"
             )
@@ -96,10 +92,7 @@ def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> Crop
         resized_width, resized_height = int(shorter * width / height), shorter
     left, top = round((resized_width - crop) / 2.0), round((resized_height - crop) / 2.0)
     scale_x, scale_y = width / resized_width, height / resized_height
-    right, bottom = (
-        min((left + crop) * scale_x, width),
-        min((top + crop) * scale_y, height),
-    )  # no rounding error outside
+    right, bottom = min((left + crop) * scale_x, width), min((top + crop) * scale_y, height)  # against rounding errors
     return CropGeometry(resized_width, resized_height, left, top, (left * scale_x, top * scale_y, right, bottom))
 
 

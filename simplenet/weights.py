@@ -29,7 +29,10 @@ KEYWORDS = ("auto", "pretrained", "random")
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network in eval mode, with the card and the origin of its weights. `origin.name` is safe in a folder's name."""
+    """A network in eval mode, with the card and the origin of its weights.
+
+    `origin.name` can be part of a folder's name.
+    """
 
     model: SimpleNet
     card: ModelCard
@@ -116,9 +119,7 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
             f"unknown weights {weights!r}{variants.nearest(weights, choices)}; choose from: {', '.join(choices)}, "
             "or the PATH of a checkpoint"
         )
-    for (
-        other
-    ) in variants.VARIANTS.values():  # only the file's name tells m1 from m2: their tensors have the same shapes
+    for other in variants.VARIANTS.values():  # m1 and m2 have the same shapes: only the file's name differs
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
     network, card, sha256 = _read(spec, path)
