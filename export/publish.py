@@ -96,7 +96,7 @@ class BuildResult:
 
 
 def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]) -> Artifact:
-    """Build, check and publish one artifact; after any failure an existing artifact is unchanged.
+    """Build, check and publish one artifact; after any failure the old artifact is unchanged.
 
     Args:
         build: converts the network to the request's format.

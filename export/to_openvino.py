@@ -55,8 +55,8 @@ def _build(context: ExportContext) -> BuildResult:
             openvino.Core().read_model(model_file)  # on a full disk, some writes fail without an exception
         except RuntimeError as error:
             raise ArtifactError(
-                f"OpenVINO cannot write {context.request.artifacts} ({one_line(error)}); free some disk space. "
-                "The existing artifact is unchanged"
+                f"OpenVINO cannot write {context.request.artifacts} ({one_line(error)}); "
+                "free some disk space; the old artifact is unchanged"
             ) from error
 
     return BuildResult(save, openvino_int8.METHOD if precision == "int8" else None)

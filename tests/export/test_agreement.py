@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from export.calibration import ImageBatch
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
 from simplenet.errors import AgreementError
+from tests.conftest import MakeArtifact
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(200, 10)).astype(np.float32)
@@ -123,13 +125,11 @@ def build_with_wrong_sign(context: ExportContext) -> BuildResult:
     return BuildResult(lambda model_file, manifest_json: onnx.save(graph, model_file))
 
 
-def test_wrong_export_leaves_the_existing_artifact(tmp_path: Path) -> None:
-    request = ExportRequest("onnx", variant="cifar-310k", weights="random", artifacts=tmp_path)
-    with pytest.raises(AgreementError, match="disagrees with PyTorch"):
-        publish.publish(request, build_with_wrong_sign, to_onnx.PACKAGES)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    artifact = to_onnx.export_onnx(variant="cifar-310k", weights="random", artifacts=tmp_path)
-    before = {path: path.read_bytes() for path in artifact.folder.iterdir()}
+def test_wrong_export_leaves_the_old_artifact(tmp_path: Path, make_artifact: MakeArtifact) -> None:
+    old = tmp_path / "cifar-310k-fashion-mnist" / "onnx-fp32"
+    shutil.copytree(make_artifact("onnx", "fp32").folder, old)
+    before = {path: path.read_bytes() for path in old.iterdir()}
+    request = ExportRequest("onnx", "cifar-310k", "fashion-mnist", artifacts=tmp_path)
     with pytest.raises(AgreementError, match="disagrees with PyTorch"):
         publish.publish(request, build_with_wrong_sign, to_onnx.PACKAGES)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

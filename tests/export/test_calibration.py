@@ -1,4 +1,4 @@
-"""Which pictures are used for what."""
+"""Which images calibrate int8, and which check an export."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random() -> LoadedWeights:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Sixty pictures, each of one gray level of its own."""
+    """Sixty images, each of a different gray level."""
     for level in range(60):
         Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level:02}.png")
     return tmp_path
@@ -38,7 +38,7 @@ def levels(samples: calibration.ImageBatch) -> set[int]:
     return {int(image.max()) for image in samples.inputs}
 
 
-def test_shipped_weights_bring_their_own_pictures(shipped: LoadedWeights) -> None:
+def test_shipped_weights_have_their_own_images(shipped: LoadedWeights) -> None:
     calibrating = calibration.for_calibration(shipped, "auto")
     checking = calibration.for_checking(shipped, "auto", "int8")
     assert (calibrating.source, len(calibrating)) == ("fashion-mnist calibration", 500)
@@ -47,7 +47,7 @@ def test_shipped_weights_bring_their_own_pictures(shipped: LoadedWeights) -> Non
     assert calibration.for_checking(shipped, "auto", "fp32").labels is None
 
 
-def test_a_checkpoint_of_the_same_classes_gets_the_same_pictures(shipped: LoadedWeights) -> None:
+def test_checkpoint_of_the_same_classes_gets_the_same_images(shipped: LoadedWeights) -> None:
     retrained = dataclasses.replace(shipped, origin=WeightsOrigin("checkpoint", "mine-12345678", "0" * 64))
     assert calibration.for_calibration(retrained, "auto").source == "fashion-mnist calibration"
     assert calibration.for_checking(retrained, "auto", "int8").labels is not None
@@ -64,7 +64,7 @@ def test_trained_weights_of_other_classes_need_a_folder(shipped: LoadedWeights) 
     assert borrowed.labels is None  # they are labels of other classes than this model's
 
 
-def test_random_weights_are_calibrated_with_synthetic_pictures_which_is_said(random: LoadedWeights) -> None:
+def test_random_weights_are_calibrated_with_synthetic_images(random: LoadedWeights) -> None:
     samples = calibration.for_calibration(random, "auto")
     assert calibration.note(samples) == {"source": "synthetic: for latency only", "images": 64}
     again = calibration.for_calibration(random, "synthetic")
@@ -72,7 +72,7 @@ def test_random_weights_are_calibrated_with_synthetic_pictures_which_is_said(ran
     assert len(levels(samples)) > 1
 
 
-def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: LoadedWeights, folder: Path) -> None:
+def test_calibration_and_check_use_different_images(random: LoadedWeights, folder: Path) -> None:
     calibrating = calibration.for_calibration(random, folder)
     checking = calibration.for_checking(random, folder, "int8")
     assert levels(calibrating).isdisjoint(levels(checking))
@@ -82,14 +82,14 @@ def test_a_folder_is_not_checked_with_what_it_was_calibrated_with(random: Loaded
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
-def test_one_picture_serves_for_both(random: LoadedWeights, tmp_path: Path) -> None:
+def test_single_image_is_used_for_both(random: LoadedWeights, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "only.png")
     assert len(calibration.for_calibration(random, tmp_path)) == 1
     assert len(calibration.for_checking(random, tmp_path, "int8")) == 1
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
-def test_folders_named_as_classes_label_their_pictures_and_others_do_not(
+def test_only_folders_named_as_classes_label_their_images(
     shipped: LoadedWeights, random: LoadedWeights, tmp_path: Path
 ) -> None:
     card = dataclasses.replace(shipped.card, labels=("cat", "dog", *"cdefghij"))
@@ -105,36 +105,36 @@ def test_folders_named_as_classes_label_their_pictures_and_others_do_not(
     assert len(calibration.for_calibration(random, tmp_path)) == 4
 
 
-@pytest.mark.parametrize("asked", ["fashion-mist", "/no/such/folder"])
-def test_no_such_pictures(random: LoadedWeights, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["fashion-mist", "/no/such/folder"])
+def test_rejects_unknown_sets_and_folders(random: LoadedWeights, requested: str) -> None:
     with pytest.raises(DataError, match="neither a folder"):
-        calibration.for_calibration(random, asked)
+        calibration.for_calibration(random, requested)
 
 
-def test_an_empty_folder(random: LoadedWeights, tmp_path: Path) -> None:
+def test_rejects_an_empty_folder(random: LoadedWeights, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         calibration.for_calibration(random, tmp_path)
 
 
-def test_shipped_sets_have_held_out_pictures() -> None:
+def test_parts_of_a_shipped_set_share_no_image() -> None:
     evaluation, calibrating = (datasets.shipped("fashion-mnist", split) for split in ("evaluation", "calibration"))
     assert not {image.tobytes() for image in evaluation.images} & {image.tobytes() for image in calibrating.images}
 
 
-def test_few_and_unreadable_pictures_are_said_to_be_so(random: LoadedWeights, tmp_path: Path) -> None:
+def test_warns_about_few_and_unreadable_images(random: LoadedWeights, tmp_path: Path) -> None:
     for level in range(8):
         Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level}.png")
-    (tmp_path / "0.png").write_text("no picture")
+    (tmp_path / "0.png").write_text("no image")
     with pytest.warns(SimpleNetWarning) as caught:
         samples = calibration.for_calibration(random, tmp_path)
     assert len(samples) == 3
-    said = [str(warning.message) for warning in caught]
-    assert "1 of 4 images" in said[0]
-    assert "0.png" in said[0]
-    assert "only 3 images" in said[1]
+    messages = [str(warning.message) for warning in caught]
+    assert "1 of 4 images" in messages[0]
+    assert "0.png" in messages[0]
+    assert "only 3 images" in messages[1]
 
 
-def test_a_folder_that_is_called_synthetic_changes_nothing(
+def test_folder_named_synthetic_is_not_the_synthetic_set(
     random: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "synthetic").mkdir()

@@ -1,4 +1,4 @@
-"""Engines from small graphs written by hand, with the TensorRT-RTX that builds without a GPU."""
+"""Engines of small handwritten graphs, built by TensorRT-RTX, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ except BackendUnavailable as missing:
 AMPERE_AND_LATER = ["sm80", "sm86", "sm89", "sm120", "sm121"]
 
 
-def picture_graph(batch: int | str = 1) -> onnx.ModelProto:
-    """uint8 NHWC pictures -> transposed, cast, one convolution, as PyTorch exports it."""
+def convolution_graph(batch: int | str = 1) -> onnx.ModelProto:
+    """uint8 NHWC images, transposed, cast and convolved, in the order of PyTorch's exporter."""
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Transpose", ["image"], ["channels_first"], perm=[0, 3, 1, 2]),
@@ -34,7 +34,7 @@ def picture_graph(batch: int | str = 1) -> onnx.ModelProto:
     ]
     graph = helper.make_graph(
         nodes,
-        "picture",
+        "convolution",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 16, 16, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([2, 3]), "axes")],
@@ -44,7 +44,7 @@ def picture_graph(batch: int | str = 1) -> onnx.ModelProto:
 
 
 def quantized_graph(zero_point: np.ndarray[Any, Any] | None) -> onnx.ModelProto:
-    """A quantized and dequantized input into a ReLU: with uint8 and 0 it is what NNCF writes."""
+    """A quantized and dequantized input and a ReLU; with a uint8 zero point of 0, as NNCF writes it."""
     inputs = ["scale"] if zero_point is None else ["scale", "zero_point"]
     nodes = [
         helper.make_node("QuantizeLinear", ["image", *inputs], ["quantized"], name="quantize"),
@@ -63,13 +63,13 @@ def build(model: onnx.ModelProto, *targets: str) -> tensorrt_engine.Engine:
     return tensorrt_engine.build(model, "tensorrt-rtx", tensorrt_engine.choose_targets("tensorrt-rtx", targets))
 
 
-def run(model: onnx.ModelProto, pictures: np.ndarray[Any, Any]) -> Any:
+def run(model: onnx.ModelProto, images: np.ndarray[Any, Any]) -> Any:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": pictures})[0]
+    return session.run(None, {"image": images})[0]
 
 
-def test_the_plan_is_the_raw_builders_and_nothing_before_it() -> None:
-    model = tensorrt_engine.cast_before_transpose(picture_graph())
+def test_plan_equals_that_of_the_raw_builder() -> None:
+    model = tensorrt_engine.cast_before_transpose(convolution_graph())
     engine = build(model, "sm89")
     log = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(log)
@@ -84,8 +84,8 @@ def test_the_plan_is_the_raw_builders_and_nothing_before_it() -> None:
     assert engine.plan == bytes(builder.build_serialized_network(network, config))
 
 
-def test_the_target_says_what_built_it_and_for_which_gpus() -> None:
-    target = build(tensorrt_engine.cast_before_transpose(picture_graph())).target
+def test_target_names_builder_and_gpus() -> None:
+    target = build(tensorrt_engine.cast_before_transpose(convolution_graph())).target
     assert target["builder"] == "tensorrt-rtx"
     assert target["version"] == trt.__version__
     assert target["os"] in ("Linux", "Windows")
@@ -95,30 +95,28 @@ def test_the_target_says_what_built_it_and_for_which_gpus() -> None:
     assert "batch" not in target
 
 
-def test_a_dynamic_batch_gets_a_profile_and_the_target_says_which() -> None:
-    model = tensorrt_engine.cast_before_transpose(picture_graph("batch"))
+def test_dynamic_batch_gets_a_profile() -> None:
+    model = tensorrt_engine.cast_before_transpose(convolution_graph("batch"))
     target = build(model, "sm86", "sm120", "sm86").target
     assert target["batch"] == {"smallest": 1, "preferred": 8, "largest": 64}
     assert target["compute_capabilities"] == ["sm86", "sm120"]
 
 
-def test_uint8_pictures_are_cast_first_and_mean_the_same() -> None:
-    original = picture_graph()
+def test_cast_before_transpose_gives_equal_logits() -> None:
+    original = convolution_graph()
     before = original.SerializeToString()
-    with pytest.raises(
-        ExportError, match="UInt8"
-    ):  # the reason why `cast_before_transpose` exists; should this pass, it may go
+    with pytest.raises(ExportError, match="UInt8"):  # if this passes, cast_before_transpose is no longer needed
         build(original)
     model = tensorrt_engine.cast_before_transpose(original)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node[:2]] == ["Cast", "Transpose"]
-    pictures = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), np.uint8)
-    np.testing.assert_array_equal(run(model, pictures), run(original, pictures))
+    images = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(run(model, images), run(original, images))
     assert original.SerializeToString() == before
     assert tensorrt_engine.cast_before_transpose(model) == model
 
 
-def test_symmetric_int8_is_taken() -> None:
+def test_accepts_symmetric_int8() -> None:
     assert build(quantized_graph(np.array(0, np.int8))).plan
 
 
@@ -131,9 +129,7 @@ def test_symmetric_int8_is_taken() -> None:
         (None, "no zero point in the initializers"),
     ],
 )
-def test_other_quantizations_which_tensorrt_would_compute_wrongly_are_refused(
-    zero_point: np.ndarray[Any, Any] | None, message: str
-) -> None:
+def test_rejects_quantization_that_is_not_symmetric_int8(zero_point: np.ndarray[Any, Any] | None, message: str) -> None:
     model = quantized_graph(zero_point)
     with pytest.raises(
         ExportError, match=rf"QuantizeLinear 'quantize' has .*{message}.*to_tensorrt.py --precision int8"
@@ -141,21 +137,21 @@ def test_other_quantizations_which_tensorrt_would_compute_wrongly_are_refused(
         build(model)
 
 
-def test_a_graph_the_parser_refuses_is_one_line_that_names_the_node() -> None:
-    model = tensorrt_engine.cast_before_transpose(picture_graph())
+def test_parser_error_names_the_node() -> None:
+    model = tensorrt_engine.cast_before_transpose(convolution_graph())
     model.graph.node[2].op_type, model.graph.node[2].name = "Nonsense", "the_node"
     with pytest.raises(ExportError, match=r"cannot read the ONNX graph .*the_node") as caught:
         build(model)
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_cannot_be_built_for_is_told_with_the_ones_that_can() -> None:
+def test_unsupported_target_lists_the_supported_ones() -> None:
     with pytest.raises(UsageError, match=r"cannot build for 'sm87', only for .*sm86.*need the full TensorRT"):
-        build(tensorrt_engine.cast_before_transpose(picture_graph()), "sm86", "sm87")
+        build(tensorrt_engine.cast_before_transpose(convolution_graph()), "sm86", "sm87")
 
 
-def test_turing_without_fp32_matrix_products_is_told_to_take_fp16() -> None:
-    model = tensorrt_engine.cast_before_transpose(picture_graph())
+def test_fp32_gemm_for_sm75_suggests_fp16() -> None:
+    model = tensorrt_engine.cast_before_transpose(convolution_graph())
     model.graph.node.append(helper.make_node("Gemm", ["logits", "matrix"], ["scores"]))
     model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4), np.float32), "matrix"))
     model.graph.output[0].name = "scores"
@@ -164,8 +160,8 @@ def test_turing_without_fp32_matrix_products_is_told_to_take_fp16() -> None:
         build(model, "sm75")
 
 
-def test_the_builder_that_is_here_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # importing it fails, as where it is not installed
+def test_chooses_the_installed_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # its import fails
     assert tensorrt_engine.choose_builder("auto") == "tensorrt-rtx"
     assert tensorrt_engine.choose_builder("tensorrt-rtx") == "tensorrt-rtx"
     with pytest.raises(BackendUnavailable, match=r"tensorrt cannot be imported .*JetPack"):
@@ -174,22 +170,22 @@ def test_the_builder_that_is_here_is_chosen(monkeypatch: pytest.MonkeyPatch) -> 
         tensorrt_engine.choose_builder("tvm")
 
 
-def test_where_no_builder_is_installed_the_command_that_installs_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_builder_gives_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailable, match=r"pip install '\.\[tensorrt\]'"):
         tensorrt_engine.choose_builder("auto")
 
 
-def test_a_full_tensorrt_without_a_gpu_leaves_the_work_to_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # installed, but there is nothing to build on
+def test_without_gpu_auto_chooses_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # installed, but without a GPU
     monkeypatch.setattr(gpu, "first_gpu", _no_gpu)
     assert tensorrt_engine.choose_builder("auto") == "tensorrt-rtx"
     with pytest.raises(BackendUnavailable, match="no GPU for the test"):
         tensorrt_engine.choose_builder("tensorrt")
 
 
-def test_targets_are_not_for_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_tensorrt_rejects_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     with pytest.raises(UsageError, match="drop --target"):
         tensorrt_engine.choose_targets("tensorrt", ("sm86",))

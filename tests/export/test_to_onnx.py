@@ -1,4 +1,4 @@
-"""ONNX artifacts of the shipped model, as other people's tools see them."""
+"""ONNX artifacts of the shipped model, opened with other tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 
+import export
 import runtimes
 from export import agreement
 from export.calibration import ImageBatch
 from export.to_onnx import export_onnx
-from export.to_openvino import export_openvino
 from simplenet import artifacts, datasets, weights
-from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, UsageError
 from simplenet.formats import FORMATS
 from simplenet.manifest import METADATA_KEY, Manifest
@@ -29,7 +27,7 @@ from tests.conftest import MakeArtifact
 
 
 @pytest.mark.parametrize("precision", FORMATS["onnx"].precisions)
-def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
+def test_embedded_manifest_equals_manifest_json(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("onnx", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.onnx", "manifest.json"}
     session = onnxruntime.InferenceSession(artifact.model_file, providers=["CPUExecutionProvider"])
@@ -43,7 +41,7 @@ def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifa
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_int8_of_the_shipped_model_loses_at_most_half_a_point(make_artifact: MakeArtifact, format: str) -> None:
+def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, format: str) -> None:
     manifest = make_artifact(format, "int8").manifest
     accuracy = manifest.measured["accuracy"]
     assert accuracy["images"] == 2000
@@ -54,7 +52,7 @@ def test_int8_of_the_shipped_model_loses_at_most_half_a_point(make_artifact: Mak
     assert manifest.calibration["images"] == 500
 
 
-def test_int8_is_int8_with_weights_that_cannot_saturate(make_artifact: MakeArtifact) -> None:
+def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("onnx", "int8")
     graph = onnx.load(artifact.model_file).graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -66,7 +64,7 @@ def test_int8_is_int8_with_weights_that_cannot_saturate(make_artifact: MakeArtif
         assert weight.dtype == np.int8
         assert np.abs(weight.astype(int)).max() <= 64  # two products of 64 x 255 fit into 16 bits
         assert constants[makers[node.input[1]].input[1]].shape == (weight.shape[0],)  # a scale for each channel
-    assert Counter(node.op_type for node in graph.node)["Relu"] == 0  # the integer range clips already
+    assert Counter(node.op_type for node in graph.node)["Relu"] == 0  # the integer range clips
     assert artifact.size_bytes < 0.35 * make_artifact("onnx", "fp32").size_bytes
 
 
@@ -74,14 +72,14 @@ def test_int8_is_int8_with_weights_that_cannot_saturate(make_artifact: MakeArtif
     ("torch", "fp32"), *(("onnx", precision) for precision in FORMATS["onnx"].precisions),
     *(("openvino", precision) for precision in FORMATS["onnx"].precisions),
 ])  # fmt: skip
-def test_other_pictures_stay_within_the_tolerance_that_the_manifest_states(
+def test_other_images_stay_within_the_stated_tolerance(
     make_artifact: MakeArtifact, format: str, precision: str
 ) -> None:
     artifact = make_artifact(format, precision)
     loaded = weights.load("cifar-310k", "fashion-mnist")
     images = datasets.shipped("fashion-mnist", "calibration").images[:100]
     inputs = np.stack([to_model_input(image, artifact.manifest.preprocessing) for image in images])
-    expected = agreement.reference_logits(loaded, ImageBatch("training pictures", inputs, None))
+    expected = agreement.reference_logits(loaded, ImageBatch("training images", inputs, None))
     with runtimes.load(artifact, threads=1) as runtime:
         logits = runtime.infer_any(inputs)
     measured = agreement.compare_outputs(logits, expected, ImageBatch("", inputs, None), precision, False, 0)[
@@ -90,10 +88,11 @@ def test_other_pictures_stay_within_the_tolerance_that_the_manifest_states(
     tolerance = artifact.manifest.measured["tolerance"]
     assert measured["cosine_min"] >= tolerance["cosine"]
     assert measured["max_absolute_difference"] <= tolerance["absolute"]
-    assert tolerance["absolute"] < 2  # the logits span 10: a tolerance that allows everything is none
+    assert tolerance["absolute"] < 2  # the logits span 10
 
 
-def test_an_unusual_input_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_other_inputs_get_folders_of_their_own(tmp_path: Path) -> None:
     options = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path}
     made = [
         export_onnx(**options),  # type: ignore[arg-type]
@@ -106,29 +105,29 @@ def test_an_unusual_input_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     assert batched.manifest.input.shape == (8, 3, 32, 32)
     assert dynamic.manifest.input.shape == (None, 32, 32, 3)
     image = np.full((32, 32, 3), 200, np.uint8)
-    answers = []
+    logits = []
     for artifact in made:
         with pytest.warns(UserWarning, match="random weights"), runtimes.load(artifact, threads=1) as runtime:
-            answers.append(runtime.infer_any(runtime.preprocess([image] * 3)))
+            logits.append(runtime.infer_any(runtime.preprocess([image] * 3)))
     assert batched.manifest.calibration is not None
     assert batched.manifest.calibration["source"] == "synthetic: for latency only"
-    np.testing.assert_allclose(answers[0], answers[2], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(answers[0], answers[1], atol=0.1 * np.abs(answers[0]).max())
+    np.testing.assert_allclose(logits[0], logits[2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits[0], logits[1], atol=0.1 * np.abs(logits[0]).max())
     assert plain.manifest.weights.source == "random"
 
 
-@pytest.mark.parametrize(("export", "missing", "extra"), [
-    (export_onnx, "onnxslim", "export"), (export_openvino, "onnxscript", "export"),
-    (export_openvino, "nncf", "openvino-export"),
+@pytest.mark.parametrize(("format", "missing", "extra"), [
+    ("onnx", "onnxslim", "export"), ("openvino", "onnxscript", "export"),
+    ("openvino", "nncf", "openvino-export"),
 ])  # fmt: skip
-def test_a_missing_package_is_told_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Callable[..., Artifact], missing: str, extra: str
+def test_missing_package_is_reported_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, missing: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     steps: list[str] = []
-    told = re.escape(f"pip install '.[{extra}]'")
-    with pytest.raises(BackendUnavailable, match=f"{missing} cannot be imported .*{told}"):
-        export(variant="cifar-310k", precision="int8", artifacts=tmp_path, progress=steps.append)
+    command = re.escape(f"pip install '.[{extra}]'")
+    with pytest.raises(BackendUnavailable, match=f"{missing} cannot be imported .*{command}"):
+        export.make(format, variant="cifar-310k", precision="int8", artifacts=tmp_path, progress=steps.append)
     assert steps == list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +139,7 @@ def test_a_missing_package_is_told_before_the_work(
     ({"max_drop": float("nan")}, "max_drop must be 0 to 100 points"),
     ({"variant": "1.6m"}, "unknown variant '1.6m'"),
 ])  # fmt: skip
-def test_what_cannot_be_asked_for(tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_rejects_invalid_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export_onnx(artifacts=tmp_path, **options)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""OpenVINO artifacts of the shipped model, as OpenVINO itself sees them."""
+"""OpenVINO artifacts of the shipped model, opened with OpenVINO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import MakeArtifact
 
 
 @pytest.mark.parametrize("precision", FORMATS["openvino"].precisions)
-def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifact, precision: str) -> None:
+def test_embedded_manifest_equals_manifest_json(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("openvino", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.xml", "model.bin", "manifest.json"}
     model = openvino.Core().read_model(artifact.model_file)
@@ -29,7 +29,7 @@ def test_the_manifest_in_the_file_is_the_one_beside_it(make_artifact: MakeArtifa
     assert model.output("logits").get_element_type() == openvino.Type.f32
 
 
-def test_nothing_of_the_shape_arithmetic_is_left(make_artifact: MakeArtifact) -> None:
+def test_shape_arithmetic_is_folded(make_artifact: MakeArtifact) -> None:
     model = openvino.Core().read_model(make_artifact("openvino", "fp32").model_file)
     operators = Counter(node.get_type_name() for node in model.get_ops())
     assert operators["Convolution"] == 13
@@ -63,7 +63,7 @@ def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     assert max(np.abs(weight.astype(int)).max() for weight in weights) <= 64
 
 
-def test_nobody_is_told_that_nncf_was_used(tmp_path: Path) -> None:
+def test_nncf_telemetry_is_disabled(tmp_path: Path) -> None:
     script = """
 import sys
 from export import openvino_int8

@@ -1,10 +1,8 @@
-"""Exports to real TensorRT-RTX engines, which need no GPU to be built, and would need one to be run."""
+"""Exports to real TensorRT-RTX engines: building them needs no GPU, running them does."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,16 +27,14 @@ try:
 except BackendUnavailable as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
-SCRIPT = Path(to_tensorrt.__file__)
-
 
 def no_gpu(purpose: str) -> gpu.Gpu:
-    raise BackendUnavailable(f"{purpose} needs an NVIDIA GPU and driver to run; none, says this test")
+    raise BackendUnavailable(f"{purpose} needs an NVIDIA GPU and driver to run; none in this test")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def each_graph_is_exported_once() -> Iterator[None]:
-    """PyTorch's exporter takes seconds, and most tests here begin with the same graph."""
+def cached_onnx_graphs() -> Iterator[None]:
+    """PyTorch's exporter takes seconds, and most tests here start from the same graph."""
     graphs: dict[Any, onnx.ModelProto] = {}
     real = onnx_graph.build
 
@@ -57,13 +53,13 @@ def each_graph_is_exported_once() -> Iterator[None]:
 
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on most machines that build: the tests below say the same on one that has a GPU."""
+    """No GPU, whether this machine has one or not."""
     monkeypatch.setattr(gpu, "first_gpu", no_gpu)
 
 
 @pytest.fixture
-def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
-    """The graphs given to the builder."""
+def built_graphs(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
+    """The graphs that the builder received."""
     graphs: list[onnx.ModelProto] = []
     real = tensorrt_engine.build
 
@@ -76,9 +72,9 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """A folder of four pictures to calibrate with."""
-    folder = tmp_path / "photographs"
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of four images to calibrate with."""
+    folder = tmp_path / "image_folder"
     folder.mkdir()
     for seed in range(4):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
@@ -87,7 +83,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def parsed(graph: onnx.ModelProto) -> Any:
-    """What TensorRT's own parser makes of a graph; the parser and builder live as long as the network needs them."""
+    """The network that TensorRT parses from a graph, and the objects that must live as long as it."""
     log = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(log)
     network = builder.create_network()
@@ -96,20 +92,21 @@ def parsed(graph: onnx.ModelProto) -> Any:
     return network, (log, builder, parser)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_every_precision_of_an_imagenet_variant_becomes_an_engine(
-    tmp_path: Path, precision: str, handed_over: list[onnx.ModelProto], photographs: Path
+def test_builds_every_precision_of_an_imagenet_variant(
+    tmp_path: Path, precision: str, built_graphs: list[onnx.ModelProto], image_folder: Path
 ) -> None:
     made = to_tensorrt.export_tensorrt(
-        variant="1.5m", weights="random", precision=precision, artifacts=tmp_path, calibration=photographs
+        variant="1.5m", weights="random", precision=precision, artifacts=tmp_path, calibration=image_folder
     )
     assert made.folder == tmp_path / "1.5m-random" / f"tensorrt-{precision}"
     assert sorted(file.name for file in made.folder.iterdir()) == ["manifest.json", "model.engine"]
     assert made.size_bytes > 3_000_000
 
-    network, alive = parsed(handed_over[0])
+    network, owners = parsed(built_graphs[0])
     image, logits = network.get_input(0), network.get_output(0)
     assert (image.name, image.dtype, tuple(image.shape)) == ("image", trt.uint8, (1, 224, 224, 3))
     assert (logits.name, logits.dtype, tuple(logits.shape)) == ("logits", trt.float32, (1, 1000))
@@ -119,7 +116,7 @@ def test_every_precision_of_an_imagenet_variant_becomes_an_engine(
     assert {layer.get_input(0).dtype for layer in convolutions} == {computed_in}
     quantized = sum(layer.type == trt.LayerType.QUANTIZE for layer in network)
     assert (quantized >= len(convolutions)) == (precision == "int8")
-    del network, alive
+    del network, owners
 
     manifest = artifacts.read(made.folder).manifest
     assert manifest.target is not None
@@ -134,14 +131,14 @@ def test_every_precision_of_an_imagenet_variant_becomes_an_engine(
     assert "\n" not in str(caught.value)
 
 
-def test_the_shipped_model_loses_at_most_half_a_point_in_int8(make_artifact: MakeArtifact) -> None:
+def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact) -> None:
     measured = make_artifact("tensorrt", "int8").manifest.measured
     assert measured["accuracy"]["images"] >= 1000
     assert measured["accuracy"]["drop_points"] <= 0.5
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_a_dynamic_float32_batch_for_chosen_gpus(tmp_path: Path) -> None:
+def test_dynamic_float32_batch_for_one_target(tmp_path: Path) -> None:
     made = to_tensorrt.export_tensorrt(
         variant="cifar-310k",
         weights="random",
@@ -158,41 +155,41 @@ def test_a_dynamic_float32_batch_for_chosen_gpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_a_fixed_batch_is_checked_in_batches_of_that_size(tmp_path: Path) -> None:
+def test_fixed_batch_is_checked_in_padded_batches(tmp_path: Path) -> None:
     made = to_tensorrt.export_tensorrt(variant="cifar-310k", weights="random", batch=5, artifacts=tmp_path)
-    assert made.manifest.measured["agreement"]["images"] % 5  # the last batch had to be filled up
+    assert made.manifest.measured["agreement"]["images"] % 5  # the last batch was padded
     assert made.manifest.measured["agreement"]["cosine_min"] > 0.99999
 
 
-def test_what_cannot_be_built_leaves_the_old_engine_as_it_was(
+def test_failed_export_leaves_the_old_engine(
     tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path}
-    made = to_tensorrt.export_tensorrt(**asked)
+    options: dict[str, Any] = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path}
+    made = to_tensorrt.export_tensorrt(**options)
     before = made.model_file.read_bytes()
     with pytest.raises(ExportError, match="sm75 supports --precision fp16 only"):
-        to_tensorrt.export_tensorrt(**asked, targets=["sm75"])
+        to_tensorrt.export_tensorrt(**options, targets=["sm75"])
     monkeypatch.setattr(to_tensorrt, "_run_on_cpu", lambda *_: np.zeros((16, 10), np.float32))
     with pytest.raises(ExportError, match="disagrees"):
-        to_tensorrt.export_tensorrt(**asked)
+        to_tensorrt.export_tensorrt(**options)
     assert artifacts.read(made.folder).model_file.read_bytes() == before
     assert [folder.name for folder in made.folder.parent.iterdir()] == ["tensorrt-fp32"]
 
 
-def test_where_the_gpu_is_another_the_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "first_gpu", lambda _purpose: gpu.Gpu("Pretend Hopper", "sm90"))
+def test_manifest_records_that_the_gpu_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "first_gpu", lambda _purpose: gpu.Gpu("Fake Hopper", "sm90"))
     made = to_tensorrt.export_tensorrt(
         variant="cifar-310k", weights="random", builder="tensorrt-rtx", targets=["sm86"], artifacts=tmp_path
     )
     assert made.manifest.measured["engine"] == "built, not run: this machine's GPU is sm90, the engine is for sm86"
 
 
-def test_where_the_engines_own_gpu_is_here_it_must_run_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "first_gpu", lambda _purpose: gpu.Gpu("Pretend RTX", "sm00"))
+def test_engine_must_run_if_its_gpu_is_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "first_gpu", lambda _purpose: gpu.Gpu("Fake RTX", "sm00"))
     monkeypatch.setattr(
         tensorrt_engine, "_describe", lambda *_: {"builder": "tensorrt-rtx", "compute_capabilities": ["sm00"]}
     )
-    with pytest.raises(BackendError):  # there is no such GPU, so the engine cannot run: nothing may be published
+    with pytest.raises(BackendError):  # there is no such GPU: the engine cannot run
         to_tensorrt.export_tensorrt(variant="cifar-310k", weights="random", builder="tensorrt-rtx", artifacts=tmp_path)
     assert not any(tmp_path.rglob("model.engine"))
 
@@ -206,30 +203,28 @@ def test_where_the_engines_own_gpu_is_here_it_must_run_on_it(tmp_path: Path, mon
         ({"batch": 0}, "batch"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_any_work(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+def test_rejects_invalid_options_before_any_work(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     steps: list[str] = []
-    asked: dict[str, Any] = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path} | wrong
+    options: dict[str, Any] = {"variant": "cifar-310k", "weights": "random", "artifacts": tmp_path} | wrong
     with pytest.raises(UsageError, match=message):
-        to_tensorrt.export_tensorrt(**asked, progress=steps.append)
+        to_tensorrt.export_tensorrt(**options, progress=steps.append)
     assert steps == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_runs_from_any_folder_and_prints_json(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--variant", "cifar-310k", "--weights", "random", "--json"]
-    command += ["--builder", "tensorrt-rtx", "--target", "SM89, sm120"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
-    result = json.loads(done.stdout)
+def test_prints_json(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--variant", "cifar-310k", "--weights", "random", "--json"]
+    assert to_tensorrt.main([*flags, "--builder", "tensorrt-rtx", "--target", "SM89, sm120"]) == 0
+    result = json.loads(capfd.readouterr().out)
     assert result["manifest"]["target"]["compute_capabilities"] == ["sm89", "sm120"]
     assert (tmp_path / result["folder"] / "model.engine").stat().st_size == result["size_bytes"]
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_the_closing_lines_say_for_which_gpus_and_what_was_not_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["--variant", "cifar-310k", "--weights", "random", "--target", "sm86", "--artifacts", str(tmp_path)]
-    assert to_tensorrt.main(asked) == 0
+def test_prints_gpus_and_what_was_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--variant", "cifar-310k", "--weights", "random", "--target", "sm86", "--artifacts", str(tmp_path)]
+    assert to_tensorrt.main(flags) == 0
     out = capsys.readouterr().out
     for part in (
         "only for sm86 with tensorrt-rtx",

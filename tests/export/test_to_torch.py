@@ -1,4 +1,4 @@
-"""PyTorch programs of the shipped model, as PyTorch itself and an unzipper see them."""
+"""PyTorch programs of the shipped model, opened with PyTorch and zipfile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simplenet.manifest import METADATA_KEY, Manifest
 from tests.conftest import MakeArtifact
 
 
-def test_pytorch_runs_it_without_this_project(make_artifact: MakeArtifact) -> None:
+def test_pytorch_alone_runs_the_program(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("torch", "fp32")
     extra = {METADATA_KEY: ""}
     program = torch.export.load(artifact.model_file, extra_files=extra)
@@ -30,7 +30,7 @@ def test_pytorch_runs_it_without_this_project(make_artifact: MakeArtifact) -> No
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_its_weights_lie_channels_last_and_batch_norms_are_gone(make_artifact: MakeArtifact) -> None:
+def test_weights_are_channels_last_without_batch_norms(make_artifact: MakeArtifact) -> None:
     program = torch.export.load(make_artifact("torch", "fp32").model_file)
     convolutions = [tensor for tensor in program.state_dict.values() if tensor.ndim == 4 and tensor.shape[2] == 3]
     assert len(convolutions) > 10
@@ -39,7 +39,7 @@ def test_its_weights_lie_channels_last_and_batch_norms_are_gone(make_artifact: M
     assert "dropout" not in str(program.graph)
 
 
-def test_there_is_no_pickle_and_no_path_of_this_machine_in_it(make_artifact: MakeArtifact) -> None:
+def test_contains_no_pickle_and_no_local_path(make_artifact: MakeArtifact) -> None:
     with zipfile.ZipFile(make_artifact("torch", "fp32").model_file) as archive:
         contents = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
     assert contents["data/sample_inputs/model.pt"] == b""
@@ -56,6 +56,6 @@ def test_a_dynamic_batch_of_floats(tmp_path: Path) -> None:
         assert module(torch.zeros(size, 3, 32, 32)).shape == (size, 10)
 
 
-def test_other_precisions_are_refused(tmp_path: Path) -> None:
+def test_rejects_other_precisions(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bf16 is a way to run an fp32 artifact"):
         export_torch(variant="cifar-310k", weights="random", precision="bf16", artifacts=tmp_path)
