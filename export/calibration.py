@@ -153,7 +153,7 @@ def _half(found: ImageSet, which: int) -> ImageSet:
 
 def _read(found: ImageSet, limit: int) -> ImageBatch:
     """At most `limit` images, evenly spaced."""
-    chosen = np.unique(np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(np.intp))
+    chosen = image_sets.spread(len(found), limit)
     labels = None if found.labels is None else found.labels[chosen]
     subset = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
     inputs, labels = subset.all()

@@ -40,7 +40,7 @@ def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
     cli.add_calibration(parser)
     parser.add_argument(
         "--max-drop",
-        type=_points,
+        type=float,
         default=1.0,
         metavar="POINTS",
         help="points of top-1 that int8 may lose on labeled images; a larger drop refuses the export (default: 1)",
@@ -110,13 +110,3 @@ def summary(artifact: Artifact) -> str:
 
 def _batch(text: str) -> int | None:
     return None if text == "dynamic" else cli.integer_in(1, MAX_BATCH)(text)
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1.0
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points from 0 to 100")
-    return points

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportContext:
-    """The input of every exporter: the request, the loaded network, and what follows from both."""
+    """Input of every exporter: the request, the loaded network, and values derived from them."""
 
     request: ExportRequest
     loaded: LoadedWeights
@@ -53,7 +53,7 @@ class ExportContext:
         return preprocessing.model_batch(images.inputs, self.input.dtype, self.loaded.card.preprocessing)
 
     def calibration_inputs(self) -> npt.NDArray[Any]:
-        """`model_inputs` of the calibration images; reports the calibration, which starts now, as progress."""
+        """`model_inputs` of the calibration images; reports the progress step 'calibrating'."""
         self.request.progress(f"calibrating with {len(self.calibration)} images")
         return self.model_inputs(self.calibration)
 
@@ -81,8 +81,8 @@ class BuildResult:
     """A converted model in memory, and how to write it.
 
     Attributes:
-        save: `save(model_file, manifest_json)` writes the model files, with the JSON inside where the format has a
-            place for it. Called twice: before the check, which runs the real file, and after it, with the measurements.
+        save: `save(model_file, manifest_json)` writes the model files and embeds the JSON if the format supports it.
+            Called twice: before the check, which runs the real file, and after it, with the measurements in the JSON.
         calibration_method: how int8 was calibrated, for the manifest.
         target: GPUs and TensorRT version of an engine, for the manifest.
         check: `check(artifact)` returns the manifest's `measured` or raises AgreementError. Default: run the model file
@@ -107,7 +107,7 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
         ExportError, AgreementError: the model cannot be converted, or its logits differ too much from PyTorch's.
         ArtifactError: the artifact cannot be written. BackendUnavailable: a package is missing.
     """
-    for package in ("safetensors", *packages):  # slow imports: after the check of the flags, before any work
+    for package in ("safetensors", *packages):  # slow imports, so only after the flags are checked
         vendor_import(package, "export")
     from simplenet import weights
 

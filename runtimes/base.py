@@ -149,6 +149,9 @@ class Runtime(abc.ABC):
         Args:
             images: RGB uint8 [H, W, 3], of any sizes.
 
+        Returns:
+            The batch, as in `manifest.input`.
+
         Raises:
             ImageError: an image is not RGB uint8, or its size is not supported. InputError: no image.
         """

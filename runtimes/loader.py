@@ -38,7 +38,8 @@ def backend_class(name: str) -> type[Runtime]:
 def disable_spinning() -> None:
     """Let idle threads of every backend sleep, for the rest of this process.
 
-    Call it where models share the CPU, before an export imports PyTorch: `load(allow_spinning=False)` is too late then.
+    Call it where models share the CPU, before anything imports PyTorch, which reads this setting only at its import:
+    `load(allow_spinning=False)` is too late after an export.
     """
     for name in names():
         backend_class(name).disable_spinning()

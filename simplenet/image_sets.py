@@ -95,13 +95,13 @@ def load(
         return ImageSet(SYNTHETIC, list(synthetic(limit or 64, preprocessing)), None, preprocessing)
     if source in datasets.names():
         shipped = datasets.shipped(source, split)
-        chosen = _spread(len(shipped), limit)
+        chosen = spread(len(shipped), limit)
         has_these_classes = not labels or tuple(labels) == shipped.classes
         known = shipped.labels[chosen] if has_these_classes else None
         return ImageSet(shipped.name, [shipped.images[i] for i in chosen], known, preprocessing)
     check_source(source)
     found = images.labeled_folder(Path(source), labels, class_ids)
-    chosen_files = [found[i] for i in _spread(len(found), limit)]
+    chosen_files = [found[i] for i in spread(len(found), limit)]
     paths = [path for path, _ in chosen_files]
     indices = [index for _, index in chosen_files if index is not None]
     if len(indices) == len(paths):
@@ -147,6 +147,6 @@ def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8A
     return scenes
 
 
-def _spread(count: int, limit: int | None) -> npt.NDArray[np.intp]:
+def spread(count: int, limit: int | None) -> npt.NDArray[np.intp]:
     """Return at most `limit` evenly spaced indices below `count`, because a sorted folder starts with one class."""
     return np.unique(np.linspace(0, count - 1, min(count, limit or count)).round().astype(np.intp))

@@ -170,7 +170,7 @@ def test_rejects_artifacts_folder_that_is_a_file(tmp_path: Path) -> None:
     (["--variant", "1.6m"], "unknown variant '1.6m'"),
     (["--input", "float"], "unknown input 'float', did you mean 'float32'?"),
     (["--batch", "0"], "'0' is not an integer from 1 to"),
-    (["--max-drop", "nan"], "'nan' is not a number of points"),
+    (["--max-drop", "much"], "invalid float value: 'much'"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
 ])  # fmt: skip
 def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
