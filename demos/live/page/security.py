@@ -33,13 +33,13 @@ log = logging.getLogger("simplenet.page")
 class SecurityMiddleware:
     """ASGI middleware: answers foreign requests with 403, and adds `HEADERS` to every response.
 
-    Three attacks come from a foreign page in the visitor's browser:
-    - it resolves its own name to 127.0.0.1 (DNS rebinding): the Host header shows that name.
+    It stops three attacks of a foreign page that is open in the visitor's browser:
+    - its name resolves to 127.0.0.1 (DNS rebinding): the Host header contains that name.
     - it opens a WebSocket to this server: the Origin header names the page.
-    - it embeds a URL of this server, so that a model is exported: browsers mark that with Sec-Fetch-Site, on the
-      loopback and over https.
+    - it embeds a URL of this server, for example to start an export: on the loopback and over https, browsers mark
+      that request with Sec-Fetch-Site.
 
-    The server's own port is not compared, because with `ssh -L 9000:127.0.0.1:8000 device` the browser sees another
+    The server's own port is not compared, because with `ssh -L 9000:127.0.0.1:8000 device` the browser uses another
     one. Origin and Host must name the same port.
     """
 
