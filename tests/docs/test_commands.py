@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simplenet import datasets
+from simplenet import datasets, variants
 from tests.conftest import MakeArtifact
 from tests.docs.documents import DOCUMENTS, ROOT, Command, code_blocks, commands, inline_code
 
@@ -23,6 +24,13 @@ SCRIPTS = [command for command in COMMANDS if "python" in command.words[0] and c
 SCRIPTS += [
     command for command in COMMANDS if command.words[0] == "torchrun" and any(".py" in w for w in command.words)
 ]
+
+ALL_SCRIPTS = sorted(
+    path
+    for folder in ("demos", "export", "train")
+    for path in (ROOT / folder).glob("*.py")
+    if "cli.run(main)" in path.read_text("utf-8")
+)
 
 RUN = {
     "python export/to_onnx.py --variant cifar-310k --weights runs/mine/cifar-310k.safetensors": [],
@@ -78,14 +86,14 @@ def script_and_flags(command: Command) -> tuple[str, list[str]]:
 
 
 def parser_of(script: str) -> Any:
-    if script == "docs/make_images.py":  # docs is no package
-        spec = importlib.util.spec_from_file_location("make_images", ROOT / script)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.build_parser()
     return module_of(script).build_parser()
+
+
+def examples_in_help(script: Path) -> list[Command]:
+    """The commands in a script's docstring, which --help shows; two spaces separate a command from its explanation."""
+    docstring = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
+    lines = re.findall(r"^    ((?:python|torchrun) .+)$", docstring.replace("\\\n", " "), re.MULTILINE)
+    return [Command(str(script), re.split(r"(?<=\S)  +(?=[^ -])", line)[0]) for line in lines]
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=lambda command: command.text)
@@ -95,6 +103,17 @@ def test_script_accepts_the_flags(command: Command) -> None:
     parser = parser_of(script)
     if flags and "--help" not in flags:
         parser.parse_args(flags)
+
+
+@pytest.mark.parametrize("path", ALL_SCRIPTS, ids=lambda path: path.name)
+def test_examples_in_help_parse(path: Path) -> None:
+    script = path.relative_to(ROOT).as_posix()
+    examples = examples_in_help(path)
+    assert examples
+    for example in examples:
+        named, flags = script_and_flags(example)
+        parser_of(named).parse_args(flags)
+    assert any(script in example.text for example in examples)
 
 
 @pytest.mark.parametrize("script", sorted({script_and_flags(command)[0] for command in SCRIPTS}))
@@ -128,6 +147,15 @@ def test_make_targets_exist() -> None:
     assert {"compare", "setup-live", "lint", "test"} == set(re.findall(r"\b(compare|setup-live|lint|test)\b", ci))
 
 
+def test_readme_lists_every_variant() -> None:
+    cells = [cell.strip() for cell in (ROOT / "README.md").read_text("utf-8").split("|")]
+    for variant in variants.VARIANTS.values():
+        at = cells.index(f"`{variant.name}`")
+        published = "" if variant.published_top1 is None else f"{variant.published_top1:.2f}"
+        size = str(variant.preprocessing.input_size)
+        assert cells[at + 1 : at + 4] == [f"{variant.parameters:,}", size, published]
+
+
 def test_extras_that_pip_installs_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     named = {
@@ -141,9 +169,7 @@ def test_extras_that_pip_installs_exist() -> None:
 
 
 def test_flags_named_alone_exist() -> None:
-    scripts = [path for folder in ("demos", "export", "train") for path in (ROOT / folder).glob("*.py")]
-    scripts = [path for path in scripts if "def build_parser" in path.read_text()]
-    parsers = [parser_of(path.relative_to(ROOT).as_posix()) for path in scripts]
+    parsers = [parser_of(path.relative_to(ROOT).as_posix()) for path in ALL_SCRIPTS]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     named = {
         word
