@@ -7,7 +7,6 @@
     python demos/webcam.py --display browser --source visitor  no local camera: visitors of the page share theirs
     python demos/webcam.py --source synthetic --display none --duration 30 --json > events.jsonl
 
-Keys in the window: q or Esc quits, space pauses, s snapshot, r record, b next backend, p next precision, h help.
 The page is at http://127.0.0.1:8000. For a device without a screen, run `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
 machine and open that address there: browsers share the visitor's camera only with localhost and https pages.
 Files are processed frame by frame; cameras and streams drop stale frames. A summary is printed at the end.
@@ -31,7 +30,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import models
-from demos.live.dashboard import UNTRAINED
+from demos.live.dashboard import UNTRAINED, keys_help
 from demos.live.events import EventWriter
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
@@ -69,7 +68,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
     timer.start()
     while not session.quit:
         # Commands: from keys and the page, since the last frame.
-        screen.asked(session.process_commands())
+        screen.handle(session.process_commands())
         if max_frames is not None and timer.frames >= max_frames:
             return "--max-frames"
         if duration_s is not None and timer.seconds >= duration_s:
@@ -120,6 +119,8 @@ def _end(scheduler: SourceScheduler) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
+    keys = "".join(f"\n    {names:8}{label}" for names, label in keys_help())
+    parser.epilog = f"{parser.epilog}\n\nKeys in the window:\n{keys}"
     parser.add_argument(
         "--source",
         action="append",
@@ -162,6 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--record", type=cli.file_ending_in(*CODECS), metavar="FILE", help="record what the window shows: .mp4 or .avi"
     )
     parser.add_argument(
+        "--record-fps", type=cli.integer_in(1, 120), metavar="N",
+        help="frames per second of recordings; less for a machine that cannot encode as fast (default: the source's)",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", type=cli.path, default=Path("recordings"), metavar="DIR",
         help="the folder for snapshots and recordings of the keys s and r (default: ./recordings)",
     )  # fmt: skip
@@ -201,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, model_group = config.load(cli.log)
         session = opened.enter_context(Session(scheduler, config, model_group, event=events))
         shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
-        screen = Screen(session, shown, arguments.output, arguments.record)
+        screen = Screen(session, shown, arguments.output, arguments.record, arguments.record_fps)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))
         status = StatusLine(session)
@@ -221,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             screen.stop_recording()
             status.clear()
             _report(session, session.summary(ended), events, stdout)
-    if screen.lost is not None:
-        raise SimpleNetError(f"the recording is incomplete: {screen.lost}")
+    if screen.recording_error is not None:
+        raise SimpleNetError(f"the recording is incomplete: {screen.recording_error}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where pictures go: a window, or nowhere; and which of window, browser page and nothing can be had here."""
+"""The window on a screen, and which of window, browser page and no display is available here."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _NAMED_KEYS = {27: "escape", 32: "space"}
 
 
 class Display(abc.ABC):
-    """Shows pictures and hears keys."""
+    """Shows images and returns pressed keys."""
 
-    shows_pictures = True
-    """Where this is False, nothing needs to be drawn either."""
+    shows_images = True
+    """If False, nothing needs to be drawn."""
 
     @abc.abstractmethod
     def show(self, image: UInt8Array) -> str:
-        """Takes RGB uint8 [H, W, 3]; returns the key pressed since the last call ('q', 'escape', 'space', ...) or ''.
+        """Show RGB uint8 [H, W, 3]; returns the key pressed since the last call ('q', 'escape', 'space', ...) or ''.
 
-        To be called a few times a second, with the last picture while there is no new one: that keeps a window alive.
+        Call it a few times a second, with the last image if there is no new one: that keeps a window responsive.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Lets go of the window; harmless the second time."""
+        """Close the window; may be called again."""
 
     def __enter__(self) -> Display:
         return self
@@ -51,9 +51,9 @@ class Display(abc.ABC):
 
 
 class NoDisplay(Display):
-    """For machines without a screen, for the browser page, and for measuring."""
+    """For machines without a screen, for the browser page, and for measurements."""
 
-    shows_pictures = False
+    shows_images = False
 
     def show(self, image: UInt8Array) -> str:
         return ""
@@ -63,7 +63,7 @@ class NoDisplay(Display):
 
 
 class Window(Display):
-    """An OpenCV window; it opens with the first picture. Closing it counts as the key 'q'."""
+    """An OpenCV window; it opens with the first image. Closing it counts as the key 'q'."""
 
     def __init__(self) -> None:
         self._cv2 = opencv()
@@ -89,33 +89,33 @@ class Window(Display):
     def _was_closed(self) -> bool:
         try:
             return bool(self._cv2.getWindowProperty(_TITLE, self._cv2.WND_PROP_VISIBLE) < 1)
-        except self._cv2.error:  # Qt's answer once its last window is gone
+        except self._cv2.error:  # raised by Qt after its last window is gone
             return True
 
     def close(self) -> None:
         if self._shown:
             self._cv2.destroyAllWindows()
-            self._cv2.pollKey()  # the window system closes it only while events are handled
+            self._cv2.pollKey()  # the window system closes it only while events are processed
             self._shown = False
 
 
 def choose(
     kind: str, browser_available: Callable[[], str | None], log: Callable[[str], None]
 ) -> Literal["window", "browser", "none"]:
-    """What one of `DISPLAYS` comes to here: auto is a window where one can be opened, else the page, else none.
+    """Resolve one of `DISPLAYS`: auto is a window if one can be opened, else the page, else none.
 
     Args:
-        browser_available: None where the page can be served, else why not; asked only where it matters.
-        log: is told, in one line, what auto does without.
+        browser_available: returns None if the page can be served, else why not; called only if it matters.
+        log: receives one line if auto cannot open a window.
 
     Raises:
-        SimpleNetError: what was asked for by name cannot be had.
+        SimpleNetError: the requested display is not available.
     """
     if kind == "none":
         return "none"
     if kind == "browser":
         if (no_page := browser_available()) is not None:
-            raise SimpleNetError(f"no browser page can be served here ({no_page}); or use --display none")
+            raise SimpleNetError(f"the browser page is not available here ({no_page}); or use --display none")
         return "browser"
     if (no_window := why_no_window()) is None:
         return "window"
@@ -125,21 +125,21 @@ def choose(
     if (no_page := browser_available()) is None:
         log(f"{no_window}; showing a browser page instead")
         return "browser"
-    log(f"{no_window}, nor a browser page ({no_page}); running without a picture")
+    log(f"{no_window}, nor a browser page ({no_page}); running without a display")
     return "none"
 
 
 def why_no_window() -> str | None:
-    """None where a window can be opened, else why not; tried once for each screen, in about the time of an import."""
+    """None if a window can be opened, else the reason; tested once per screen, in about the time of an import."""
     screens = os.environ.get("DISPLAY", ""), os.environ.get("WAYLAND_DISPLAY", "")
     if sys.platform == "linux" and not any(screens):
-        return "there is no screen: DISPLAY is not set"
+        return "no screen: DISPLAY is not set"
     return _probe(screens)
 
 
 @functools.cache
 def _probe(screens: tuple[str, str]) -> str | None:
-    """Tried in a process of its own: OpenCV aborts the one that tries in vain, and nothing catches that."""
+    """Tested in a separate process, because OpenCV aborts the process if it fails."""
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
@@ -151,10 +151,10 @@ def _probe(screens: tuple[str, str]) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"the screen {' '.join(filter(None, screens))} did not answer for {_PROBE_TIMEOUT_S} s"
+        return f"the screen {' '.join(filter(None, screens))} did not respond within {_PROBE_TIMEOUT_S} s"
     except OSError as error:
         return one_line(error, 120)
     if probe.returncode < 0:  # aborted
         return f"OpenCV cannot use the screen {' '.join(filter(None, screens))}".rstrip()
-    last_words = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
-    return one_line(last_words[-1], 120) if probe.returncode else None
+    lines = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
+    return one_line(lines[-1], 120) if probe.returncode else None

@@ -95,7 +95,7 @@ def _draw_source(
     width, row, name = cell.shape[1], round(_ROW * unit), source["name"]
     caption = source["banner"] or (f"waiting for {name}" if result is None else "" if is_single else name)
     if result is not None:
-        _draw_image(cell, result.frame.image)
+        draw_image(cell, result.frame.image)
         if untrained:
             _draw_untrained(cell, untrained, unit)
         if not is_single:
@@ -118,7 +118,7 @@ def _rows(model: ModelResult) -> list[Row]:
     return [(label, one.probability, color) for label, one in zip(labels, model.predictions, strict=True)]
 
 
-def _draw_image(area: UInt8Array, image: UInt8Array) -> None:
+def draw_image(area: UInt8Array, image: UInt8Array) -> None:
     """Fit the image into the area; tiny images keep sharp pixels, everything else is interpolated."""
     cv2 = opencv()
     (height, width), (tall, wide) = area.shape[:2], image.shape[:2]

@@ -1,4 +1,4 @@
-"""What a person sees and presses: the window, the recording, snapshots. The page has its own room."""
+"""Shows results in the window, records them, saves snapshots, and turns keys into commands."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.window.display import Display
 from demos.live.window.draw import Renderer
-from demos.live.window.recorder import Recorder, UInt8Array, save_snapshot
+from demos.live.window.files import save_snapshot
+from demos.live.window.recorder import Recorder, UInt8Array
 from simplenet.errors import SimpleNetError
 
 _QUIT = {"q": "q", "escape": "Esc"}
 _COMMANDS = {key.key: key.command for key in KEYS}
-_UNKNOWN_FRAME_RATE = 30.0
+_DEFAULT_FRAME_RATE = 30.0
 
 
 class Screen:
-    """Draws an update once, for whoever wants it, and turns keys into commands. For the loop's thread."""
+    """Draws each result once, for the window, the recording and snapshots. For the loop's thread.
 
-    def __init__(self, session: Session, display: Display, folder: Path, record_to: Path | None = None) -> None:
-        """`folder` takes snapshots and the recordings that a key starts; `record_to` records from the first frame.
+    Visitors' images are neither shown nor recorded.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        display: Display,
+        folder: Path,
+        record_to: Path | None = None,
+        record_fps: float | None = None,
+    ) -> None:
+        """`record_to` records from the first frame.
+
+        Args:
+            folder: for snapshots and for recordings that a key starts.
+            record_fps: frames per second of recordings; None takes the source's.
 
         Raises:
             SimpleNetError: `record_to` cannot be written.
@@ -31,109 +46,117 @@ class Screen:
         self._session, self._display, self._folder = session, display, folder
         self._renderer = Renderer()
         self._recorder: Recorder | None = None
-        self._records_time = False
-        """Whether its pictures have times of their own; a file's come as fast as they are answered."""
-        self._record_to = record_to
-        self._was_asked_for = record_to is not None
-        self.lost: SimpleNetError | None = None
-        """Why the recording that was asked for at the start is not whole."""
+        self._pending_recording, self._record_fps = record_to, record_fps
+        self._is_live = False  # images of a live recording are timed by the clock, those of files by their number
+        self._file_frames, self._file_rate = 0, _DEFAULT_FRAME_RATE
+        self._was_requested_at_start = record_to is not None
+        self.recording_error: SimpleNetError | None = None
+        """Why the recording that was requested at the start is incomplete."""
         if record_to is not None:
-            Recorder(record_to, _UNKNOWN_FRAME_RATE).close()  # a place that cannot be written to is told of now
-        self._wants_snapshot = False
-        self._shows_help = False
+            Recorder(record_to, _DEFAULT_FRAME_RATE).close()  # fails now if the folder cannot be written to
+        self._pending_snapshot = self._shows_help = False
 
     @property
     def draws(self) -> bool:
-        """Whether the next update must be drawn: without a window, a recording or a snapshot nobody looks."""
-        return (
-            self._display.shows_pictures
-            or self._recorder is not None
-            or self._record_to is not None
-            or self._wants_snapshot
-        )
+        """Whether the next result must be drawn."""
+        recording = self._recorder or self._pending_recording
+        return self._display.shows_images or recording is not None or self._pending_snapshot
 
-    def asked(self, commands: Sequence[str]) -> None:
-        """The commands that `Session.process_commands` leaves to the screen."""
+    def handle(self, commands: Sequence[str]) -> None:
+        """Handle the commands that `Session.process_commands` leaves to the screen."""
         for command in commands:
             if command == "help":
                 self._shows_help = not self._shows_help
             elif all(source.kind == "visitor" for source in self._session.scheduler.sources):
-                self._session.notify("there is no picture to keep: visitors' cameras are theirs alone")
+                self._session.notify("nothing to save: visitors' images are neither saved nor recorded")
             elif command == "snapshot":
-                self._wants_snapshot = True
+                self._pending_snapshot = True
                 if self._session.paused:
                     self.refresh()
-            elif self._recorder is not None or self._record_to is not None:
+            elif self._recorder is not None or self._pending_recording is not None:
                 self.stop_recording()
             else:
-                self._record_to = self._folder / time.strftime("simplenet-%Y%m%d-%H%M%S.mp4")
+                self._pending_recording = self._folder / time.strftime("simplenet-%Y%m%d-%H%M%S.mp4")
 
-    def show(self, update: FrameResult) -> None:
-        """A visitor's picture is not shown: it is theirs alone."""
-        if update.source.kind == "visitor":
+    def show(self, result: FrameResult) -> None:
+        """Draw a result, and record it if a recording is running."""
+        if result.source.kind == "visitor":
             return
-        self._renderer.add(update)
-        self._deliver(update)
+        self._renderer.add(result)
+        if self._pending_recording is not None:
+            self._start_recording(self._pending_recording, result)
+        image = self._draw()
+        self._file_frames += 1
+        self._record(image, result.frame.captured_s if self._is_live else self._file_frames / self._file_rate)
+        self._deliver(image)
 
     def refresh(self) -> None:
-        """No new frame came, or the demo is paused: the last picture with the banners of now; keys are heard.
+        """Draw the last images with the current state: no new frame came, or the demo is paused.
 
-        A recording of live pictures goes on with it, as time does; one of a file waits for the next frame.
+        A recording of live sources continues; one of files waits for the next frame.
         """
-        if self._display.shows_pictures or self._wants_snapshot or (self._recorder is not None and self._records_time):
-            self._deliver(None)
+        is_recording = self._recorder is not None and self._is_live
+        if self._display.shows_images or self._pending_snapshot or is_recording:
+            image = self._draw()
+            if is_recording:
+                self._record(image, time.perf_counter())
+            self._deliver(image)
 
     def stop_recording(self) -> None:
-        """Ends a recording, if there is one, and says where it is."""
-        recorder, self._recorder, self._record_to = self._recorder, None, None
+        """Finish the recording, if there is one, and report its path."""
+        recorder, self._recorder, self._pending_recording = self._recorder, None, None
         self._session.recorder = None
         if recorder is not None:
             try:
                 recorder.close()
             except SimpleNetError as error:
-                self._lose(error)
+                self._report_failure(error)
                 return
-            finally:
-                self._was_asked_for = False
+            self._was_requested_at_start = False
             self._session.notify(f"recorded {recorder.path}")
 
-    def _deliver(self, update: FrameResult | None) -> None:
-        image = self._renderer.draw(self._session.state()["dashboard"], show_help=self._shows_help)
-        if update is not None and self._record_to is not None:
-            self._start_recording(update)
-        if self._recorder is not None and (update is not None or self._records_time):
-            seen_s = time.perf_counter() if update is None else update.frame.captured_s
-            try:
-                self._recorder.write(image, seen_s if self._records_time else None)
-            except SimpleNetError as error:  # which says what was kept
-                self._lose(error)
-                self._recorder = self._session.recorder = None
-                self._was_asked_for = False
-        if self._wants_snapshot:
-            self._wants_snapshot = False
-            self._save(image)
-        if self._display.shows_pictures:
-            self._pressed(self._display.show(image))
+    def _draw(self) -> UInt8Array:
+        return self._renderer.draw(self._session.state()["dashboard"], show_help=self._shows_help)
 
-    def _start_recording(self, update: FrameResult) -> None:
-        assert self._record_to is not None
-        path, self._record_to = self._record_to, None
-        rate = update.source.frame_rate or self._session.timer.recent_fps() or _UNKNOWN_FRAME_RATE
+    def _deliver(self, image: UInt8Array) -> None:
+        if self._pending_snapshot:
+            self._pending_snapshot = False
+            self._save(image)
+        if self._display.shows_images:
+            key = self._display.show(image)
+            if key in _QUIT:
+                self._session.quit = _QUIT[key]
+            elif key in _COMMANDS:
+                self._session.command(_COMMANDS[key])
+
+    def _start_recording(self, path: Path, result: FrameResult) -> None:
+        self._pending_recording = None
+        rate = result.source.frame_rate or self._session.timer.recent_fps() or _DEFAULT_FRAME_RATE
+        self._file_frames, self._file_rate = 0, rate
         try:
-            self._recorder = Recorder(path, rate)
+            self._recorder = Recorder(path, self._record_fps or rate)
         except SimpleNetError as error:
-            self._lose(error)
+            self._report_failure(error)
             return
-        seen = [source for source in self._session.scheduler.sources if source.kind != "visitor"]
-        self._records_time = any(source.is_live for source in seen)
+        sources = self._session.scheduler.sources
+        self._is_live = any(source.is_live for source in sources if source.kind != "visitor")
         self._session.recorder = self._recorder
         self._session.event("recording", path=str(self._recorder.path))
 
-    def _lose(self, error: SimpleNetError) -> None:
-        """The demo goes on; a recording that was asked for at the start is an error in the end."""
+    def _record(self, image: UInt8Array, time_s: float) -> None:
+        if self._recorder is not None:
+            try:
+                self._recorder.write(image, time_s)
+            except SimpleNetError as error:  # the message says what was kept
+                self._recorder = self._session.recorder = None
+                self._report_failure(error)
+
+    def _report_failure(self, error: SimpleNetError) -> None:
+        """The demo continues; if the recording was requested at the start, webcam.py fails at the end."""
         self._session.notify(str(error))
-        if self._was_asked_for:
-            self.lost = error
+        if self._was_requested_at_start:
+            self.recording_error = error
+        self._was_requested_at_start = False
 
     def _save(self, image: UInt8Array) -> None:
         try:
@@ -143,9 +166,3 @@ class Screen:
             return
         self._session.notify(f"saved {path}")
         self._session.event("snapshot", path=str(path))
-
-    def _pressed(self, key: str) -> None:
-        if key in _QUIT:
-            self._session.quit = _QUIT[key]
-        elif key in _COMMANDS:
-            self._session.command(_COMMANDS[key])

@@ -193,4 +193,4 @@ def test_a_screen_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_display_shows_nothing_and_hears_nothing() -> None:
     with NoDisplay() as display:
-        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.shows_pictures) == ("", False)
+        assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.shows_images) == ("", False)

@@ -1,4 +1,4 @@
-"""Keys become commands, and what is drawn is drawn once, for whoever looks."""
+"""Keys become commands; each result is drawn once, for window, recording and snapshots."""
 
 from __future__ import annotations
 
@@ -116,8 +116,22 @@ def test_a_full_disk_has_the_last_word_on_a_recording(
     assert webcam.run(session, screen) == "end of file"
     (notice,) = [facts["text"] for name, facts in session.events if name == "notice"]
     assert notice.endswith("the disk is nearly full; nothing was recorded")
-    assert str(screen.lost) == notice
+    assert str(screen.recording_error) == notice
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(("record_fps", "frames"), [(None, 30), (10.0, 10)])
+def test_recording_of_a_file_plays_in_its_time(
+    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, record_fps: float | None, frames: int
+) -> None:
+    session = make_session(str(write_video("clip.avi", shades(30))))
+    screen = Screen(session, NoDisplay(), tmp_path, tmp_path / "out.mp4", record_fps)
+    webcam.run(session, screen)
+    screen.stop_recording()
+    capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
+    assert capture.get(opencv().CAP_PROP_FPS) == pytest.approx(record_fps or 30)
+    assert capture.get(opencv().CAP_PROP_FRAME_COUNT) == pytest.approx(frames, abs=1)
+    capture.release()
 
 
 def test_a_visitor_changes_nothing_in_the_recording_of_a_file(
