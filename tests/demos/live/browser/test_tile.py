@@ -157,6 +157,7 @@ def test_shows_agreement_and_latencies(browser: Any, artifact: Artifact) -> None
         tile.expect("100.0 % of 3 with openvino fp32")
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_drops_stale_frames(browser: Any, artifact: Artifact) -> None:
     with tile_of(browser, FakeSession(artifact)) as tile:
