@@ -11,7 +11,6 @@ from typing import Any
 from simplenet import strict_json
 from simplenet.errors import ArtifactError, UsageError, one_line
 from simplenet.formats import FORMATS, PRECISIONS
-from simplenet.model_card import preprocessing_from_json
 from simplenet.preprocessing import Preprocessing
 
 MANIFEST_SCHEMA_VERSION = 1
@@ -106,7 +105,7 @@ class Manifest:
                 )
             values["weights"] = WeightsOrigin(**values["weights"])
             values["input"] = InputSpec(**values["input"])
-            values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
+            values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
             for name in ("labels", "class_ids"):
                 values[name] = strict_json.plain_strings(values.get(name, []))
             manifest = cls(**values)

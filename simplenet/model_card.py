@@ -45,7 +45,7 @@ class ModelCard:
                     f"the checkpoint's card has schema version {version!r}, this program reads {CARD_SCHEMA_VERSION}; "
                     "update this program"
                 )
-            values["preprocessing"] = preprocessing_from_json(values["preprocessing"])
+            values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
             for name in ("labels", "class_ids"):
                 values[name] = strict_json.plain_strings(values.get(name, []))
             card = cls(**values)
@@ -63,10 +63,3 @@ class ModelCard:
             raise ValueError(f"num_classes {self.num_classes!r}")
         if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
             raise ValueError("the number of labels is not the number of classes")
-
-
-def preprocessing_from_json(values: dict[str, Any]) -> Preprocessing:
-    """Build and check a Preprocessing; raise TypeError, KeyError or UsageError if it is not valid."""
-    preprocessing = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-    preprocessing.check()
-    return preprocessing

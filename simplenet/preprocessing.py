@@ -39,6 +39,13 @@ class Preprocessing:
         """Height and width of the model's input in pixels."""
         return self.crop_size + 2 * self.padding
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
+        """Build and check a configuration; raise TypeError, KeyError or UsageError if it is not valid."""
+        preprocessing = cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        preprocessing.check()
+        return preprocessing
+
     def check(self) -> None:
         """Raise UsageError for impossible values: a manifest is untrusted input."""
         sizes = (self.resize_shorter_side, self.crop_size, self.padding)
