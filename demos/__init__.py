@@ -1,1 +1,1 @@
-"""Scripts that show a model at work: on pictures, on a camera, on labeled sets, and backend against backend."""
+"""Scripts: classify images, evaluate accuracy, compare backends, and a live demo for cameras and videos."""

@@ -300,7 +300,7 @@ def is_untrained(model: runtimes.Runtime) -> bool:
 
 
 def to_json(model: runtimes.Runtime) -> dict[str, Any]:
-    """What every script's JSON tells about a loaded model."""
+    """The fields of a loaded model that every script prints with --json."""
     return {
         "schema_version": 1,
         "variant": model.manifest.variant,

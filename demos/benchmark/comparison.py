@@ -30,7 +30,7 @@ _FEWEST_CLASSES_FOR_TOP5 = 6
 
 @dataclass
 class Row:
-    """One backend in one precision. `reason` tells why it has no timings, or fewer than requested."""
+    """One backend in one precision. `reason` is why it has no timings, or fewer than requested."""
 
     backend: str
     precision: str

@@ -84,7 +84,7 @@ def write_video(tmp_path: Path) -> WriteVideo:
 
 
 def shades(count: int, width: int = 64, height: int = 48) -> npt.NDArray[np.uint8]:
-    """Frame i is all red, of brightness 5 * i: so frames can be told apart after compression."""
+    """Red frames; frame i has brightness 5 * i, so that frames can be distinguished after compression."""
     frames = np.zeros((count, height, width, 3), np.uint8)
     frames[..., 0] = (5 * np.arange(count) % 256)[:, None, None]
     return frames

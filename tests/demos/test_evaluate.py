@@ -40,7 +40,7 @@ def count(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], k: int
     return sum(label in sorted(range(10), key=lambda i: -row[i])[:k] for row, label in zip(logits, labels, strict=True))
 
 
-def test_the_shipped_set_gives_the_count_made_by_hand(
+def test_shipped_set_has_the_vendor_runtimes_accuracy(
     run_demo: RunDemo, onnx_artifact: Artifact, raw_logits: npt.NDArray[np.float32]
 ) -> None:
     result = run_demo("evaluate", "fashion-mnist", "--artifacts", onnx_artifact.folder.parents[1], "--json")
@@ -57,7 +57,7 @@ def test_the_shipped_set_gives_the_count_made_by_hand(
     assert report["weights"]["name"] == "fashion-mnist"
 
 
-def test_a_folder_of_classes_is_evaluated_and_what_cannot_be_read_is_left_out(
+def test_unreadable_images_of_a_folder_are_skipped(
     run_demo: RunDemo, onnx_artifact: Artifact, raw_logits: npt.NDArray[np.float32], tmp_path: Path
 ) -> None:
     shipped, labels = datasets.shipped("fashion-mnist", "evaluation"), onnx_artifact.manifest.labels
@@ -141,9 +141,7 @@ def test_rejects_images_without_usable_labels() -> None:
         evaluate(model, unreadable)
 
 
-def test_unlabeled_and_missing_folders_say_what_is_wanted(
-    run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path
-) -> None:
+def test_rejects_unlabeled_and_missing_folders(run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path) -> None:
     some = tmp_path / "some"
     for path in (tmp_path / "a.png", some / "Bag/1.png", some / "bags/2.png"):
         path.parent.mkdir(parents=True, exist_ok=True)

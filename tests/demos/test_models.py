@@ -85,8 +85,8 @@ def test_new_backend_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_existing_artifact_is_used_silently(onnx_artifact: Artifact) -> None:
     root = onnx_artifact.folder.parents[1]
-    for asked in ("fashion-mnist", "auto"):
-        request = ModelRequest(variant="simplenet_cifar_310k", weights=asked, artifacts_root=root)
+    for named in ("fashion-mnist", "auto"):
+        request = ModelRequest(variant="simplenet_cifar_310k", weights=named, artifacts_root=root)
         assert request.resolve(never) == onnx_artifact
     assert ModelRequest(artifact=onnx_artifact.folder).resolve(never) == onnx_artifact
 

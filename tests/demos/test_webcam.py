@@ -28,15 +28,13 @@ from tests.demos.live.sources import network_camera
 
 
 def events_of(stdout: str) -> list[dict[str, Any]]:
-    """Every line is JSON and has a name and a time that never goes back."""
+    """Every line is JSON and has a name and a time that never decreases."""
     lines = [json.loads(line) for line in stdout.splitlines()]
     assert all(before["time_s"] <= after["time_s"] for before, after in itertools.pairwise(lines))
     return lines
 
 
-def test_every_frame_of_a_file_is_an_event_and_the_summary_counts_them(
-    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
-) -> None:
+def test_every_frame_of_a_file_is_an_event(run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(70))
     flags = ("--source", path, "--display", "none", "--artifact", onnx_artifact.folder, "--threads", 1, "--json")
     result = run_demo("webcam", *flags)
@@ -63,9 +61,7 @@ def test_every_frame_of_a_file_is_an_event_and_the_summary_counts_them(
     assert model_summary["model_fps"] == pytest.approx(1e3 / model_summary["infer"]["p50_ms"])
 
 
-def test_max_frames_ends_it_and_the_table_is_for_people(
-    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
-) -> None:
+def test_max_frames_ends_with_a_table(run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(30))
     flags = ("--source", path, "--max-frames", 12, "--display", "none", "--artifact", onnx_artifact.folder)
     result = run_demo("webcam", *flags)
@@ -77,9 +73,7 @@ def test_max_frames_ends_it_and_the_table_is_for_people(
     assert "\x1b" not in result.stdout
 
 
-def test_several_backends_stand_side_by_side_and_who_cannot_run_is_named(
-    run_demo: RunDemo, make_artifact: MakeArtifact
-) -> None:
+def test_backends_run_side_by_side_and_missing_ones_are_named(run_demo: RunDemo, make_artifact: MakeArtifact) -> None:
     root = make_artifact("onnx", "fp32").folder.parents[1]
     make_artifact("openvino", "fp32")
     flags = ("--source", "synthetic:160x120@100", "--display", "none", "--backend", "openvino,onnxruntime,tensorrt")
@@ -95,7 +89,7 @@ def test_several_backends_stand_side_by_side_and_who_cannot_run_is_named(
     assert "frame age" in result.stdout
 
 
-def test_without_a_camera_a_scene_is_shown_and_that_is_said(run_demo: RunDemo, onnx_artifact: Artifact) -> None:
+def test_generated_scene_replaces_a_missing_camera(run_demo: RunDemo, onnx_artifact: Artifact) -> None:
     if Path("/dev/video0").exists():
         pytest.skip("this machine has a camera")
     flags = ("--display", "none", "--duration", "0.5", "--artifact", onnx_artifact.folder, "--json")
@@ -110,7 +104,7 @@ def test_without_a_camera_a_scene_is_shown_and_that_is_said(run_demo: RunDemo, o
     assert events[-1]["frame_age"]["n"] == events[-1]["frames"] > 0
 
 
-def test_a_dead_source_does_not_stop_the_other(
+def test_failing_source_does_not_affect_others(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo
 ) -> None:
     clip = write_video("clip.avi", shades(30))
@@ -125,20 +119,20 @@ def test_a_dead_source_does_not_stop_the_other(
         "none",
     )
     result = run_demo("webcam", *flags, "--artifact", onnx_artifact.folder, "--json")
-    assert result.returncode == 0, result.stderr  # it was told of, and the other one ended well
-    told = [line for line in result.stderr.splitlines() if "http://" in line]
-    assert told[-1].startswith("http://***@127.0.0.1:9/live gave no frame for 1 s")
+    assert result.returncode == 0, result.stderr  # the failure was reported, and the other source ended normally
+    reports = [line for line in result.stderr.splitlines() if "http://" in line]
+    assert reports[-1].startswith("http://***@127.0.0.1:9/live gave no frame for 1 s")
     assert "p4ss" not in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
     summary = events_of(result.stdout)[-1]
-    assert [event["note"] for event in events_of(result.stdout) if event.get("state") == "failed"] == told[-1:]
+    assert [event["note"] for event in events_of(result.stdout) if event.get("state") == "failed"] == reports[-1:]
     assert summary["ended"] == "end of file"
     dead, alive = summary["sources"]
     assert (dead["state"], dead["frames"]) == ("failed", 0)
     assert (alive["state"], alive["frames"]) == ("ended", 30)
 
 
-def test_the_wrong_source_display_or_model_is_one_line(
+def test_wrong_flags_are_one_line(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     (tmp_path / "text.avi").write_text("not a video")
@@ -170,7 +164,7 @@ def test_the_wrong_source_display_or_model_is_one_line(
         assert "p4ss" not in result.stderr
 
 
-def test_a_taken_port_is_told_before_any_model_is_loaded(run_demo: RunDemo, tmp_path: Path) -> None:
+def test_taken_port_is_reported_before_loading(run_demo: RunDemo, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run_demo("webcam", "--display", "browser", "--port", port, "--artifact", tmp_path / "nothing")
@@ -179,7 +173,7 @@ def test_a_taken_port_is_told_before_any_model_is_loaded(run_demo: RunDemo, tmp_
     assert result.stderr.count("\n") == 1
 
 
-def test_a_recording_has_every_frame_of_a_file_with_its_answers(
+def test_recording_has_every_frame_with_predictions(
     run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     clip = write_video("clip.avi", shades(45, 320, 240))
@@ -201,7 +195,7 @@ def test_a_recording_has_every_frame_of_a_file_with_its_answers(
 
 @pytest.fixture
 def endless_stream() -> Iterator[str]:
-    """The address of a stream of about 200 frames a second, for as long as anybody looks."""
+    """The address of a stream of about 200 frames a second, for as long as it is read."""
     stop = threading.Event()
 
     def answer(request: network_camera.Request, number: int) -> None:
@@ -214,7 +208,7 @@ def endless_stream() -> Iterator[str]:
         stop.set()
 
 
-def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
+def test_ctrl_c_prints_summary_and_exits_130(
     onnx_artifact: Artifact, endless_stream: str, environment: dict[str, str]
 ) -> None:
     terminal, theirs = os.openpty()
@@ -240,9 +234,7 @@ def test_ctrl_c_on_a_live_stream_tells_the_summary_and_exits_130(
     assert summary["frame_age"]["n"] == summary["frames"]
 
 
-def test_a_terminal_that_goes_away_leaves_the_events_and_the_summary_whole(
-    onnx_artifact: Artifact, environment: dict[str, str]
-) -> None:
+def test_closed_terminal_does_not_lose_events(onnx_artifact: Artifact, environment: dict[str, str]) -> None:
     terminal, theirs = os.openpty()
     command = [
         sys.executable,
@@ -267,7 +259,7 @@ def test_a_terminal_that_goes_away_leaves_the_events_and_the_summary_whole(
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
-def test_kill_finishes_the_recording_and_tells_the_summary(
+def test_kill_finishes_recording_and_prints_summary(
     onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, kind: signal.Signals
 ) -> None:
     film = tmp_path / "film.avi"

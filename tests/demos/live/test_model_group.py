@@ -23,7 +23,7 @@ def shipped_images(count: int) -> list[np.typing.NDArray[np.uint8]]:
     return list(datasets.shipped("fashion-mnist", "evaluation").images[:count])
 
 
-def test_every_model_gives_its_own_answer_and_says_whether_it_agrees(make_artifact: MakeArtifact) -> None:
+def test_every_model_classifies_and_is_compared(make_artifact: MakeArtifact) -> None:
     reference = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
     other = runtimes.load(make_artifact("onnx", "int8"), threads=1)
     images = shipped_images(70)
@@ -44,7 +44,7 @@ def test_every_model_gives_its_own_answer_and_says_whether_it_agrees(make_artifa
     assert {state["threads"] for state in states} == {1}
 
 
-def test_the_order_rotates_so_that_nobody_always_pays_for_the_one_before(make_artifact: MakeArtifact) -> None:
+def test_order_of_models_rotates(make_artifact: MakeArtifact) -> None:
     order: list[str] = []
 
     def watched(format: str, precision: str) -> runtimes.Runtime:
@@ -63,7 +63,7 @@ def test_the_order_rotates_so_that_nobody_always_pays_for_the_one_before(make_ar
     ]
 
 
-def test_what_is_timed_while_others_load_is_not_kept(make_artifact: MakeArtifact) -> None:
+def test_latency_during_loading_is_not_kept(make_artifact: MakeArtifact) -> None:
     with ModelGroup([runtimes.load(make_artifact("onnx", "fp32"), threads=1)]) as model_group:
         (image,) = shipped_images(1)
         model_group.classify(image, keep=False)
@@ -74,7 +74,7 @@ def test_what_is_timed_while_others_load_is_not_kept(make_artifact: MakeArtifact
     assert latency.n == 1
 
 
-def test_a_loop_of_weeks_keeps_a_bounded_number_of_samples_but_counts_all() -> None:
+def test_samples_are_bounded_but_all_are_counted() -> None:
     stats = ModelStats("one")
     for _ in range(KEPT_SAMPLES + 50):
         stats.add(1.0, agrees=True)
@@ -119,7 +119,7 @@ def test_notes_of_backends_are_passed_on(make_config: MakeConfig, monkeypatch: p
         assert model_group.notes[0].startswith("torch fp32: idle threads spin")
 
 
-def test_a_model_that_answers_nonsense_is_an_error(make_artifact: MakeArtifact) -> None:
+def test_rejects_nan_logits(make_artifact: MakeArtifact) -> None:
     model = runtimes.load(make_artifact("onnx", "fp32"), threads=1)
     model.infer_any = lambda batch: np.full((1, 10), np.nan, np.float32)  # type: ignore[method-assign]
     with ModelGroup([model]) as model_group, pytest.raises(BackendError, match="NaN"):

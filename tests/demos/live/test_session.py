@@ -17,9 +17,7 @@ from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
 
 
-def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
-    make_session: MakeSession, write_video: WriteVideo
-) -> None:
+def test_backend_changes_between_frames_without_losing_one(make_session: MakeSession, write_video: WriteVideo) -> None:
     clip = write_video("clip.avi", shades(40))
     session = make_session(str(clip), loop=True)
     session.subscribe(lambda result: session.command("backend", "openvino") if result.number == 5 else None)
@@ -30,16 +28,16 @@ def test_another_backend_takes_over_between_two_frames_and_none_is_lost(
     assert {result.model_results[0].backend for result in session.results[:5]} == {"onnxruntime"}
     assert session.state()["selected"] == {"backend": ["openvino"], "precision": "fp32", "variant": "cifar-310k"}
     assert ("models", {"models": ["openvino fp32"], **session.state()["selected"]}) in session.events
-    # Both are in the summary, and nothing that was timed while the second one was loading.
+    # The summary has both, without what was timed while the second one was loading.
     models = {model.name: model.infer.n for model in session.summary("q").models}
     assert set(models) == {"onnxruntime fp32", "openvino fp32"}
     assert models["onnxruntime fp32"] < len(session.results)
 
 
-def test_another_variant_takes_over_and_says_that_it_is_untrained(make_session: MakeSession) -> None:
+def test_untrained_variant_is_marked(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60")
     session.run(max_frames=3)
-    for name in ("cifar-5m", "cifar-460k"):  # the newest wish counts, and nothing else is left loading
+    for name in ("cifar-5m", "cifar-460k"):  # only the newest request is loaded
         session.command("variant", name)
     session.run_until(lambda: not session.is_loading and len(session.results) > 4)
     state = session.state()
@@ -50,7 +48,7 @@ def test_another_variant_takes_over_and_says_that_it_is_untrained(make_session: 
     assert names == ["cifar-310k fashion-mnist onnxruntime fp32", "cifar-460k random onnxruntime fp32"]
 
 
-def test_several_backends_answer_the_same_frame_side_by_side(make_session: MakeSession) -> None:
+def test_backends_classify_the_same_frames(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@100", "--backend", "onnxruntime,openvino")
     assert session.run(max_frames=70) == "--max-frames"
     state = session.state()
@@ -73,9 +71,9 @@ def test_predictions_follow_the_scene(make_session: MakeSession) -> None:
     session.run_until(has_two_labels)
 
 
-def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSession) -> None:
+def test_backend_that_cannot_run_is_reported(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "torch")
-    session.command("next-backend")  # TensorRT comes after PyTorch in the round, and there is no GPU
+    session.command("next-backend")
     session.command("backend", "tensorrt")
     session.run_until(lambda: any(name == "notice" for name, _ in session.events))
     notice = next(facts["text"] for name, facts in session.events if name == "notice")
@@ -90,7 +88,7 @@ def test_what_cannot_run_here_is_said_and_what_runs_goes_on(make_session: MakeSe
     assert session.results[-1].model_results[0].backend != "tensorrt"
 
 
-def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_session: MakeSession) -> None:
+def test_precision_that_failed_is_skipped_next_time(make_session: MakeSession) -> None:
     session = make_session(
         "synthetic:160x120@60", "--backend", "onnxruntime", "--precision", "fp16", "--calibration", "/nowhere"
     )
@@ -102,7 +100,7 @@ def test_a_precision_that_cannot_be_had_is_passed_over_the_next_time(make_sessio
     session.run_until(lambda: session.state()["selected"]["precision"] == "fp32")
 
 
-def test_a_backend_that_fails_for_any_reason_is_passed_over_until_all_have_been_tried(
+def test_failed_backends_are_skipped_until_all_have_failed(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "onnxruntime")
@@ -115,13 +113,13 @@ def test_a_backend_that_fails_for_any_reason_is_passed_over_until_all_have_been_
     for press in range(len(others) + 2):
         session.command("next-backend")
         session.run_until(lambda count=press + 1: len(session.logged) >= count)
-    told = [line.partition(" ")[0] for line in session.logged]
-    assert sorted(told[: len(others)]) == sorted(others)
+    reported = [line.partition(" ")[0] for line in session.logged]
+    assert sorted(reported[: len(others)]) == sorted(others)
     assert session.logged[len(others)] == "no other backend is available here"
-    assert told[-1] == told[0]
+    assert reported[-1] == reported[0]
 
 
-def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_session: MakeSession) -> None:
+def test_pause_drops_no_frames(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60")
     session.run(max_frames=10)
     session.command("pause")
@@ -132,7 +130,7 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
     assert time.perf_counter() - before_s >= 0.6
     (resumed,) = [index for index, (name, _) in enumerate(session.events) if name == "resumed"]
     assert session.events[resumed - 1][0] == "paused"
-    assert session.scheduler.sources[0].dropped < dropped + 20  # of a pause's 36 frames none counts as missed
+    assert session.scheduler.sources[0].dropped < dropped + 20  # the 36 frames of the pause do not count as dropped
 
 
 @pytest.mark.parametrize(
@@ -149,14 +147,12 @@ def test_a_pause_shows_nothing_new_misses_nothing_and_costs_no_loop_time(make_se
         ("variant", "", "unknown variant"),
     ],
 )
-def test_an_unknown_command_is_refused_at_once(
-    make_session: MakeSession, name: str, value: str | None, complaint: str
-) -> None:
+def test_rejects_unknown_command(make_session: MakeSession, name: str, value: str | None, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         make_session("synthetic:160x120@60").command(name, value)
 
 
-def test_a_flood_of_commands_fills_no_memory(make_session: MakeSession) -> None:
+def test_limits_waiting_commands(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60")
     for _ in range(100):
         session.command("help")
@@ -164,7 +160,7 @@ def test_a_flood_of_commands_fills_no_memory(make_session: MakeSession) -> None:
         session.command("help")
 
 
-def test_a_file_ends_the_loop_and_has_no_age(make_session: MakeSession, write_video: WriteVideo) -> None:
+def test_end_of_file_ends_the_loop(make_session: MakeSession, write_video: WriteVideo) -> None:
     session = make_session(str(write_video("clip.avi", shades(7))))
     assert session.run() == "end of file"
     (source,) = session.summary("end of file").sources
@@ -172,7 +168,7 @@ def test_a_file_ends_the_loop_and_has_no_age(make_session: MakeSession, write_vi
     assert {result.frame_age_ms for result in session.results} == {None}
 
 
-def test_a_picture_that_no_model_can_take_is_told_and_skipped(
+def test_image_of_impossible_size_is_skipped(
     make_session: MakeSession, tmp_path: Path, write_video: WriteVideo
 ) -> None:
     from PIL import Image
@@ -185,7 +181,7 @@ def test_a_picture_that_no_model_can_take_is_told_and_skipped(
     assert "a.png" in str(session.scheduler.sources[0].note)
 
 
-def test_the_browsers_model_is_the_one_that_runs(make_session: MakeSession) -> None:
+def test_browser_gets_the_current_model(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60", "--backend", "openvino")
     artifact = session.onnx_artifact()
     assert (artifact.manifest.format, artifact.manifest.precision) == ("onnx", "fp32")
