@@ -52,7 +52,7 @@ def lock(output: Path, group: Group) -> Iterator[None]:
             try:
                 if not output.exists():
                     output.mkdir(parents=True, exist_ok=True)  # another run may be creating it
-                    stack.callback(_remove_if_empty, output)
+                    stack.callback(_remove, output)
                 stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
                 stack.callback(_remove, output / LOCK_NAME)
             except filelock.Timeout:
@@ -63,13 +63,9 @@ def lock(output: Path, group: Group) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows removes no open file; filelock does it there
-        path.unlink()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    """Remove the lock file, or the output folder if it is empty."""
+    with contextlib.suppress(OSError):  # on Windows, filelock itself removes the open file
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @dataclass

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -131,23 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = flags.device(arguments.device)
-    output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    with launch.training(output, device) as group:
-        result = train(
-            arguments.dataset,
-            arguments.variant,
-            output,
-            flags.recipe_from(arguments, recipe.DEFAULT, device),
-            arguments.data,
-            initial=arguments.weights,
-            group=group,
-            command=launch.command("train/cifar.py", argv),
-            **flags.run_from(arguments),
-        )
-    if result is not None:
-        print(result.to_json() if arguments.json else result.summary())
-    return 0
+    output = Path("runs") / f"{arguments.dataset}-{arguments.variant}"
+    script_train = functools.partial(train, arguments.dataset, data_folder=arguments.data)
+    return launch.run("train/cifar.py", argv, arguments, output, recipe.DEFAULT, script_train)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,35 +154,31 @@ def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) ->
         DataError: as `labeled_files`; or the sizes differ; or no image of a class can be read.
     """
     files = labeled_files(folder, classes)
-    unreadable: list[str] = []
     with ThreadPoolExecutor() as pool:
-        pixels = list(pool.map(_reader(side, unreadable), files.paths))
-    kept = [index for index, image in enumerate(pixels) if image is not None]
+        results = list(pool.map(functools.partial(_read, side=side), files.paths))
+    unreadable = [str(result) for result in results if isinstance(result, ImageError)]
+    readable = [(index, result) for index, result in enumerate(results) if not isinstance(result, ImageError)]
     if unreadable:
         text = f"{len(unreadable)} of {len(files)} images in {folder} are left out; the first: {min(unreadable)}"
         warnings.warn(text, UnreadableImagesWarning, stacklevel=2)
-    labels = files.labels[kept]
+    labels = files.labels[[index for index, _ in readable]]
     if empty := sorted(set(range(len(classes))) - set(labels.tolist())):
         raise DataError(f"no image in {folder / classes[empty[0]]} can be read; the first reason: {min(unreadable)}")
-    readable = [image for image in pixels if image is not None]
-    for index, image in zip(kept, readable, strict=True):
-        if image.shape != readable[0].shape:
+    shape = readable[0][1].shape
+    for index, pixels in readable:
+        if pixels.shape != shape:
             raise DataError(
-                f"{files.paths[index]} has the shape {image.shape}, others {readable[0].shape}; make all of one size, "
+                f"{files.paths[index]} has the shape {pixels.shape}, others {shape}; make all of one size, "
                 "or use --dataset folder"
             )
-    return LabeledImages(name, np.stack(readable), labels, classes, left_out=len(unreadable))
+    return LabeledImages(name, np.stack([pixels for _, pixels in readable]), labels, classes, len(unreadable))
 
 
-def _reader(side: int | None, unreadable: list[str]) -> Callable[[Path], UInt8Array | None]:
-    def read(path: Path) -> UInt8Array | None:
-        try:
-            pixels = images.read_rgb(path)
-            if side is None:
-                return pixels
-            return to_model_input(pixels, Preprocessing(side, side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
-        except ImageError as error:
-            unreadable.append(str(error))
-            return None
-
-    return read
+def _read(path: Path, side: int | None) -> UInt8Array | ImageError:
+    try:
+        pixels = images.read_rgb(path)
+        if side is None:
+            return pixels
+        return to_model_input(pixels, Preprocessing(side, side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    except ImageError as error:
+        return error

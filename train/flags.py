@@ -89,7 +89,6 @@ def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
     )
     to.add_argument(
         "--save-minutes",
-        dest="minutes_between_saves",
         type=up_to_100,
         default=10.0,
         metavar="X",
@@ -120,11 +119,6 @@ def recipe_from(arguments: argparse.Namespace, default: Recipe, device: torch.de
     """The Recipe that the flags describe; fields without a flag keep their default."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Recipe) if field.name in arguments}
     return replace(default, **given | {"bf16": arguments.bf16 and recipe.computes_bf16(device)})
-
-
-def run_from(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of both scripts' `train` that `add_run` defines."""
-    return {name: getattr(arguments, name) for name in ("resume", "compile", "half", "minutes_between_saves")}
 
 
 def by_flag(config: Recipe) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ are per process, so use one process per machine there.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -84,11 +85,8 @@ def train(
         The result, or None in all processes of `group` but the first.
 
     Raises:
-        UsageError: unknown variant or weights; nothing to resume, or other options; or `output` is in use.
         DataError: the folder cannot be used.
-        WeightsError: the initial weights cannot be used.
-        SimpleNetError: the loss is not finite, or `output` cannot be written; last.safetensors is intact.
-        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SimpleNetError, KeyboardInterrupt: as `train` of train/cifar.py.
     """
     group = group or Group()
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
@@ -188,27 +186,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = flags.device(arguments.device)
     folder = arguments.folder.absolute()
-    output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
-    with launch.training(output, device) as group:
-        result = train(
-            folder,
-            arguments.variant,
-            output,
-            flags.recipe_from(arguments, DEFAULT, device),
-            initial=arguments.weights,
-            size=arguments.size,
-            validation_share=arguments.validation_share,
-            crop_area=arguments.crop_area,
-            workers=arguments.workers,
-            group=group,
-            command=launch.command("train/imagefolder.py", argv),
-            **flags.run_from(arguments),
-        )
-    if result is not None:
-        print(result.to_json() if arguments.json else result.summary())
-    return 0
+    output = Path("runs") / f"{folder.name}-{arguments.variant}"
+    script_train = functools.partial(
+        train,
+        folder,
+        size=arguments.size,
+        validation_share=arguments.validation_share,
+        crop_area=arguments.crop_area,
+        workers=arguments.workers,
+    )
+    return launch.run("train/imagefolder.py", argv, arguments, output, DEFAULT, script_train)
 
 
 if __name__ == "__main__":

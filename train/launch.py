@@ -1,4 +1,4 @@
-"""What surrounds training on the command line: process group, error messages, resume hint, recorded command."""
+"""The command-line side of training: process group, error messages, resume hint, recorded command, result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,9 +16,39 @@ import torch
 
 from simplenet import cli
 from simplenet.errors import SimpleNetError, one_line
-from train import distributed
+from train import distributed, flags
 from train.checkpoint import STATE_NAME
 from train.distributed import Group
+from train.recipe import Recipe
+from train.results import TrainingResult
+
+
+def run(
+    script: str,
+    argv: Sequence[str] | None,
+    arguments: Namespace,
+    default_output: Path,
+    default: Recipe,
+    train: Callable[..., TrainingResult | None],
+) -> int:
+    """Call a script's `train` with the flags that the scripts share; print the result and return the exit code."""
+    output, device = arguments.output or default_output, flags.device(arguments.device)
+    with training(output, device) as group:
+        result = train(
+            arguments.variant,
+            output,
+            flags.recipe_from(arguments, default, device),
+            initial=arguments.weights,
+            group=group,
+            resume=arguments.resume,
+            compile=arguments.compile,
+            half=arguments.half,
+            minutes_between_saves=arguments.save_minutes,
+            command=command(script, argv),
+        )
+    if result is not None:
+        print(result.to_json() if arguments.json else result.summary())
+    return 0
 
 
 @contextlib.contextmanager

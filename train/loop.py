@@ -7,6 +7,7 @@ uninterrupted one, on devices that compute deterministically, such as CPUs.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,7 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
 
     with (
         signals.deferred(logs=group.is_first) as stop,
-        progress.Log(run.output, state.log, writes=group.is_first) as log,
+        contextlib.closing(progress.Log(run.output, state.log, writes=group.is_first)) as log,
         progress.bar(visible=group.is_first) as bar,
     ):
         done = (state.epoch * steps_per_epoch + state.step) * config.batch_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,12 +75,7 @@ class Log:
         line = self.lines[-1]
         return f"epoch {line['epoch']}: loss {line['train_loss']:.3f}, test {line['test_top1']:.2f} %"
 
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._board is not None:
             self._board.close()  # type: ignore[no-untyped-call]
 

@@ -1,7 +1,6 @@
-"""How many images a second training takes, and its data pipeline gives: `make bench`. Nothing is asserted about time.
+"""Throughput of training and of its data pipeline: `make bench`. Nothing is asserted about time.
 
-The figure is in the column of extra information (`images_per_second`), without warm-up; on another machine, or a busy
-one, it is another.
+The figure is `images_per_second` in the column of extra information, without warm-up.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _noise(count: int) -> LabeledImages:
 def test_training_on_small_images(
     benchmark: BenchmarkFixture, tmp_path: Path, variant: str, batch: int, steps: int
 ) -> None:
-    """bf16 where the CPU computes it, channels_last, all threads, with augmentation, averaging and all."""
+    """The default recipe with all threads; bf16 where the CPU supports it."""
     if benchmark.disabled:  # untimed, as in `make test`
         batch, steps = 8, 1
     config = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
@@ -67,7 +66,7 @@ def test_training_on_small_images(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_in_processes(benchmark: BenchmarkFixture, tmp_path: Path, processes: int) -> None:
-    """The same global batch, shared out, one thread a process; `test_training_on_small_images` takes all threads."""
+    """The same global batch split across processes of one thread; `test_training_on_small_images` uses all threads."""
     images = _noise(768)
     for split, count in (("train", len(images)), ("test", 8)):
         for index in range(count):
@@ -89,8 +88,8 @@ def test_training_in_processes(benchmark: BenchmarkFixture, tmp_path: Path, proc
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, workers: int) -> None:
-    """JPEGs of 500x375, as ImageNet has on average, to random crops of 224, normalized."""
+def test_decoding_jpegs(benchmark: BenchmarkFixture, tmp_path: Path, workers: int) -> None:
+    """JPEGs of 500x375, ImageNet's average size, to normalized random crops of 224."""
     rows, columns = np.mgrid[:375, :500]
     paths = []
     for index in range(64):
@@ -104,7 +103,7 @@ def test_decoding_photographs(benchmark: BenchmarkFixture, tmp_path: Path, worke
 
     def read_epoch() -> float:
         batches = data.epoch(0, 0)
-        next(batches)  # workers are there
+        next(batches)  # starts the workers
         started = time.perf_counter()
         count = sum(len(labels) for _, labels in batches)
         assert count == len(files) - config.batch_size

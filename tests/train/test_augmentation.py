@@ -31,7 +31,7 @@ def _random(count: int, seed: int = 0) -> BatchRandom:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), translate=st.integers(0, 3))
-def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, translate: int) -> None:
+def test_shifts_all_images_and_mirrors_the_chosen(seed: int, translate: int) -> None:
     pixels, mirrored = _pixels(6, 9, seed), torch.arange(6) % 3 == 0
     augmented = augmentation.shift_and_mirror(pixels, translate, mirrored, _random(6, seed))
     shifts = range(2 * translate + 1)
@@ -41,15 +41,15 @@ def test_augmentation_moves_all_and_mirrors_those_that_it_should(seed: int, tran
         assert any(torch.equal(after, image.flip(1) if is_mirrored else image) for image in moved)
 
 
-def test_augmentation_differs_between_images_and_repeats_with_its_seed() -> None:
+def test_shift_differs_between_images_and_repeats_with_seed() -> None:
     same = _pixels(1, 16).expand(64, 16, 16, 3)
-    as_they_are = torch.zeros(64, dtype=torch.bool)
-    augmented = augmentation.shift_and_mirror(same, 2, as_they_are, _random(64, 1))
+    not_mirrored = torch.zeros(64, dtype=torch.bool)
+    augmented = augmentation.shift_and_mirror(same, 2, not_mirrored, _random(64, 1))
     assert len({image.numpy().tobytes() for image in augmented}) > 20
-    assert torch.equal(augmented, augmentation.shift_and_mirror(same, 2, as_they_are, _random(64, 1)))
+    assert torch.equal(augmented, augmentation.shift_and_mirror(same, 2, not_mirrored, _random(64, 1)))
 
 
-def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
+def test_shrinking_is_antialiased() -> None:
     even = torch.full((2, 3, 32, 32), 0.25)
     torch.testing.assert_close(augmentation.shrink(even, 24), torch.full((2, 3, 24, 24), 0.25))
     stripes = torch.zeros(1, 3, 32, 32)
@@ -60,7 +60,7 @@ def test_shrinking_keeps_what_is_even_and_smooths_what_is_not() -> None:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), size=st.integers(0, 12))
-def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) -> None:
+def test_cutout_masks_one_rectangle(seed: int, size: int) -> None:
     images = augmentation.cutout(torch.ones(5, 3, 16, 16), size, _random(5, seed))
     for image in images:
         hidden = image[0] == 0
@@ -71,7 +71,7 @@ def test_cutout_hides_one_rectangle_of_at_most_its_size(seed: int, size: int) ->
         assert (hidden.sum() > 0) == (size > 0)
 
 
-def test_all_processes_draw_for_all_and_take_their_part() -> None:
+def test_processes_draw_the_same_numbers() -> None:
     whole = BatchRandom(_generator(7), 12).integers(0, 1000)
     parts = [BatchRandom(_generator(7), 12, slice(start, start + 4)).integers(0, 1000) for start in (0, 4, 8)]
     assert torch.equal(torch.cat(parts), whole)
@@ -80,8 +80,8 @@ def test_all_processes_draw_for_all_and_take_their_part() -> None:
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.4, 1.0)])
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
-def test_mixing_is_with_the_neighbor_and_in_the_shares_of_the_targets(seed: int, mixup: float, cutmix: float) -> None:
-    """Black and white neighbors: the share of white is the share of its class, in each picture."""
+def test_mixing_matches_the_soft_labels(seed: int, mixup: float, cutmix: float) -> None:
+    """Black and white neighbors: the share of white is the share of its class, in each image."""
     images = torch.zeros(6, 3, 8, 12)
     images[1::2] = 1
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
@@ -107,7 +107,7 @@ def _crop(seed: int, smallest: float = 0.1, flip: bool = True) -> RandomCrop:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5000), st.integers(1, 5000), st.floats(0.01, 1))
-def test_a_crop_is_inside_not_too_small_and_not_too_long(seed: int, width: int, height: int, smallest: float) -> None:
+def test_crop_has_a_valid_area_and_aspect_ratio(seed: int, width: int, height: int, smallest: float) -> None:
     left, top, right, bottom = _crop(seed, smallest).box(width, height)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -118,7 +118,7 @@ def test_a_crop_is_inside_not_too_small_and_not_too_long(seed: int, width: int, 
         assert (right - left) * (bottom - top) >= min(smallest, 0.74) * width * height * (1 - 1e-6)
 
 
-def _photograph(path: Path, width: int, height: int) -> Path:
+def _smooth_jpeg(path: Path, width: int, height: int) -> Path:
     rows, columns = np.mgrid[:height, :width]
     smooth = 127 + 60 * np.sin(columns / 40 + rows / 70)[..., None] + 60 * np.cos(rows / 50)[..., None] * (1, 0.5, -1)
     Image.fromarray(np.clip(smooth, 0, 255).astype(np.uint8)).save(path, quality=95)
@@ -127,7 +127,7 @@ def _photograph(path: Path, width: int, height: int) -> Path:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_reduced_decoding_shows_the_same_crop(tmp_path: Path, seed: int) -> None:
-    path, crop = _photograph(tmp_path / "x.jpg", 1600, 1200), _crop(seed, 0.3, flip=seed % 2 == 0)
+    path, crop = _smooth_jpeg(tmp_path / "x.jpg", 1600, 1200), _crop(seed, 0.3, flip=seed % 2 == 0)
     whole = images.read_rgb(path)
     box = crop.box(1600, 1200)
     expected = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=box), np.int16)
@@ -137,22 +137,22 @@ def test_reduced_decoding_shows_the_same_crop(tmp_path: Path, seed: int) -> None
     assert np.abs(found.astype(np.int16) - expected).mean() < 2
 
 
-def test_a_jpeg_is_decoded_no_larger_than_asked_and_never_smaller(tmp_path: Path) -> None:
-    path = _photograph(tmp_path / "x.jpg", 1600, 1200)
+def test_jpeg_decoding_is_reduced_by_powers_of_two(tmp_path: Path) -> None:
+    path = _smooth_jpeg(tmp_path / "x.jpg", 1600, 1200)
     for most, shape in ((1, (1200, 1600, 3)), (1.9, (1200, 1600, 3)), (2, (600, 800, 3)), (5, (300, 400, 3))):
         assert images.read_rgb(path, lambda width, height, most=most: most).shape == shape
-    on_its_side = Image.Exif()
-    on_its_side[0x0112] = 6
-    Image.new("RGB", (1600, 1200)).save(tmp_path / "turned.jpg", exif=on_its_side)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "turned.jpg", exif=rotated)
     seen: list[tuple[int, int]] = []
     assert images.read_rgb(tmp_path / "turned.jpg", lambda *size: seen.append(size) or 2.0).shape == (800, 600, 3)
-    assert seen == [(1200, 1600)]  # as people see it, and as the crop is chosen
+    assert seen == [(1200, 1600)]  # after the EXIF rotation
     png = tmp_path / "x.png"
     Image.new("RGB", (64, 48)).save(png)
     assert images.read_rgb(png, lambda width, height: 8.0).shape == (48, 64, 3)
 
 
-def test_small_pictures_are_enlarged_and_broken_ones_refused(tmp_path: Path) -> None:
+def test_enlarges_small_images_and_refuses_broken_ones(tmp_path: Path) -> None:
     Image.new("RGB", (7, 5), "red").save(tmp_path / "small.png")
     assert (augmentation.read_crop(tmp_path / "small.png", _crop(0), 32) == (255, 0, 0)).all()
     (tmp_path / "broken.jpg").write_bytes(b"x")

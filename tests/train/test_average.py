@@ -1,10 +1,8 @@
-"""Averaging runs, with runs of a few seconds that start from the same weights, and with files that are no such runs."""
+"""Averaging tiny runs that start from the same weights, and refusing other files."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,6 @@ from simplenet.preprocessing import Preprocessing
 from train import average, cifar, data, evaluation, in_memory_dataset
 from train.recipe import Recipe
 
-SCRIPT = Path(average.__file__)
 QUICK = Recipe(epochs=1, batch_size=16, peak_learning_rate=0.02, average_decay=0.9)
 
 
@@ -61,17 +58,11 @@ def _accuracy(path: Path, tiny: Path) -> tuple[float, float]:
     return top1, loss
 
 
-def test_the_weights_are_the_mean_and_the_accuracy_is_that_of_the_file(
-    runs: list[Path], tiny: Path, tmp_path: Path
+def test_writes_the_mean_and_its_accuracy(
+    runs: list[Path], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *runs, "--data", tiny, "--output", tmp_path, "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    result = json.loads(done.stdout)
+    assert average.main([*map(str, runs), "--data", str(tiny), "--output", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     path = Path(result["checkpoint"])
     assert path == tmp_path / "cifar-310k.safetensors"
     mean, members = load_file(path), [load_file(run) for run in runs]
@@ -89,12 +80,11 @@ def test_the_weights_are_the_mean_and_the_accuracy_is_that_of_the_file(
     assert {file.name for file in tmp_path.iterdir()} == {path.name, "cifar-310k.training.json"}
 
 
-def test_batch_norm_knows_the_images_that_are_not_mixed(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
-    """Whatever the last run's statistics were: those of the output follow from the weights and the training images."""
+def test_batch_norm_statistics_are_of_unmixed_images(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
     path = average.average(runs, tmp_path / "both", tiny).checkpoint
     card = _card(path)
-    told = _card(runs[-1]).training["recipe"]
-    config = Recipe(batch_size=125, translate=told["translate"], cutout=told["cutout"], flip=told["flip"])
+    recipe = _card(runs[-1]).training["recipe"]
+    config = Recipe(batch_size=125, translate=recipe["translate"], cutout=recipe["cutout"], flip=recipe["flip"])
     _, splits = data.read("fashion-mnist", tiny)
     images = in_memory_dataset.InMemoryDataset.of(splits, card.preprocessing, config, cifar.Group())
     first = model.create(card.variant, card.num_classes)
@@ -110,10 +100,10 @@ def test_batch_norm_knows_the_images_that_are_not_mixed(runs: list[Path], tiny: 
     assert all(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert not torch.allclose(before["features.1.running_var"], after["features.1.running_var"])
     assert "one run" in single.summary()
-    assert "did they start" not in replace(single, top1=0.0).summary()  # there are no others
+    assert "did they start" not in replace(single, top1=0.0).summary()
 
 
-def test_an_average_can_be_averaged_again_and_stored_as_float16(
+def test_average_can_be_averaged_again_as_float16(
     runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[torch.Tensor] = []
@@ -133,20 +123,17 @@ def test_an_average_can_be_averaged_again_and_stored_as_float16(
     assert second.top1 == round(_accuracy(second.checkpoint, tiny)[0], 2)
 
 
-def test_an_average_that_is_worse_than_all_of_its_runs_is_called_in_question(
-    runs: list[Path], tiny: Path, tmp_path: Path
-) -> None:
-    told = [_told(path, tmp_path, top1=top1) for path, top1 in zip(runs, (5.0, 99.0), strict=True)]
-    result = average.average(told, tmp_path / "average", tiny)
+def test_summary_questions_an_average_worse_than_its_runs(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+    copies = [_with_card(path, tmp_path, top1=top1) for path, top1 in zip(runs, (5.0, 99.0), strict=True)]
+    result = average.average(copies, tmp_path / "average", tiny)
     assert "worse than each of them: did they start from the same weights?" in replace(result, top1=4.9).summary()
     assert "did they start" not in replace(result, top1=5.0).summary()
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_images_are_augmented_as_in_the_last_run(
+def test_augments_images_as_in_the_last_run(
     runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
 ) -> None:
-    """And there are not more of them than it takes."""
     seen: list[Recipe] = []
     batches: list[int] = []
     epoch = in_memory_dataset.InMemoryDataset.epoch
@@ -161,7 +148,7 @@ def test_images_are_augmented_as_in_the_last_run(
     monkeypatch.setattr(average, "STATISTICS_IMAGES", 100)
     monkeypatch.setattr(average, "_BATCH", 50)
     recipe = {"translate": 1, "cutout": 3, "flip": flip}
-    result = average.average([runs[0], _told(runs[1], tmp_path, recipe=recipe)], tmp_path / "average", tiny)
+    result = average.average([runs[0], _with_card(runs[1], tmp_path, recipe=recipe)], tmp_path / "average", tiny)
     assert (seen[0].translate, seen[0].cutout, seen[0].flip) == (1, 3, flip)
     assert (seen[0].mixup, seen[0].cutmix) == (0, 0)
     assert batches == [50, 50]
@@ -169,7 +156,7 @@ def test_images_are_augmented_as_in_the_last_run(
 
 
 def _edited(path: Path, folder: Path, name: str, value: float) -> Path:
-    """A copy of a run's end in which a tensor is all `value`."""
+    """A copy of a run's final weights with one tensor filled with `value`."""
     tensors = load_file(path)
     tensors[name] = torch.full_like(tensors[name], value)
     checkpoints.save(folder / "edited.safetensors", tensors, _card(path))
@@ -180,7 +167,7 @@ def _edited(path: Path, folder: Path, name: str, value: float) -> Path:
     ("name", "value", "half"),
     [("features.1.weight", 1e30, False), ("classifier.weight", 3e38, False), ("classifier.weight", 1e5, True)],
 )
-def test_weights_that_nothing_could_read_are_not_written(
+def test_refuses_an_average_that_is_not_finite(
     runs: list[Path], tiny: Path, tmp_path: Path, name: str, value: float, half: bool
 ) -> None:
     with pytest.raises(WeightsError, match=r"edited\.safetensors is not finite; name other runs"):
@@ -188,8 +175,8 @@ def test_weights_that_nothing_could_read_are_not_written(
     assert not (tmp_path / "out").exists()
 
 
-def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: Any) -> Path:
-    """A copy of a run's end whose card tells something else."""
+def _with_card(path: Path, folder: Path, card: ModelCard | None = None, **training: Any) -> Path:
+    """A copy of a run's final weights with another card."""
     card = card or _card(path)
     copy = folder / f"{len(list(folder.glob('*.safetensors')))}.safetensors"
     checkpoints.save(copy, load_file(path), replace(card, training={**card.training, **training}))
@@ -197,7 +184,7 @@ def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: A
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("training", "message"),
     [
         ({"dataset": "flowers"}, r"is not the result of a run of train/cifar\.py; name the <variant>\.safetensors"),
         ({"dataset": ["mnist"]}, "is not the result of a run"),
@@ -205,24 +192,24 @@ def _told(path: Path, folder: Path, card: ModelCard | None = None, **training: A
         ({"dataset": "mnist"}, r"\(cifar-310k, mnist\) and .* have different networks, classes or preprocessing"),
     ],
 )
-def test_files_that_are_not_such_runs(
-    runs: list[Path], tiny: Path, tmp_path: Path, told: dict[str, Any], message: str
+def test_refuses_files_that_are_no_final_weights(
+    runs: list[Path], tiny: Path, tmp_path: Path, training: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        average.average([_told(runs[0], tmp_path, **told), runs[1]], tmp_path / "out", tiny)
+        average.average([_with_card(runs[0], tmp_path, **training), runs[1]], tmp_path / "out", tiny)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "recipe", [None, "no", {}, {"translate": 10**9, "cutout": 8}, {"translate": 2, "cutout": -1}, {"translate": 2.0}]
 )
-def test_recipes_that_no_run_had(runs: list[Path], tiny: Path, tmp_path: Path, recipe: object) -> None:
+def test_refuses_invalid_recipes_in_a_card(runs: list[Path], tiny: Path, tmp_path: Path, recipe: object) -> None:
     with pytest.raises(WeightsError, match=r"has no valid recipe of train/cifar\.py in its card; name the file"):
-        average.average([_told(runs[0], tmp_path, recipe=recipe)], tmp_path / "out", tiny)
+        average.average([_with_card(runs[0], tmp_path, recipe=recipe)], tmp_path / "out", tiny)
     assert not (tmp_path / "out").exists()
 
 
-def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
+def test_refuses_mismatched_runs(runs: list[Path], tiny: Path, tmp_path: Path) -> None:
     def fails(paths: Sequence[Path], output: Path, message: str, error: type[SimpleNetError] = UsageError) -> None:
         with pytest.raises(error, match=message):
             average.average(paths, output, tiny)
@@ -230,9 +217,9 @@ def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) ->
     card = _card(runs[0])
     other_views = Preprocessing(32, 32, (0.5,) * 3, (0.25,) * 3)
     out = tmp_path / "out"
-    fails([_told(runs[0], tmp_path, replace(card, labels=tuple("abcdefghij")))], out, "trained on other classes")
+    fails([_with_card(runs[0], tmp_path, replace(card, labels=tuple("abcdefghij")))], out, "trained on other classes")
     fails(
-        [_told(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]],
+        [_with_card(runs[0], tmp_path, replace(card, preprocessing=other_views)), runs[1]],
         out,
         "different networks, classes or preprocessing",
     )
@@ -240,12 +227,17 @@ def test_other_impossible_calls(runs: list[Path], tiny: Path, tmp_path: Path) ->
     fails([tmp_path / "bare.safetensors"], out, "is not the result of a run")
     fails([tmp_path / "none.safetensors"], out, "no file at", WeightsError)
     fails([runs[0].parent / "last.safetensors"], out, "is not the result of a run")
-    fails([_told(runs[0], tmp_path, replace(card, variant="cifar-1t"))], out, "has weights of an unknown", WeightsError)
+    fails(
+        [_with_card(runs[0], tmp_path, replace(card, variant="cifar-1t"))],
+        out,
+        "has weights of an unknown",
+        WeightsError,
+    )
     fails([*runs, runs[0]], out, "named twice")
     assert not out.exists()
 
 
-def test_no_run_replaces_an_average_nor_an_average_a_run(
+def test_never_overwrites_a_run_or_an_average(
     runs: list[Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = runs[0].read_bytes()

@@ -1,4 +1,4 @@
-"""Folders of classes: read in a fixed order, and what is wrong with one is said by name."""
+"""Class folders: read in a fixed order, and errors name the folder or file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _class_folders(folder: Path) -> Path:
     return folder
 
 
-def test_class_folders_are_read_in_the_order_of_classes_and_names(tmp_path: Path) -> None:
+def test_reads_in_the_order_of_classes_and_names(tmp_path: Path) -> None:
     train, test = data.load(data.get("cifar10"), _class_folders(tmp_path))
     assert train.images.shape == test.images.shape == (20, 32, 32, 3)
     np.testing.assert_array_equal(train.labels, np.repeat(np.arange(10), 2))
@@ -32,7 +32,7 @@ def test_class_folders_are_read_in_the_order_of_classes_and_names(tmp_path: Path
     assert test.images[:, 5, 5, 1].tolist() == [0, 1] * 10
 
 
-def test_what_is_measured_with_may_be_called_val(tmp_path: Path) -> None:
+def test_test_images_may_be_in_val(tmp_path: Path) -> None:
     folder, spec = _class_folders(tmp_path), data.get("cifar10")
     (folder / "test").rename(folder / "val")
     assert len(data.load(spec, folder)[1]) == 20
@@ -41,7 +41,7 @@ def test_what_is_measured_with_may_be_called_val(tmp_path: Path) -> None:
         data.load(spec, folder)
 
 
-def test_what_cannot_be_read_is_named_counted_and_left_out(tmp_path: Path) -> None:
+def test_leaves_out_unreadable_images_with_a_warning(tmp_path: Path) -> None:
     folder, spec = _class_folders(tmp_path), data.get("cifar10")
     for name in ("cat/0.png", "frog/1.png"):
         path = folder / "train" / name
@@ -61,7 +61,7 @@ def test_what_cannot_be_read_is_named_counted_and_left_out(tmp_path: Path) -> No
         data.load(spec, folder)
 
 
-def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
+def test_refuses_bad_class_folders_by_name(tmp_path: Path) -> None:
     folder, spec = _class_folders(tmp_path), data.get("cifar10")
     Image.new("RGB", (31, 32)).save(folder / "train/frog/0.png")
     with pytest.raises(DataError, match=r"frog/0\.png has the shape \(32, 31, 3\)"):
@@ -78,7 +78,7 @@ def test_bad_class_folders_are_refused_by_name(tmp_path: Path) -> None:
         data.load(spec, folder)
 
 
-def test_a_class_whose_name_no_folder_can_have_is_found_by_one_like_it(tmp_path: Path) -> None:
+def test_folder_names_may_differ_in_punctuation(tmp_path: Path) -> None:
     spec = data.get("fashion-mnist")
     for split in ("train", "test"):
         for index, label in enumerate(spec.labels):
@@ -94,7 +94,7 @@ def test_a_class_whose_name_no_folder_can_have_is_found_by_one_like_it(tmp_path:
         data.load(spec, tmp_path)
 
 
-def test_a_folder_like_two_classes_is_neither(tmp_path: Path) -> None:
+def test_refuses_an_ambiguous_folder_name(tmp_path: Path) -> None:
     for name in ("train/C", "train/C++", "test/C", "test/C#"):
         (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
@@ -113,11 +113,8 @@ def test_training_and_test_folders_must_have_the_same_classes(tmp_path: Path) ->
         data.load(data.get("folder"), tmp_path)
 
 
-def test_names_that_no_terminal_can_show_are_refused(tmp_path: Path) -> None:
-    for name in (
-        b"good",
-        b"\x1b[2J",
-    ):
+def test_refuses_unprintable_class_names(tmp_path: Path) -> None:
+    for name in (b"good", b"\x1b[2J"):
         (tmp_path / name.decode()).mkdir()
     with pytest.raises(DataError, match="an unprintable name") as caught:
         class_folders.class_names(tmp_path)

@@ -1,4 +1,4 @@
-"""Data sets by name: found on disk or downloaded from a real server, and what is wrong with them said in one line."""
+"""Datasets by name: on disk or downloaded from a local server, with one-line errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path, write_idx_set: Ca
         data.load(FASHION, write_idx_set(tmp_path, train=22, test=5, classes=11))
 
 
-def test_a_missing_data_set_says_what_to_type(tmp_path: Path) -> None:
+def test_missing_dataset_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nowhere; name the dataset's folder: --data DIR"):
         data.load(FASHION, tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz"):
@@ -75,7 +75,7 @@ def _record(*labels: int, red: int = 0) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that a server on this machine serves; data sets are downloaded from it into an empty cache."""
+    """The folder that a server on this machine serves; datasets are downloaded from it into an empty cache."""
     folder = tmp_path / "server"
     folder.mkdir()
     handler = functools.partial(_QuietHandler, directory=str(folder))
@@ -164,8 +164,8 @@ def test_every_official_file_has_a_whole_checksum() -> None:
         assert bool(spec.files) == bool(spec.read) == bool(spec.url) == (spec.name != "folder")
 
 
-def test_any_folder_of_classes_is_a_data_set(tmp_path: Path) -> None:
-    """Pictures of any size become squares of 32, and the training ones say what mean and deviation are."""
+def test_any_class_folder_is_a_dataset(tmp_path: Path) -> None:
+    """Images become 32x32; mean and standard deviation come from the training images."""
     for split, level in (("train", 100), ("test", 200)):
         for name, size in (("oak", (48, 40)), ("ash tree", (32, 32)), ("elm", (20, 64))):
             (tmp_path / split / name).mkdir(parents=True)

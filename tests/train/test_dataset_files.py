@@ -1,4 +1,4 @@
-"""The data sets' own files: what is there is read exactly, what is hostile is refused with one clear line."""
+"""Dataset files: read exactly; hostile ones are refused with one line."""
 
 from __future__ import annotations
 

@@ -15,33 +15,33 @@ from train.signals import StopRequest
 
 def test_evaluation_counts_every_image_once() -> None:
     spec = data.get("cifar10").preprocessing
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (503, 32, 32, 3)).astype(np.uint8))
-    labels = torch.zeros(503, dtype=torch.int64)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (103, 32, 32, 3)).astype(np.uint8))
+    labels = torch.zeros(103, dtype=torch.int64)
     network = model.create("cifar-310k", seed=3)
     with torch.inference_mode():
         logits = network(augmentation.normalize(pixels, spec))
     labels[:9] = logits[:9].argmax(1)
     labels[9:] = logits[9:].argmin(1)
-    top1, loss, count = evaluation.evaluate(network, evaluation.in_batches(pixels, labels, 100), spec, bf16=False)
-    assert count == 503
-    assert top1 == pytest.approx(100 * 9 / 503)
+    top1, loss, count = evaluation.evaluate(network, evaluation.in_batches(pixels, labels, 20), spec, bf16=False)
+    assert count == 103
+    assert top1 == pytest.approx(100 * 9 / 103)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)
 
 
 class _OfTwo(Group):
-    """As seen by a process that nobody asks to stop, beside one that somebody does."""
+    """A process without a stop request, beside one with a stop request."""
 
     def total(self, *values: float) -> list[float]:
         return [*values[:-1], values[-1] + 1]
 
 
-def test_all_processes_stop_when_one_is_asked_to() -> None:
+def test_all_processes_stop_when_one_has_a_stop_request() -> None:
     spec = data.get("cifar10").preprocessing
     batches = [(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))]
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(model.create("cifar-310k"), batches, spec, False, _OfTwo(), StopRequest())
 
 
-def test_no_readable_image_at_all_is_one_line() -> None:
+def test_refuses_a_split_without_readable_images() -> None:
     with pytest.raises(DataError, match="none of the test images can be read; check the folder"):
         evaluation.evaluate(model.create("cifar-310k"), [], data.get("cifar10").preprocessing, False)

@@ -1,4 +1,4 @@
-"""FolderDataset on disk: what the network is shown does not depend on who decodes it."""
+"""FolderDataset: the same batches for any number of workers and processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = Recipe(batch_size=4, mixup=0.5, cutmix=1.0, bf16=False)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> LabeledFiles:
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     paths = [folder / f"{index}.png" for index in range(13)]
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (*rng.integers(20, 90, 2), 3), np.uint8)).save(path)
@@ -35,7 +35,7 @@ def _data(
     return FolderDataset(files, files, 3, SPEC, config, Group(rank=rank, size=size), workers, crop_area=0.3)
 
 
-def test_processes_share_the_batches_of_one_and_workers_decode_what_one_would(files: LabeledFiles) -> None:
+def test_batches_depend_neither_on_processes_nor_workers(files: LabeledFiles) -> None:
     whole = list(_data(files).epoch(2, 0))
     halves = [list(_data(files, rank, 2, workers=rank).epoch(2, 0)) for rank in (0, 1)]
     assert [tuple(inputs.shape) for inputs, _ in whole] == [(4, 3, 28, 28)] * 3
@@ -47,7 +47,7 @@ def test_processes_share_the_batches_of_one_and_workers_decode_what_one_would(fi
     assert not torch.equal(next(iter(_data(files).epoch(3, 0)))[0], whole[0][0])
 
 
-def test_evaluation_shows_what_a_runtime_shows(files: LabeledFiles) -> None:
+def test_evaluation_preprocesses_like_a_runtime(files: LabeledFiles) -> None:
     seen: list[torch.Tensor] = []
 
     class Spy(torch.nn.Module):
@@ -58,7 +58,7 @@ def test_evaluation_shows_what_a_runtime_shows(files: LabeledFiles) -> None:
     data = _data(files, config=dataclasses.replace(CONFIG, mixup=0.0, cutmix=0.0))
     data.config = dataclasses.replace(data.config, batch_size=2)
     top1, _ = data.evaluate(Spy(), False, Group())
-    assert [len(inputs) for inputs in seen] == [8, 5]  # who lowers --batch for want of memory lowers this as well
+    assert [len(inputs) for inputs in seen] == [8, 5]  # four times --batch, plus the rest
     assert top1 == pytest.approx(100 * 5 / 13)
     pixels = np.stack([preprocessing.to_model_input(images.read_rgb(path), SPEC) for path in files.paths])
     np.testing.assert_array_max_ulp(

@@ -1,4 +1,4 @@
-"""A data set in memory: what the network is shown, whole or shared out."""
+"""InMemoryDataset: its batches, in one process or several."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _images(count: int, side: int, seed: int = 0) -> LabeledImages:
 
 
 @pytest.mark.parametrize(("name", "side"), [("fashion-mnist", 28), ("mnist", 28), ("cifar10", 32), ("cifar10", 40)])
-def test_training_and_the_runtimes_compute_the_same_model_input(name: str, side: int) -> None:
+def test_training_and_runtimes_share_the_model_input(name: str, side: int) -> None:
     spec, images = data.get(name).preprocessing, _images(5, side)
     pixels, labels = in_memory_dataset.to_tensors(images, spec)
     at_runtime = np.stack([preprocessing.to_model_input(image, spec) for image in images.images])
@@ -48,7 +48,7 @@ def _data(config: Recipe = CONFIG, rank: int = 0, size: int = 1) -> InMemoryData
     return InMemoryDataset.of((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, config, group)
 
 
-def test_the_processes_share_the_batches_of_one() -> None:
+def test_processes_share_the_batches_of_one() -> None:
     whole = list(_data().epoch(3, 0))
     halves = [list(_data(rank=rank, size=2).epoch(3, 0)) for rank in (0, 1)]
     assert len(whole) == 3
@@ -57,7 +57,7 @@ def test_the_processes_share_the_batches_of_one() -> None:
             assert torch.equal(batch[index], torch.cat([part[index] for part in parts]))
 
 
-def test_an_epoch_can_be_entered_at_any_step_and_differs_from_the_others() -> None:
+def test_an_epoch_can_start_at_any_step() -> None:
     whole, rest = list(_data().epoch(3, 0)), list(_data().epoch(3, 2))
     assert len(rest) == 1
     assert torch.equal(rest[0][0], whole[2][0])
@@ -71,17 +71,17 @@ def _as_bytes(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-def test_every_image_shows_its_other_side_in_the_next_epoch() -> None:
+def test_flip_alternates_between_epochs() -> None:
     everything = _data(dataclasses.replace(PLAIN, batch_size=30))
     shown = [_as_bytes(next(everything.epoch(epoch, 0))[0]) for epoch in range(3)]
-    as_they_are = augmentation.normalize(everything.pixels, everything.preprocessing)
+    unmirrored = augmentation.normalize(everything.pixels, everything.preprocessing)
     assert shown[0] == shown[2]
     assert not shown[0] & shown[1]
-    assert shown[0] | shown[1] == _as_bytes(as_they_are) | _as_bytes(as_they_are.flip(3))
-    assert 0 < len(shown[0] & _as_bytes(as_they_are)) < 30
+    assert shown[0] | shown[1] == _as_bytes(unmirrored) | _as_bytes(unmirrored.flip(3))
+    assert 0 < len(shown[0] & _as_bytes(unmirrored)) < 30
 
 
-def test_the_first_epochs_may_be_of_smaller_images() -> None:
+def test_small_first_shrinks_the_first_epochs() -> None:
     small = _data(dataclasses.replace(PLAIN, epochs=5, small_first=0.4))
     sides = [next(small.epoch(epoch, 0))[0].shape[-1] for epoch in range(5)]
     assert sides == [24, 24, 32, 32, 32]
@@ -93,7 +93,7 @@ def test_the_first_epochs_may_be_of_smaller_images() -> None:
     assert after.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_batches_that_cannot_be_are_refused() -> None:
+def test_refuses_impossible_batch_sizes() -> None:
     with pytest.raises(UsageError, match="3 processes cannot share 8 images"):
         _data(size=3)
     with pytest.raises(UsageError, match="--batch 8 must be even in every process"):
@@ -106,7 +106,7 @@ def test_batches_that_cannot_be_are_refused() -> None:
         _data(dataclasses.replace(CONFIG, batch_size=128), size=64)
 
 
-def test_images_that_were_left_out_are_counted() -> None:
+def test_counts_unreadable_images() -> None:
     splits = (dataclasses.replace(_images(30, 32), left_out=2), dataclasses.replace(_images(8, 32), left_out=1))
     images = InMemoryDataset.of(splits, data.get("cifar10").preprocessing, CONFIG, Group())
     assert (images.unreadable_images, images.test_images) == (3, 8)

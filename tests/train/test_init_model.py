@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""The initial network."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_last_layer_is_kept_only_for_the_same_classes(
     assert torch.equal(network.classifier.bias, expected["classifier.bias"])
 
 
-def test_training_on_small_images_goes_on_from_weights(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+def test_training_continues_from_weights(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     folder = write_idx_set(tmp_path / "data", train=32, test=8)
     saved = _save(tmp_path / "x.safetensors", DATASETS["mnist"].labels, 10)
     hardly = dataclasses.replace(CONFIG, peak_learning_rate=1e-12, bf16=False)
@@ -65,7 +65,9 @@ def test_training_on_small_images_goes_on_from_weights(tmp_path: Path, write_idx
         "mnist", "cifar-310k", tmp_path / "run", hardly, folder, initial=str(tmp_path / "x.safetensors")
     )
     assert result is not None
-    assert not json.loads(result.checkpoint.with_suffix(".training.json").read_text())["recipe"]["flip"]  # of digits
+    assert not json.loads(result.checkpoint.with_suffix(".training.json").read_text())["recipe"][
+        "flip"
+    ]  # not for digits
     after = load_file(result.checkpoint)
     for name in ("features.0.weight", "classifier.weight"):
         torch.testing.assert_close(after[name], saved[name])

@@ -1,4 +1,4 @@
-"""What goes wrong in PyTorch and can be helped is one line that says how."""
+"""PyTorch errors that a user can fix become one line with the fix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_full_memory_says_what_to_lower(error: Exception, advice: str) -> None:
         raise error
 
 
-def test_a_batch_that_no_memory_can_hold(tmp_path: Path) -> None:
+def test_explains_a_batch_too_large_for_memory(tmp_path: Path) -> None:
     with pytest.raises(SimpleNetError, match=r"the memory is full \(.*\); lower --batch"), launch.friendly_errors():
         torch.empty(1 << 50, dtype=torch.uint8)
 
@@ -45,7 +45,7 @@ class _KilledWhileDecoding(Dataset[int]):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_decoding_process_that_the_system_killed() -> None:
+def test_explains_a_killed_decoding_process() -> None:
     with pytest.raises(SimpleNetError, match="was killed; lower --workers"), launch.friendly_errors():
         list(DataLoader(_KilledWhileDecoding(), num_workers=1))
 
@@ -68,8 +68,9 @@ cli.run(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the compiler is found in other ways")
-def test_a_machine_without_a_compiler_is_told_to_leave_compile_out(tmp_path: Path) -> None:
+def test_explains_a_missing_compiler(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", NO_COMPILER], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300

@@ -1,4 +1,4 @@
-"""The embedded sets: made from the right split, balanced, and the same at every run."""
+"""The shipped subsets: from the right split, balanced, reproducible."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from simplenet.errors import DataError
 from train import data, make_shipped_subsets
 
 
-def test_the_sets_are_balanced_from_their_split_and_reproducible(
-    tmp_path: Path, write_idx_set: Callable[..., Path]
-) -> None:
+def test_subsets_are_balanced_and_reproducible(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     folder = write_idx_set(tmp_path / "data", train=700, test=2300, classes=10)
     first = make_shipped_subsets.make_subsets("fashion-mnist", tmp_path / "a", folder)
     again = make_shipped_subsets.make_subsets("fashion-mnist", tmp_path / "b", folder)
@@ -31,7 +29,7 @@ def test_the_sets_are_balanced_from_their_split_and_reproducible(
         assert found == chosen.labels.tolist()
 
 
-def test_too_small_a_data_set_is_refused(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+def test_refuses_a_dataset_that_is_too_small(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="cannot give 2000 images"):
         make_shipped_subsets.make_subsets(
             "fashion-mnist", tmp_path, write_idx_set(tmp_path / "data", train=700, test=1990, classes=10)
@@ -39,13 +37,13 @@ def test_too_small_a_data_set_is_refused(tmp_path: Path, write_idx_set: Callable
     assert not list(tmp_path.glob("*.npz"))
 
 
-def test_classes_that_only_the_files_name(tmp_path: Path) -> None:
+def test_class_names_come_from_the_folders(tmp_path: Path) -> None:
     for split, count in (("train", 250), ("test", 1000)):
         for index, name in enumerate(("ash", "elm")):
             (tmp_path / split / name).mkdir(parents=True)
             for number in range(count):
-                picture = Image.new("RGB", (32, 32), (100 * index, number % 256, number // 256))
-                picture.save(tmp_path / split / name / f"{number}.png")
+                image = Image.new("RGB", (32, 32), (100 * index, number % 256, number // 256))
+                image.save(tmp_path / split / name / f"{number}.png")
     evaluation, calibration = (
         datasets.load(path) for path in make_shipped_subsets.make_subsets("folder", tmp_path / "out", tmp_path)
     )

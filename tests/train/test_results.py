@@ -1,4 +1,4 @@
-"""What a run tells at its end."""
+"""The training curve."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from train import results
 LINE = {"epoch": 1, "train_loss": 1.0, "test_loss": 0.5, "test_top1": 90.0}
 
 
-def test_a_curve_is_drawn_without_a_word_whatever_the_data_is_called(tmp_path: Path) -> None:
+def test_draws_a_curve_with_any_title(tmp_path: Path) -> None:
     results.write_curve(tmp_path / "curve.png", "1.5m on 花 $x$", [LINE], 90.0)  # any warning would be an error here
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

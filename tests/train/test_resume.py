@@ -1,4 +1,4 @@
-"""A run that was killed, interrupted or asked to stop, and resumed, ends as if nothing had happened: bit by bit."""
+"""A run that was killed or interrupted, and resumed, gives the same weights bit for bit."""
 
 from __future__ import annotations
 
@@ -31,16 +31,12 @@ FLAGS = ["--epochs", "3", "--batch", "16", "--learning-rate", "0.02", "--average
          "--mixup", "0.3", "--cutmix", "0.5", "--device", "cpu", "--save-minutes", "0"]  # fmt: skip
 
 
-def _command(data: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, str(SCRIPT), "--data", str(data), "--output", str(output), *FLAGS, *more]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def _arguments(data: Path, output: Path, *more: str) -> list[str]:
+    return ["--data", str(data), "--output", str(output), *FLAGS, *more]
 
 
 def _position(state: Path) -> dict[str, int]:
-    """By one look: safe_open opens the file twice, and a running process puts another in its place meanwhile."""
+    """Read the file once: safe_open opens it twice, and a running process may replace it in between."""
     with state.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     position: dict[str, int] = json.loads(header["__metadata__"]["simplenet_training"])["position"]
@@ -67,38 +63,35 @@ def one_epoch(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run that nobody disturbed."""
+    """The output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(_command(small, output), capture_output=True, text=True, env=_environment())
-    assert done.returncode == 0, done.stderr
+    cifar.main(_arguments(small, output))
     return output
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=lambda blow: blow.name)
-def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
-    tmp_path: Path, small: Path, whole: Path, blow: signal.Signals
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda sent: sent.name)
+def test_resumed_run_gives_the_same_weights(tmp_path: Path, small: Path, whole: Path, sent: signal.Signals) -> None:
     state = tmp_path / checkpoint.STATE_NAME
-    process = subprocess.Popen(
-        _command(small, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
-    )
+    command = [sys.executable, str(SCRIPT), *_arguments(small, tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     def is_in_second_epoch() -> bool:
         return state.is_file() and (at := _position(state))["epoch"] == 1 and at["step"] >= 3
 
     wait_while_running(process, is_in_second_epoch)
-    process.send_signal(blow)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=300)
-    assert process.returncode == (-blow if blow == signal.SIGKILL else 130)
+    assert process.returncode == (-sent if sent == signal.SIGKILL else 130)
     assert "Traceback" not in stderr
-    for said in ("stopping after this step; press Ctrl-C again", "ago; the same command with --resume continues it"):
-        assert (said in stderr) == (blow != signal.SIGKILL)
+    for message in ("stopping after this step; press Ctrl-C again", "ago; the same command with --resume continues it"):
+        assert (message in stderr) == (sent != signal.SIGKILL)
     assert not (tmp_path / "cifar-310k.safetensors").exists()
 
     for name in (checkpoint.STATE_NAME, "last.safetensors", "best.safetensors"):
-        (tmp_path / f".{name}.0123abcd.safetensors").touch()  # as a kill in the middle of a save would leave it
-    done = subprocess.run(_command(small, tmp_path, "--resume"), capture_output=True, text=True, env=_environment())
-    assert done.returncode == 0, done.stderr
+        (tmp_path / f".{name}.0123abcd.safetensors").touch()  # left by a kill during a save
+    assert cifar.main(_arguments(small, tmp_path, "--resume")) == 0
     for name in ("cifar-310k.safetensors", "best.safetensors", "last.safetensors", checkpoint.STATE_NAME):
         assert _same(whole / name, tmp_path / name), name
     logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (whole, tmp_path)]
@@ -107,7 +100,7 @@ def test_a_run_that_is_struck_down_and_resumed_gives_the_same_weights(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path, small: Path) -> None:
+def test_resuming_a_finished_run_writes_the_results_again(tmp_path: Path, small: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=1)
     first = cifar.train("fashion-mnist", "cifar-310k", tmp_path, config, small)
     tensors = load_file(first.checkpoint)
@@ -117,7 +110,7 @@ def test_resuming_what_is_finished_only_writes_the_results_again(tmp_path: Path,
     assert (again.top1, again.images_per_second) == (first.top1, first.images_per_second)
 
 
-def test_another_run_is_neither_resumed_nor_overwritten(
+def test_refuses_to_resume_or_overwrite_another_run(
     tmp_path: Path, small: Path, write_idx_set: Callable[..., Path]
 ) -> None:
     config = dataclasses.replace(CONFIG, epochs=1)
@@ -150,23 +143,22 @@ def test_another_run_is_neither_resumed_nor_overwritten(
         again(data=write_idx_set(tmp_path / "as many", train=170, test=40, classes=3))
     with pytest.raises(UsageError, match="no run to resume in"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", config, small, resume=True)
-    (run / checkpoint.STATE_NAME).unlink()  # by somebody who needed the space
+    (run / checkpoint.STATE_NAME).unlink()
     with pytest.raises(UsageError, match="holds a run already; choose another --output for a new one"):  # no --resume
         again(resume=False)
     del before[checkpoint.STATE_NAME]
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
-def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None:
-    config, output = dataclasses.replace(CONFIG, epochs=1), tmp_path / "run"
+def test_refuses_a_folder_in_use_by_another_run(tmp_path: Path, small: Path) -> None:
+    output = tmp_path / "run"
     with (
         checkpoint.lock(output, Group()),
         pytest.raises(UsageError, match="is in use by another run; choose"),
     ):
-        cifar.train("fashion-mnist", "cifar-310k", output, config, small)
+        cifar.train("fashion-mnist", "cifar-310k", output, ONE_EPOCH, small)
     assert not output.exists()
-    cifar.train("fashion-mnist", "cifar-310k", output, config, small)
+    cifar.train("fashion-mnist", "cifar-310k", output, ONE_EPOCH, small)
     assert not (output / checkpoint.LOCK_NAME).exists()
 
 
@@ -176,7 +168,7 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path, small: Path) -> None
      {"loss_sum": math.nan}, {"seconds": "1"}, {"best": 1}],
     ids=str,
 )  # fmt: skip
-def test_a_state_that_somebody_edited_is_one_clear_line(
+def test_edited_state_is_one_error_line(
     one_epoch: Path, tmp_path: Path, small: Path, change: dict[str, object]
 ) -> None:
     state = shutil.copy(one_epoch / checkpoint.STATE_NAME, tmp_path)
@@ -190,7 +182,7 @@ def test_a_state_that_somebody_edited_is_one_clear_line(
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
-def test_a_damaged_state_is_one_clear_line(one_epoch: Path, tmp_path: Path, small: Path, damage: bytes | None) -> None:
+def test_damaged_state_is_one_error_line(one_epoch: Path, tmp_path: Path, small: Path, damage: bytes | None) -> None:
     whole = (one_epoch / checkpoint.STATE_NAME).read_bytes()
     (tmp_path / checkpoint.STATE_NAME).write_bytes(whole[:-1000] if damage is None else damage)
     with pytest.raises(WeightsError, match=r"is damaged .*start again without --resume") as caught:
@@ -198,13 +190,13 @@ def test_a_damaged_state_is_one_clear_line(one_epoch: Path, tmp_path: Path, smal
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_not_numbers_are_never_saved(tmp_path: Path) -> None:
+def test_never_saves_weights_that_are_not_finite(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     state = tmp_path / checkpoint.STATE_NAME
-    state.write_bytes(b"the good one")
+    state.write_bytes(b"previous")
     with torch.no_grad():
         network.weight[0, 0] = torch.nan
     with pytest.raises(SimpleNetError, match="no longer finite"):
         checkpoint.save(state, network, network, optimizer, checkpoint.TrainState(), {})
-    assert state.read_bytes() == b"the good one"
+    assert state.read_bytes() == b"previous"
