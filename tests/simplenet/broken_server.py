@@ -42,7 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: list[Answer] = [whole]
+        self.answers: list[Answer] = [complete]
         self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
@@ -50,7 +50,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Ignores clients that close the connection."""
 
 
-def whole(handler: Handler) -> None:
+def complete(handler: Handler) -> None:
     handler.send(200, CONTENT)
 
 

@@ -25,7 +25,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache; official weights come from the server, and CONTENT is what they should be."""
+    """An empty cache; the server is the mirror of the official weights, which are CONTENT."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SIMPLENET_CACHE", str(folder))
     monkeypatch.setenv("SIMPLENET_WEIGHTS_URL", server.url)

@@ -236,7 +236,7 @@ def test_any_json_is_a_manifest_or_an_artifact_error(data: st.DataObject) -> Non
     except ArtifactError:
         return
     assert Manifest.from_json(manifest.to_json(), where="here") == manifest
-    hash(manifest.preprocessing)  # the geometry's cache needs it
+    hash(manifest.preprocessing)  # crop_geometry's cache needs a hash
 
 
 def test_does_not_write_a_manifest_with_nan() -> None:
@@ -292,7 +292,7 @@ def test_reads_again_if_an_export_replaces_the_artifact(
 def test_ctrl_c_between_renames_leaves_a_complete_artifact(
     folder: Path, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
-    """The old one steps aside, then the new one takes its place; the person is quick, after either."""
+    """The old artifact is moved away, then the new one is renamed; Ctrl-C arrives after either step."""
     replace = os.replace
 
     def interrupted(source: Path, target: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_killed_export_leaves_the_old_artifact(folder: Path, ending: signal.Si
     assert artifacts.read(folder) == before
     leftovers = [name for name in left_in(folder.parent) if name != "onnx-int8"]
     assert len(leftovers) == (1 if ending == signal.SIGKILL else 0)
-    for name in leftovers:  # a day later the next export sweeps them away
+    for name in leftovers:  # the next export a day later removes them
         os.utime(folder.parent / name, (time.time() - 90_000,) * 2)
     publish(folder)
     assert left_in(folder.parent) == ["onnx-int8"]

@@ -112,7 +112,7 @@ def test_code_is_never_run(tmp_path: Path) -> None:
             weights.load(VARIANT, tmp_path / name)
         assert code in str(caught.value)
         assert "\n" not in str(caught.value)
-        assert "weights_only" not in str(caught.value)  # torch's advice to load it unsafely is not passed on
+        assert "weights_only" not in str(caught.value)  # torch suggests to load it unsafely
     assert not marker.exists()
 
 
@@ -207,7 +207,7 @@ def test_rejects_too_many_classes_before_allocating(tmp_path: Path) -> None:
 def test_rejects_a_zip_bomb(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(1 << 20))
-        archive.infolist()[0].file_size = 2 << 30  # what the table of contents says is what torch would ask memory for
+        archive.infolist()[0].file_size = 2 << 30  # torch allocates what the directory says
     with pytest.raises(WeightsError, match="unpacks to over 1 GiB"):
         weights.load(VARIANT, tmp_path / "a.pth")
 
@@ -273,7 +273,7 @@ def test_rejects_cards_of_other_weights(tmp_path: Path) -> None:
 
 
 def test_rejects_official_weights_of_another_stride_mode(tmp_path: Path) -> None:
-    """The shapes of m1 and m2 are the same: only the name can tell, and wrong strides would cost half the accuracy."""
+    """m1 and m2 have the same shapes, so only the name differs; wrong strides would halve the accuracy."""
     path = write(tmp_path / "simplenetv1_small_m1_05-be804903.pth", state("1.5m"))
     with pytest.raises(WeightsError, match=r"holds weights of 1\.5m-m1, not of 1\.5m; type --variant 1.5m-m1"):
         weights.load("1.5m", path)

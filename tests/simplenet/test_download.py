@@ -20,6 +20,7 @@ from tests.simplenet.broken_server import (
     Answer,
     Handler,
     Server,
+    complete,
     endless,
     silent,
     stalled,
@@ -223,7 +224,7 @@ def test_follows_redirects_on_the_same_host(server: Server, target: Path, code: 
     server.answers = [
         status(code, "/elsewhere"),
         status(code, f"{server.url}there"),
-        lambda handler: handler.send(200, CONTENT),
+        complete,
     ]
     download.fetch_official(VARIANT)
     assert server.requests == [f"/{target.name}", "/elsewhere", "/there"]
@@ -238,7 +239,7 @@ def test_does_not_read_the_body_of_a_redirect(server: Server, target: Path) -> N
         while True:
             handler.wfile.write(bytes(100_000))
 
-    server.answers = [redirected_without_end, lambda handler: handler.send(200, CONTENT)]
+    server.answers = [redirected_without_end, complete]
     assert download.fetch_official(VARIANT).read_bytes() == CONTENT
 
 
@@ -290,7 +291,7 @@ def test_two_processes_at_once_download_once(server: Server, target: Path) -> No
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_download_leaves_no_final_file(server: Server, target: Path, ending: signal.Signals) -> None:
-    server.answers = [stalled, lambda handler: handler.send(200, CONTENT)]
+    server.answers = [stalled, complete]
     part = target.with_name(target.name + ".part")
     process = fetching()
     wait_while_running(process, lambda: part.exists() and part.stat().st_size > 50_000)

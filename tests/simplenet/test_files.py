@@ -98,7 +98,7 @@ def test_a_folder_under_a_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX devices")
 def test_devices_and_folders_are_not_replaced(tmp_path: Path) -> None:
-    """A FIFO stands for /dev/null, which a failure of this test would cost the machine."""
+    """A FIFO stands for /dev/null, which a failure of this test would replace."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "fifo", tmp_path / "folder"):

@@ -59,10 +59,10 @@ def test_usable_cores_follows_the_affinity() -> None:
 @pytest.mark.parametrize(
     ("siblings", "cores"),
     [
-        (["0", "1", "2", "3"], 4),  # one thread a core, however the kernel numbers cores within clusters
+        (["0", "1", "2", "3"], 4),  # one thread per core
         (["0,2", "1,3", "0,2", "1,3"], 2),
         (["0-1", "0-1", "2-3", "2-3"], 2),
-        ([], 4),  # nothing known
+        ([], 4),  # no topology files
     ],
 )
 def test_physical_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: list[str], cores: int) -> None:

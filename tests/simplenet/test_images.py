@@ -70,7 +70,7 @@ def test_transparency_shows_white(tmp_path: Path) -> None:
     pixels[..., :3] = RED
     pixels[:, 1, 3], pixels[:, 2:, 3] = 128, 255
     found = images.read_rgb(save(tmp_path / "rgba.png", pixels))
-    assert found[0, 0].tolist() == WHITE  # the hidden red is not seen
+    assert found[0, 0].tolist() == WHITE  # not the hidden red
     assert found[0, 1].tolist() == [255, 127, 127]
     assert found[0, 3].tolist() == RED
     gray = Image.fromarray(np.dstack([np.zeros((4, 4), np.uint8), pixels[..., 3]]), "LA")

@@ -17,7 +17,7 @@ from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two sets of shipped weights for cifar-310k and one for cifar-5m's smaller sister; no network."""
+    """Shipped weights: two for cifar-310k, one for cifar-460k."""
     folder = tmp_path / "shipped"
     for name, variant in (("zebras", VARIANT), ("apples", VARIANT), ("apples", "cifar-460k")):
         named = card(variant, 3, labels=("a", "b", "c"))
