@@ -37,7 +37,7 @@ from simplenet.errors import SimpleNetError
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ("page", "window")
 LARGEST_BYTES = 300_000
-PAGE_WIDTH, PAGE_HEIGHT = 1280, 1160
+PAGE_WIDTH, PAGE_HEIGHT = 1280, 820
 SCREEN_WIDTH, SCREEN_HEIGHT = 1600, 1000
 
 _MODEL = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--precision", "int8")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demos.live import dashboard
 from simplenet import datasets, variants
 from tests.conftest import MakeArtifact
 from tests.docs.documents import DOCUMENTS, ROOT, Command, code_blocks, commands, inline_code
@@ -154,6 +155,11 @@ def test_readme_lists_every_variant() -> None:
         published = "" if variant.published_top1 is None else f"{variant.published_top1:.2f}"
         size = str(variant.preprocessing.input_size)
         assert cells[at + 1 : at + 4] == [f"{variant.parameters:,}", size, published]
+
+
+def test_live_lists_every_key() -> None:
+    text = (ROOT / "docs" / "live.md").read_text("utf-8")
+    assert [key.name for key in dashboard.KEYS if f"`{key.name}`" not in text] == []
 
 
 def test_extras_that_pip_installs_exist() -> None:
