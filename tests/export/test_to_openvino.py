@@ -63,6 +63,7 @@ def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     assert max(np.abs(weight.astype(int)).max() for weight in weights) <= 64
 
 
+@pytest.mark.slow
 def test_nncf_telemetry_is_disabled(tmp_path: Path) -> None:
     script = """
 import sys

@@ -131,6 +131,7 @@ def test_builds_every_precision_of_an_imagenet_variant(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact) -> None:
     measured = make_artifact("tensorrt", "int8").manifest.measured
     assert measured["accuracy"]["images"] >= 1000

@@ -74,6 +74,7 @@ def test_missing_package_is_named_with_the_install_command(make_artifact: MakeAr
     assert f"pip install '.[{backend}]'" in python(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "is_passive"), [("", True), ("import torch", False)])
 def test_pytorch_threads_sleep_unless_imported_before(
     make_artifact: MakeArtifact, first: str, is_passive: bool
