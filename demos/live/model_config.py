@@ -21,7 +21,7 @@ from simplenet.manifest import Manifest
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model request on one or several backends. Immutable; the `with_...` methods return a changed copy."""
+    """One model request on one or several backends. Immutable; `with_value` returns a changed copy."""
 
     request: ModelRequest
     """Its `backend` is not used; `backends` are."""
@@ -57,7 +57,7 @@ class ModelConfig:
         return replace(self, request=request, backends=loaded, manifest=first.manifest), group
 
     def choices(self) -> dict[str, list[str]]:
-        """The values that the `with_...` methods accept. Some may still fail to load on this machine."""
+        """The values that `with_value` accepts, by kind. Some may still fail to load on this machine."""
         if self.request.artifact is not None and self.manifest is not None:
             format, stored = self.manifest.format, self.manifest.precision
             run_modes = {mode for name in self.backends for mode in backend_class(name).PRECISIONS.get(stored, ())}
@@ -78,36 +78,28 @@ class ModelConfig:
         variant = self.manifest.variant if self.manifest else self.request.variant
         return {"backend": list(self.backends), "precision": self.request.precision, "variant": variant}
 
-    def with_value(self, kind: str, value: str) -> ModelConfig:
-        """Change one of 'backend' ('openvino', 'openvino,torch' or 'all'), 'precision' or 'variant'.
+    def with_value(self, kind: str, text: str) -> ModelConfig:
+        """Change 'backend' ('openvino', 'openvino,torch' or 'all'), 'precision' or 'variant' (with its best weights).
+
+        A single backend that lacks the current precision runs in its first one.
 
         Raises:
-            UsageError: unknown value, or one that a named --artifact excludes.
+            UsageError: unknown value, or another variant than a named artifact's.
         """
-        change = {"backend": self.with_backends, "precision": self.with_precision, "variant": self.with_variant}
-        return change[kind](value)
-
-    def with_backends(self, text: str) -> ModelConfig:
-        """Run on other backends; a single one without the current precision starts with its first precision."""
-        backends = models.parse_names("backend", text, self.choices()["backend"])
-        changed = replace(self, backends=backends)
-        if len(backends) == 1 and self.request.precision not in (possible := models.precisions_of(backends[0])):
-            return replace(changed, request=replace(self.request, precision=possible[0]))
-        return changed
-
-    def with_precision(self, text: str) -> ModelConfig:
-        """Run in another precision."""
-        precision = models.check_name("precision", text, self.choices()["precision"])
-        return replace(self, request=replace(self.request, precision=precision))
-
-    def with_variant(self, text: str) -> ModelConfig:
-        """Run another variant with its best weights."""
+        request, choices = self.request, self.choices()[kind]
+        if kind == "backend":
+            backends = models.parse_names(kind, text, choices)
+            if len(backends) == 1 and request.precision not in (possible := models.precisions_of(backends[0])):
+                request = replace(request, precision=possible[0])
+            return replace(self, backends=backends, request=request)
+        if kind == "precision":
+            return replace(self, request=replace(request, precision=models.check_name(kind, text, choices)))
         name = variants.get(text).name
-        if name not in self.choices()["variant"]:
-            raise UsageError(f"this artifact is {self.choices()['variant'][0]}; leave out --artifact to choose {name}")
-        if self.request.artifact is not None:
-            return self
-        return replace(self, request=replace(self.request, variant=name, weights="auto"), manifest=None)
+        if request.artifact is None:
+            return replace(self, request=replace(request, variant=name, weights="auto"), manifest=None)
+        if name not in choices:
+            raise UsageError(f"this artifact is {choices[0]}; leave out --artifact to choose {name}")
+        return self
 
     def next_value(self, kind: str, is_excluded: Callable[[ModelConfig], bool] = lambda config: False) -> ModelConfig:
         """Change 'backend' or 'precision' to the next choice, in a cycle, that is not excluded.
@@ -116,8 +108,7 @@ class ModelConfig:
             SimpleNetError: there is no other choice.
         """
         names = self.choices()[kind]
-        current = self.selected()[kind]
-        current = current[0] if kind == "backend" else current
+        current = self.backends[0] if kind == "backend" else self.request.precision
         after = names.index(current) + 1 if current in names else 0
         for name in [*names[after:], *names[:after]]:
             if name != current and not is_excluded(other := self.with_value(kind, name)):

@@ -73,6 +73,7 @@ def test_max_frames_ends_with_a_table(run_demo: RunDemo, onnx_artifact: Artifact
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.slow
 def test_backends_run_side_by_side_and_missing_ones_are_named(run_demo: RunDemo, make_artifact: MakeArtifact) -> None:
     root = make_artifact("onnx", "fp32").folder.parents[1]
     make_artifact("openvino", "fp32")

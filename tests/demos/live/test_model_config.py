@@ -65,9 +65,9 @@ def test_next_value_cycles_and_skips_excluded_ones(make_config: MakeConfig) -> N
 
 def test_backend_without_current_precision_uses_its_first(make_config: MakeConfig) -> None:
     config = make_config("--backend", "onnxruntime", "--precision", "int8")
-    assert config.with_backends("torch").request.precision == "fp32"
-    assert config.with_backends("openvino").request.precision == "int8"
-    assert config.with_backends("openvino,torch").request.precision == "int8"  # torch is skipped and reported
+    assert config.with_value("backend", "torch").request.precision == "fp32"
+    assert config.with_value("backend", "openvino").request.precision == "int8"
+    assert config.with_value("backend", "openvino,torch").request.precision == "int8"  # torch is skipped and reported
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_artifact_can_change_backend_but_not_model(make_artifact: MakeArtifact, 
     opening_onnx = [name for name in runtimes.names() if "onnx" in backend_class(name).FORMATS]
     assert {"onnxruntime", "openvino"} <= set(opening_onnx)
     assert config.choices() == {"backend": opening_onnx, "precision": ["fp32"], "variant": ["cifar-310k"]}
-    other, model_group = config.with_backends("openvino").load(quiet)
+    other, model_group = config.with_value("backend", "openvino").load(quiet)
     with model_group:
         assert other.selected()["backend"] == ["openvino"]
         assert other.choices()["precision"] == ["fp32", "bf16"]
     with pytest.raises(UsageError, match="leave out --artifact"):
-        config.with_variant("1.5m")
+        config.with_value("variant", "1.5m")
 
 
 def test_abandoned_load_closes_its_models(make_config: MakeConfig) -> None:
@@ -111,7 +111,7 @@ def test_abandoned_load_closes_its_models(make_config: MakeConfig) -> None:
     with pytest.raises(runtimes.base.BackendError, match="closed"):
         model_group.warm_up()
 
-    failed = ModelLoader(config.with_backends("tensorrt"), quiet)
+    failed = ModelLoader(config.with_value("backend", "tensorrt"), quiet)
     with pytest.raises(BackendUnavailable):
         failed.future.result(60)
     failed.abandon()

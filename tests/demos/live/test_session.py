@@ -34,6 +34,7 @@ def test_backend_changes_between_frames_without_losing_one(make_session: MakeSes
     assert models["onnxruntime fp32"] < len(session.results)
 
 
+@pytest.mark.slow
 def test_untrained_variant_is_marked(make_session: MakeSession) -> None:
     session = make_session("synthetic:160x120@60")
     session.run(max_frames=3)
