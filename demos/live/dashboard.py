@@ -17,7 +17,7 @@ import numpy as np
 UNTRAINED = "UNTRAINED"
 _UNTRAINED_NOTE = "random weights: latencies are real, predictions are meaningless"
 _SCALE_STEPS = (1, 1.5, 2, 3, 5, 7, 10)
-_SCALE_PERCENT, _SCALE_MARGIN = 95, 1.15
+_SCALE_PERCENT, _SCALE_MARGIN = 90, 1.15
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def build(state: Mapping[str, Any]) -> Dashboard:
 
 
 def common_scale_ms(recent_ms: Sequence[Sequence[float]]) -> float:
-    """The top of all sparklines: a round number above the 95th percentile of every model's recent latencies."""
+    """The top of all sparklines: a round number above the 90th percentile of every model's recent latencies."""
     highs = [sorted(samples)[math.ceil(_SCALE_PERCENT / 100 * len(samples)) - 1] for samples in recent_ms if samples]
     wanted = _SCALE_MARGIN * max(highs, default=1.0)
     if not (math.isfinite(wanted) and wanted > 0):

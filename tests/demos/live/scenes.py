@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live import dashboard
+from demos.live.dashboard import Dashboard
 from demos.live.result import FrameResult, ModelResult
 from demos.live.sources.base import Frame, Source, SourceKind
 from runtimes import Prediction
@@ -97,3 +98,25 @@ def model_state(name: str = MODELS[0], *, reference: bool = True, **changes: Any
         "agrees_percent": None if reference else 99.5, "compared": 0 if reference else 200,
     }  # fmt: skip
     return {**state, **changes}
+
+
+def make_full_dashboard_state(source: int = 0) -> dict[str, Any]:
+    """A state in which every text of the dashboard says something."""
+    models = [model_state(name, reference=not place, infer_p90_ms=0.31) for place, name in enumerate(MODELS[:2])]
+    sources = [source_state(source, state="reconnecting", note="no frame for 5 s", frame_age_p90_ms=0.4)]
+    return make_state(
+        models, sources, untrained=True, weights="random", notice="loading openvino int8",
+        recording={"path": "a.mp4", "seconds": 72.5}, choices={"backend": [], "precision": [], "variant": []},
+        selected={"backend": [], "precision": None, "variant": None}, switching=True,
+    )  # fmt: skip
+
+
+def texts_of(shown: Dashboard) -> set[str]:
+    """What both the window and the page must show."""
+    figures = [*shown["figures"], *shown["sources"][0]["figures"]]
+    models = [model[part] for model in shown["models"] for part in ("name", "p50", "p90", "agreement")]
+    return {
+        dashboard.UNTRAINED, shown["title"], shown["untrained"], shown["notice"], shown["scale"], *shown["badges"],
+        *models, *(text for figure in figures for text in figure.values() if text),
+        shown["sources"][0]["name"], shown["sources"][0]["banner"], *(key["label"] for key in shown["keys"]),
+    }  # fmt: skip

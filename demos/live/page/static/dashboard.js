@@ -37,7 +37,8 @@ export function showModels({ models, scale }, results) {
   write(byId("scale"), scale && `recent frames, 0 to ${scale}`);
   const shown = models.length > 1 ? selectedResult(results)?.name : null;
   keep(byId("models"), models, ({ name }) => name, makePanel, (panel, model) => {
-    const [button, latency, line, facts] = ["button", "b", "polyline", ".facts"].map((part) => panel.querySelector(part));
+    const parts = ["button", "b", "polyline", ".p90", ".facts"].map((selector) => panel.querySelector(selector));
+    const [button, latency, line, p90, facts] = parts;
     button.disabled = models.length === 1;
     button.setAttribute("aria-pressed", String(model.name === shown));
     panel.classList.toggle("selected", model.name === shown);
@@ -45,7 +46,8 @@ export function showModels({ models, scale }, results) {
     const step = WIDTH / Math.max(1, model.sparkline.length - 1);
     const points = model.sparkline.map((share, at) => `${(at * step).toFixed(1)},${(HEIGHT - (HEIGHT - 1) * share).toFixed(1)}`);
     line.setAttribute("points", points.join(" "));
-    write(facts, [`p90 ${model.p90}`, model.agreement, model.device].join(" · "));
+    write(p90, `p90 ${model.p90}`);
+    write(facts, `${model.agreement} · ${model.device}`);
   });
   showFirstPredictions(results);
 }
@@ -88,6 +90,7 @@ function makePanel({ name }) {
   const button = make("button", { type: "button", title: "Show this model’s predictions" }, name);
   button.addEventListener("click", () => selectModel(name));
   const latency = make("span", { className: "latency" }, make("small", {}, "p50 "), make("b"));
-  const texts = make("div", {}, make("span", { className: "first" }), make("span", { className: "facts" }));
-  return make("li", { className: "panel" }, make("div", {}, make("h3", {}, button), latency), svg, texts);
+  const texts = make("div", {}, make("span", { className: "first" }), make("span", { className: "p90" }));
+  const title = make("div", {}, make("h3", {}, button), latency);
+  return make("li", { className: "panel" }, title, svg, texts, make("p", { className: "facts" }));
 }

@@ -17,6 +17,7 @@ from tests.demos.live.page.chromium import (
     in_chromium,
 )
 from tests.demos.live.page.conftest import Demo, Scene
+from tests.demos.live.scenes import make_full_dashboard_state, texts_of
 from tests.waiting import wait_until
 
 pytestmark = in_chromium
@@ -145,6 +146,20 @@ def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab
     demo.facts.update(untrained=False, notice=None)
     tab.hides("#untrained")
     tab.hides("#notice")
+
+
+def test_page_shows_every_text_of_the_dashboard(
+    page: Page, demo: Demo, scene: Scene, open_tab: OpenTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = make_full_dashboard_state(scene.id)
+    monkeypatch.setattr(demo, "state", lambda: state)
+    tab = open_tab(page)
+    tab.best("red")
+    tab.view.get_by_role("button", name="Help").click()
+    tab.shows("#status", "REC 01:12")
+    found = tab.view.locator("body").inner_text()
+    assert [text for text in texts_of(state["dashboard"]) if text not in found] == []
+    assert not tab.complaints
 
 
 @pytest.fixture
