@@ -30,7 +30,7 @@ import numpy as np
 from demos import models
 from demos.benchmark import machine, plot, table
 from demos.benchmark.comparison import Comparison, Row, compare, steps
-from demos.default_models import SCENE_MODEL, weights_for_classes
+from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
 from simplenet import cli, hardware, image_sets, images
@@ -51,7 +51,7 @@ FRAME_WIDTH, FRAME_HEIGHT = 640, 480
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    cli.add_variant(parser, default=SCENE_MODEL[0])
+    cli.add_variant(parser, default=SHIPPED_VARIANT)
     cli.add_weights(parser)
     models.add_names(parser, "backend", models.backends())
     models.add_names(parser, "precision", PRECISIONS)
@@ -173,7 +173,7 @@ def run(
     rows = _rows(backends, precisions, request.device)
     if image is not None:
         image_sets.check_source(image)
-    requests = models.with_one_model([replace(request, backend=row.backend, precision=row.precision) for row in rows])
+    requests = models.with_named_model([replace(request, backend=row.backend, precision=row.precision) for row in rows])
     console = cli.console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -12,16 +12,16 @@ from simplenet.errors import DataError, DownloadError
 Log = Callable[[str], None]
 
 DEFAULT_VARIANT = "1.5m"
-SCENE_MODEL = ("cifar-310k", "fashion-mnist")
-"""Variant and weights trained on the shipped images; the generated scene shows the same images."""
-_SHIPPED_MODELS = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), SCENE_MODEL)
+SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
+"""Trained on the data set of the shipped images, which the generated scene shows, too."""
+_SHIPPED_MODELS = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
 """Variants and weights shipped with the project, the best on real images first."""
 
 
 def choose(
     variant: str | None,
     weights: str,
-    forms: Iterable[tuple[str, str]],
+    artifact_types: Iterable[tuple[str, str]],
     root: Path,
     log: Log,
     *,
@@ -30,7 +30,7 @@ def choose(
     """Replace None and 'auto' by names: official weights, else shipped ones, else random ones.
 
     Args:
-        forms: format and precision of every artifact that will be used; all get the same weights.
+        artifact_types: format and precision of every artifact that will be used; all get the same weights.
         root: the folder of artifacts; an artifact with official weights there makes a download unnecessary.
         log: called with the reason when official weights are not used.
         needs_shipped_images: choose a default model whose weights come with images for int8 calibration.
@@ -40,7 +40,7 @@ def choose(
     if weights != "auto":
         return variant or _shipped_variant(weights) or DEFAULT_VARIANT, weights
     official = variant or DEFAULT_VARIANT
-    if any(artifacts.folder_for(root, official, "pretrained", *form).is_dir() for form in forms):
+    if any(artifacts.folder_for(root, official, "pretrained", *each).is_dir() for each in artifact_types):
         return official, "pretrained"
     if (reason := _why_not_official(official)) is None:
         return official, "pretrained"

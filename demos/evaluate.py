@@ -25,7 +25,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from demos import models
-from demos.default_models import SCENE_MODEL
+from demos.default_models import SHIPPED_VARIANT
 from demos.models import ModelRequest, is_untrained
 from runtimes import Runtime
 from simplenet import cli, datasets, image_sets, metrics
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     request = ModelRequest.from_flags(arguments)
     if arguments.images in datasets.names() and not request.names_model:
-        request = replace(request, variant=SCENE_MODEL[0], weights=arguments.images)  # trained on the same data set
+        request = replace(request, variant=SHIPPED_VARIANT, weights=arguments.images)  # trained on the same data set
     with request.open() as model:
         manifest = model.manifest
         image_set = image_sets.load(

@@ -72,8 +72,8 @@ class ModelRequest:
         return self.artifact is not None or self.variant is not None or self.weights != "auto"
 
     @property
-    def artifact_form(self) -> tuple[str, str]:
-        """Format and precision of the artifact that is needed; raises UsageError if the backend cannot run so."""
+    def artifact_type(self) -> tuple[str, str]:
+        """Format and precision of the needed artifact; raises UsageError if the backend lacks the precision."""
         backend = self.backend or DEFAULT_BACKEND
         return format_of(backend).name, artifact_precision(backend, self.precision or "fp32")
 
@@ -92,13 +92,13 @@ class ModelRequest:
         """
         if self.artifact is not None:
             return read_artifact(self.artifact, self.backend)
-        (request,) = with_one_model([self], log)
+        (request,) = with_named_model([self], log)
         found = request.find()
         if found is not None and not _has_other_calibration(found, self.calibration):
             return found
         import export
 
-        format, precision = self.artifact_form
+        format, precision = self.artifact_type
         duration = "; calibration takes a while" if precision == "int8" else ""
         log(
             f"exporting the {format} {precision} artifact of {request.variant} (weights: {request.weights}) "
@@ -128,7 +128,7 @@ class ModelRequest:
             ArtifactError: the artifact is damaged.
         """
         assert self.variant is not None
-        format, precision = self.artifact_form
+        format, precision = self.artifact_type
         shipped = datasets.SHIPPED / self.weights / f"{self.variant}.safetensors"
         is_shipped = Path(self.weights).name == self.weights and files.is_file(shipped)
         if is_shipped or self.weights in ("pretrained", "random"):
@@ -170,11 +170,11 @@ class ModelRequest:
         return model
 
 
-def add_flags(parser: argparse.ArgumentParser, *, several_backends: bool = False) -> None:
+def add_flags(parser: argparse.ArgumentParser, *, multiple_backends: bool = False) -> None:
     """Add the flags that `ModelRequest.from_flags` reads.
 
     Args:
-        several_backends: --backend takes 'A,B' or 'all' and gives a tuple, which `from_flags` does not read.
+        multiple_backends: --backend takes 'A,B' or 'all' and gives a tuple, which `from_flags` does not read.
     """
     parser.add_argument(
         "--artifact",
@@ -190,7 +190,7 @@ def add_flags(parser: argparse.ArgumentParser, *, several_backends: bool = False
         "available, else the best shipped model; with --weights NAME the variant of these weights)",
     )
     cli.add_weights(parser)
-    if several_backends:
+    if multiple_backends:
         add_names(parser, "backend", backends(), f"the artifact's, else {DEFAULT_BACKEND}")
     else:
         parser.add_argument(
@@ -237,7 +237,7 @@ def parse_names(kind: str, text: str, choices: Sequence[str]) -> tuple[str, ...]
 
 
 def check_name(kind: str, name: str, choices: Sequence[str]) -> str:
-    """Return `name`; raises UsageError, which lists the choices and the nearest one, unless it is one of `choices`."""
+    """Return `name` if it is one of `choices`; else raise UsageError, which lists them and names the nearest one."""
     if name not in choices:
         nearest = variants.nearest(name, choices)
         raise UsageError(f"unknown {kind} {name!r}{nearest}; choose from: {', '.join(choices)}")
@@ -283,13 +283,13 @@ def _stored_precision(backend: str, precision: str) -> str | None:
     return next((own for own, modes in run_modes.items() if precision in modes and own in exported), None)
 
 
-def with_one_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list[ModelRequest]:
-    """Give requests that differ only in backend and precision the same variant and weights, by name."""
+def with_named_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list[ModelRequest]:
+    """Name the variant and weights of requests that differ only in backend and precision; all get the same."""
     first = requests[0]
-    forms = [request.artifact_form for request in requests]
-    needs_images = first.calibration == "auto" and any(precision == "int8" for _, precision in forms)
+    artifact_types = [request.artifact_type for request in requests]
+    needs_images = first.calibration == "auto" and any(precision == "int8" for _, precision in artifact_types)
     variant, weights = default_models.choose(
-        first.variant, first.weights, forms, first.artifacts_root, log, needs_shipped_images=needs_images
+        first.variant, first.weights, artifact_types, first.artifacts_root, log, needs_shipped_images=needs_images
     )
     return [replace(request, variant=variant, weights=weights) for request in requests]
 

@@ -173,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="predictions to show (default: 5)"
     )
-    models.add_flags(parser, several_backends=True)
+    models.add_flags(parser, multiple_backends=True)
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
     return parser
 

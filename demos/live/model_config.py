@@ -10,7 +10,7 @@ from typing import Any
 
 import runtimes
 from demos import models
-from demos.default_models import SCENE_MODEL, Log
+from demos.default_models import SHIPPED_VARIANT, SHIPPED_WEIGHTS, Log
 from demos.live.model_group import ModelGroup, load_group
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
@@ -35,8 +35,7 @@ class ModelConfig:
         """Choose the model that was trained on the generated scene's images, unless a model is named."""
         if self.request.names_model:
             return self
-        variant, weights = SCENE_MODEL
-        return replace(self, request=replace(self.request, variant=variant, weights=weights))
+        return replace(self, request=replace(self.request, variant=SHIPPED_VARIANT, weights=SHIPPED_WEIGHTS))
 
     def load(self, log: Log) -> tuple[ModelConfig, ModelGroup]:
         """Load and warm up the models.

@@ -137,12 +137,12 @@ def test_compared_artifacts_have_the_same_weights(own_root: Path) -> None:
     request = ModelRequest(variant="simplenetv1_small_m2_05", artifacts_root=own_root)
     requests = [replace(request, backend=backend) for backend in ("openvino", "onnxruntime")]
     logged: list[str] = []
-    assert {each.weights for each in models.with_one_model(requests, logged.append)} == {"random"}
+    assert {each.weights for each in models.with_named_model(requests, logged.append)} == {"random"}
     assert "RANDOM" in logged[0]
     rewrite(own_root, "1.5m", "1.5m", {"source": "pretrained", "name": "pretrained"})
-    named = models.with_one_model(requests, never)
+    named = models.with_named_model(requests, never)
     assert {(each.variant, each.weights) for each in named} == {("1.5m", "pretrained")}
-    assert models.with_one_model([replace(request, weights="random")], never)[0].weights == "random"
+    assert models.with_named_model([replace(request, weights="random")], never)[0].weights == "random"
 
     other = own_root / "1.5m" / "onnx-fp16"
     shutil.copytree(own_root / "1.5m" / "onnx-fp32", other)
@@ -158,11 +158,11 @@ def test_compared_artifacts_have_the_same_weights(own_root: Path) -> None:
 def test_default_model_is_official_or_shipped(own_root: Path) -> None:
     request = ModelRequest(artifacts_root=own_root)
     logged: list[str] = []
-    (named,) = models.with_one_model([request], logged.append)
+    (named,) = models.with_named_model([request], logged.append)
     assert (named.variant, named.weights) == ("cifar-5m", "cifar10")
     assert "using cifar-5m trained on cifar10" in logged[0]
     assert default_models.best_shipped(needs_shipped_images=True) == ("cifar-310k", "fashion-mnist")
-    (named,) = models.with_one_model([replace(request, weights="mnist")], never)
+    (named,) = models.with_named_model([replace(request, weights="mnist")], never)
     assert named.variant == "cifar-310k"
     rewrite(own_root, "1.5m", "1.5m", {"source": "pretrained", "name": "pretrained"})
     assert request.resolve(never).manifest.variant == "1.5m"

@@ -36,7 +36,7 @@ def make_config(make_artifact: MakeArtifact) -> MakeConfig:
 
     def make(*typed: str) -> ModelConfig:
         parser = argparse.ArgumentParser()
-        models.add_flags(parser, several_backends=True)
+        models.add_flags(parser, multiple_backends=True)
         root = make_artifact("onnx", "fp32").folder.parents[1]
         shipped = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", str(root), "--threads", "1")
         flags = parser.parse_args([*shipped, *typed])
