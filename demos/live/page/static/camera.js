@@ -1,14 +1,37 @@
 /* Opens the visitor's camera. Errors say in plain words what is wrong and what to do. */
 
+const UNUSABLE = {
+  NotAllowedError: [
+    "The camera was not allowed",
+    "Click the camera or lock sign beside the address, allow the camera, and try again. Images go to this server only " +
+      "and are not stored.",
+  ],
+  NotFoundError: [
+    "No camera found",
+    "This device has no camera that the browser can use. Plug one in and try again.",
+  ],
+  NotReadableError: ["The camera is busy", "Another program may be using it. Close that program and try again."],
+};
+const SAME_AS = { SecurityError: "NotAllowedError", OverconstrainedError: "NotFoundError", AbortError: "NotReadableError" };
+
+/** What is shown when the camera stops while it is used. */
+export const UNPLUGGED = {
+  title: "The camera has stopped",
+  advice: ["It was unplugged, switched off, or taken by another program. Plug it in and try again."],
+  canRetry: true,
+};
+
 /** A stream of the camera, or throws {title, advice: [text | {code}], canRetry}. */
 export async function openCamera(deviceId = null) {
-  if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) throw insecure();
+  if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) throw insecureAddress();
   const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: { ideal: "environment" } };
   try {
     const video = { ...which, width: { ideal: 640 }, height: { ideal: 480 } };
     return await navigator.mediaDevices.getUserMedia({ video, audio: false });
   } catch (error) {
-    throw inWords(error);
+    const unknown = ["The camera does not work", `The browser says: ${error.message}`];
+    const [title, advice] = UNUSABLE[SAME_AS[error.name] ?? error.name] ?? unknown;
+    throw { title, advice: [advice], canRetry: true };
   }
 }
 
@@ -19,19 +42,14 @@ export async function listCameras() {
   return cameras.map((device, at) => ({ id: device.deviceId, name: device.label || `camera ${at + 1}` }));
 }
 
-export const UNPLUGGED = {
-  title: "The camera has stopped",
-  advice: ["It was unplugged, switched off, or taken by another program. Plug it in and try again."],
-  canRetry: true,
-};
-
+/** The command that makes this page available as http://127.0.0.1:8000 on another computer. */
 export function tunnel() {
   const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // the server may listen on this address alone
+  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // the server may listen there alone
   return `ssh -L 8000:${bound}:${location.port || 80} ${isHere ? "device" : location.hostname}`;
 }
 
-function insecure() {
+function insecureAddress() {
   return {
     title: "This address may not use a camera",
     advice: [
@@ -41,35 +59,4 @@ function insecure() {
     ],
     canRetry: false,
   };
-}
-
-function inWords(error) {
-  switch (error.name) {
-    case "NotAllowedError":
-    case "SecurityError":
-      return {
-        title: "The camera was not allowed",
-        advice: [
-          "Click the camera or lock sign beside the address, allow the camera, and try again. Images go to this server " +
-            "only and are not stored.",
-        ],
-        canRetry: true,
-      };
-    case "NotFoundError":
-    case "OverconstrainedError":
-      return {
-        title: "No camera found",
-        advice: ["This device has no camera that the browser can use. Plug one in and try again."],
-        canRetry: true,
-      };
-    case "NotReadableError":
-    case "AbortError":
-      return {
-        title: "The camera is busy",
-        advice: ["Another program may be using it. Close that program and try again."],
-        canRetry: true,
-      };
-    default:
-      return { title: "The camera does not work", advice: [`The browser says: ${error.message}`], canRetry: true };
-  }
 }

@@ -1,4 +1,4 @@
-/* Predictions as bars. Redrawn ten times a second at most: nobody reads faster. */
+/* Predictions as bars. Redrawn at most ten times a second, as fast as people read. */
 
 import { byId, make, write } from "./dom.js";
 import { percent } from "./format.js";

@@ -45,7 +45,7 @@ def test_image_predictions_and_figures_follow_the_scene(page: Page, scene: Scene
     assert {urllib.parse.urlsplit(address).netloc for address in tab.requests} == here
 
 
-def test_what_runs_can_be_chosen_live(page: Page, demo: Demo, open_tab: OpenTab) -> None:
+def test_selects_backends_precision_and_variant(page: Page, demo: Demo, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     tab.view.get_by_label("torch").check()
@@ -65,7 +65,7 @@ def test_what_runs_can_be_chosen_live(page: Page, demo: Demo, open_tab: OpenTab)
     assert not tab.complaints
 
 
-def test_another_models_answers_can_be_chosen(page: Page, open_tab: OpenTab) -> None:
+def test_selects_the_model_whose_predictions_are_shown(page: Page, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.shows("#predictions-model", "onnxruntime fp32")
     tab.view.get_by_role("button", name="openvino fp32").click()
@@ -73,7 +73,7 @@ def test_another_models_answers_can_be_chosen(page: Page, open_tab: OpenTab) -> 
     assert not tab.complaints
 
 
-def test_a_command_that_fails_is_told_and_the_control_goes_back(
+def test_failed_command_resets_the_control(
     page: Page, demo: Demo, open_tab: OpenTab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from simplenet.errors import UsageError
@@ -117,12 +117,12 @@ def test_pause_record_and_snapshots_by_button_and_by_key(
     download.value.save_as(tmp_path / "saved.jpg")
     with Image.open(tmp_path / "saved.jpg") as saved:
         assert saved.size[0] == 640
-        assert saved.size[1] > 480 + 60  # the answers are below the picture
+        assert saved.size[1] > 480 + 60  # the predictions are below the image
         assert saved.convert("RGB").getpixel((320, 240))[0] > 200
     assert not tab.complaints
 
 
-def test_help_and_the_keys_can_be_turned_off(page: Page, demo: Demo, open_tab: OpenTab) -> None:
+def test_help_and_keys_can_be_turned_off(page: Page, demo: Demo, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     tab.view.keyboard.press("h")
@@ -136,7 +136,7 @@ def test_help_and_the_keys_can_be_turned_off(page: Page, demo: Demo, open_tab: O
     assert demo.commands == [("pause", None)]
 
 
-def test_untrained_and_notices_cannot_be_missed(page: Page, demo: Demo, open_tab: OpenTab) -> None:
+def test_untrained_and_notices_are_visible(page: Page, demo: Demo, open_tab: OpenTab) -> None:
     demo.facts.update(untrained=True, switching=True, notice="loading openvino int8…")
     tab = open_tab(page)
     tab.view.locator("#untrained").wait_for(state="visible", timeout=15_000)
@@ -171,9 +171,7 @@ def garden(demo: Demo, scene: Scene) -> Scene:
     return garden
 
 
-def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
-    page: Page, garden: Scene, open_tab: OpenTab
-) -> None:
+def test_reconnecting_source_keeps_its_last_image(page: Page, garden: Scene, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     tab.view.get_by_role("radio", name="garden").check()
@@ -184,9 +182,7 @@ def test_a_source_that_reconnects_keeps_its_last_picture_and_says_so(
     assert tab.pixel()[1] > 200
 
 
-def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
-    page: Page, garden: Scene, open_tab: OpenTab
-) -> None:
+def test_selected_source_stays_selected_with_a_slow_server(page: Page, garden: Scene, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.view.add_init_script(  # a server far away: states that it sent before it read the choice still arrive
         """const send = WebSocket.prototype.send;
@@ -210,7 +206,7 @@ def test_a_choice_of_source_stays_while_it_is_on_its_way_to_the_server(
     assert tab.view.get_by_role("radio", name="garden").is_checked()
 
 
-def test_a_frame_event_tells_other_parts_of_every_picture_shown(page: Page, scene: Scene, open_tab: OpenTab) -> None:
+def test_frame_event_reports_every_image(page: Page, scene: Scene, open_tab: OpenTab) -> None:
     tab = open_tab(page)
     tab.best("red")
     detail = tab.view.evaluate(

@@ -1,4 +1,4 @@
-"""Choosing where pictures go, and a real window on a virtual screen that shows them and hears keys."""
+"""Choosing a display, and a real window on a virtual screen that shows images and returns keys."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tests.demos.conftest import ROOT
 SCREEN_SIZE = "800x600x24"
 COLOR = (200, 40, 90)
 
-# Shows one picture again and again, as while no new one comes, and says each key. Ends at q and when its input does.
+# Shows one image again and again, as without new frames, and prints each key. Ends with q or with its input.
 LISTENER = f"""
 import select, sys
 import numpy as np
 from demos.live.window.display import Window
 with Window() as window:
-    picture = np.full((240, 320, 3), {COLOR}, np.uint8)
-    print(repr(window.show(picture)), flush=True)
+    image = np.full((240, 320, 3), {COLOR}, np.uint8)
+    print(repr(window.show(image)), flush=True)
     key = ""
     while key != "q" and not select.select([sys.stdin], [], [], 0.01)[0]:
-        key = window.show(picture)
+        key = window.show(image)
         if key:
             print(key, flush=True)
 print("closed", flush=True)
@@ -68,7 +68,7 @@ class Listener:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             cwd=ROOT, env=self.environment,
         )  # fmt: skip
-        assert self.line() == "''"  # a window that was not opened yet hears nothing, and does no harm
+        assert self.line() == "''"  # a window that is not open yet returns no key
         self.window = self.xdotool("search", "--sync", "--onlyvisible", "--name", "SimpleNet Edge")
 
     def line(self) -> str:
@@ -98,12 +98,10 @@ def listener(screen: str) -> Iterator[Listener]:
 
 
 @pytest.mark.window
-def test_a_real_window_shows_the_picture_and_hears_every_key_while_no_frame_comes(
-    screen: str, listener: Listener
-) -> None:
+def test_real_window_shows_the_image_and_returns_every_key(screen: str, listener: Listener) -> None:
     colors: set[Any] = set()
     deadline = time.monotonic() + 20
-    while COLOR not in colors and time.monotonic() < deadline:  # drawn when the window system comes to it
+    while COLOR not in colors and time.monotonic() < deadline:  # the window system draws it later
         seen = np.asarray(ImageGrab.grab(xdisplay=screen).convert("RGB"))
         colors = {tuple(color) for color in np.unique(seen.reshape(-1, 3), axis=0).tolist()}
     assert COLOR in colors
@@ -122,13 +120,13 @@ def test_closing_a_real_window_is_the_key_q(screen: str, listener: Listener) -> 
 
 
 @pytest.mark.window
-def test_on_a_screen_auto_is_a_window(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_a_window_if_there_is_a_screen(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", screen)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    said: list[str] = []
+    logged: list[str] = []
     for kind, chosen in (("auto", "window"), ("window", "window"), ("browser", "browser"), ("none", "none")):
-        assert choose(kind, lambda: None, said.append) == chosen
-    assert said == []
+        assert choose(kind, lambda: None, logged.append) == chosen
+    assert logged == []
 
 
 def ask_to_close(screen: str, window: int) -> None:
@@ -154,35 +152,33 @@ def ask_to_close(screen: str, window: int) -> None:
 
 
 @pytest.mark.parametrize(("screen_name", "why"), [("", "DISPLAY is not set"), (":97", "cannot use the screen :97")])
-def test_without_a_screen_auto_takes_the_page_or_nothing_and_says_so_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, screen_name: str, why: str
-) -> None:
+def test_auto_is_the_page_or_none_without_a_screen(monkeypatch: pytest.MonkeyPatch, screen_name: str, why: str) -> None:
     monkeypatch.setenv("DISPLAY", screen_name)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    said: list[str] = []
-    assert choose("auto", lambda: None, said.append) == "browser"
-    assert choose("auto", lambda: "pip install '.[web]'", said.append) == "none"
-    assert ["browser page instead" in said[0], "pip install '.[web]'" in said[1]] == [True, True]
-    assert all(why in line and "\n" not in line for line in said)
+    logged: list[str] = []
+    assert choose("auto", lambda: None, logged.append) == "browser"
+    assert choose("auto", lambda: "pip install '.[web]'", logged.append) == "none"
+    assert ["browser page instead" in logged[0], "pip install '.[web]'" in logged[1]] == [True, True]
+    assert all(why in line and "\n" not in line for line in logged)
     with pytest.raises(SimpleNetError, match=rf"{why}.*--display browser or --display none"):
-        choose("window", lambda: None, said.append)
-    assert len(said) == 2
+        choose("window", lambda: None, logged.append)
+    assert len(logged) == 2
 
 
-def test_a_page_that_was_asked_for_and_cannot_be_had_is_an_error() -> None:
+def test_unavailable_page_is_an_error() -> None:
     with pytest.raises(SimpleNetError, match=r"pip install '.\[web\]'.*--display none"):
         choose("browser", lambda: "install it with: pip install '.[web]'", pytest.fail)
     assert choose("browser", lambda: None, pytest.fail) == "browser"
 
 
-def test_nothing_is_tried_where_no_display_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    never: Callable[[], str | None] = lambda: pytest.fail("asked for the page")  # noqa: E731
+def test_display_none_tests_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    never: Callable[[], str | None] = lambda: pytest.fail("tested the page")  # noqa: E731
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a window was tried"))
     assert choose("none", never, pytest.fail) == "none"
     assert set(DISPLAYS) == {"auto", "window", "browser", "none"}
 
 
-def test_a_screen_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screen_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":98")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     first = why_no_window()
@@ -191,6 +187,6 @@ def test_a_screen_is_tried_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_no_window() == first
 
 
-def test_no_display_shows_nothing_and_hears_nothing() -> None:
+def test_no_display_does_nothing() -> None:
     with NoDisplay() as display:
         assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.shows_images) == ("", False)

@@ -42,38 +42,38 @@ def shades(path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_was_recorded_plays_in_its_colors_size_and_time(tmp_path: Path, suffix: str) -> None:
+def test_recording_keeps_colors_size_and_time(tmp_path: Path, suffix: str) -> None:
     image = gray(64, 48, 0)
     image[..., 0], image[..., 2] = 200, 40
-    with Recorder(tmp_path / f"clip{suffix}", 25) as film:
+    with Recorder(tmp_path / f"clip{suffix}", 25) as clip:
         for place in range(50):
-            film.write(image, 7 + place / 25)
-        assert film.seconds == 2
+            clip.write(image, 7 + place / 25)
+        assert clip.seconds == 2
     frames, rate = read(tmp_path / f"clip{suffix}")
-    assert (len(frames), rate, film.frames, film.path) == (50, 25, 50, tmp_path / f"clip{suffix}")
+    assert (len(frames), rate, clip.frames, clip.path) == (50, 25, 50, tmp_path / f"clip{suffix}")
     assert all(frame.shape == (48, 64, 3) for frame in frames)
     np.testing.assert_allclose(np.mean(frames, axis=(0, 1, 2)), (200, 0, 40), atol=6)
-    assert list(tmp_path.iterdir()) == [film.path]
+    assert list(tmp_path.iterdir()) == [clip.path]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("rate", [1, 7.123, 23.976, 29.98765, 59.94, 119.88])
-def test_any_frame_rate_can_be_written_and_is_told_truly(tmp_path: Path, suffix: str, rate: float) -> None:
-    with Recorder(tmp_path / f"clip{suffix}", rate) as film:
+def test_writes_any_frame_rate(tmp_path: Path, suffix: str, rate: float) -> None:
+    with Recorder(tmp_path / f"clip{suffix}", rate) as clip:
         for place in range(8):
-            film.write(gray(32, 32), place / rate)
-    frames, written = read(film.path)
+            clip.write(gray(32, 32), place / rate)
+    frames, written = read(clip.path)
     assert len(frames) == 8
-    assert written == pytest.approx(film.frame_rate, abs=0.01)
+    assert written == pytest.approx(clip.frame_rate, abs=0.01)
     assert written == pytest.approx(rate, rel=0.002)
 
 
 @pytest.mark.parametrize(("rate", "used"), [(0, 1), (-5, 1), (4000, 120), (float("nan"), 30), (float("inf"), 30)])
-def test_a_senseless_frame_rate_is_brought_to_sense(tmp_path: Path, rate: float, used: float) -> None:
-    with Recorder(tmp_path / "clip.avi", rate) as film:
-        film.write(gray(32, 32), 0)
-    assert film.frame_rate == used
-    assert len(read(film.path)[0]) == 1
+def test_limits_impossible_frame_rates(tmp_path: Path, rate: float, used: float) -> None:
+    with Recorder(tmp_path / "clip.avi", rate) as clip:
+        clip.write(gray(32, 32), 0)
+    assert clip.frame_rate == used
+    assert len(read(clip.path)[0]) == 1
 
 
 @settings(max_examples=40)
@@ -82,62 +82,60 @@ def test_a_senseless_frame_rate_is_brought_to_sense(tmp_path: Path, rate: float,
     rate=st.sampled_from([5.0, 15.0, 29.97, 60.0]),
     start_s=st.floats(0, 1e6),
 )
-def test_the_file_lasts_as_long_as_the_recording_however_unsteady_its_pace(
+def test_unsteady_images_play_in_real_time(
     tmp_path_factory: pytest.TempPathFactory, pauses_s: list[float], rate: float, start_s: float
 ) -> None:
-    path = tmp_path_factory.mktemp("films") / "clip.avi"
-    with Recorder(path, rate) as film:
-        film.write(gray(16, 16), start_s)
+    path = tmp_path_factory.mktemp("clips") / "clip.avi"
+    with Recorder(path, rate) as clip:
+        clip.write(gray(16, 16), start_s)
         for elapsed_s in np.cumsum(pauses_s):
-            film.write(gray(16, 16), start_s + float(elapsed_s))
-    frames, written = read(film.path)
-    assert len(frames) == film.frames
+            clip.write(gray(16, 16), start_s + float(elapsed_s))
+    frames, written = read(clip.path)
+    assert len(frames) == clip.frames
     assert (len(frames) - 1) / written == pytest.approx(sum(pauses_s), abs=1.01 / rate + 0.01)
 
 
-def test_a_picture_is_repeated_or_skipped_as_time_demands(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "clip.avi", 10) as film:
+def test_repeats_and_skips_images(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "clip.avi", 10) as clip:
         for shade, captured_s in ((50, 0), (100, 0.3), (150, 0.32), (200, 0.4), (250, 0.55)):
-            film.write(gray(64, 48, shade), captured_s)
-    assert shades(film.path) == [50, 50, 50, 100, 200, 200, 250]
+            clip.write(gray(64, 48, shade), captured_s)
+    assert shades(clip.path) == [50, 50, 50, 100, 200, 200, 250]
 
 
 @pytest.mark.parametrize(("rate", "images", "written"), [(240, 480, 240), (0.5, 3, 5), (10, 40, 120)])
-def test_any_pace_of_images_plays_in_its_time(tmp_path: Path, rate: float, images: int, written: int) -> None:
-    with Recorder(tmp_path / "clip.avi", {240: 120, 0.5: 1, 10: 30}[rate]) as film:
+def test_plays_in_real_time_at_another_rate(tmp_path: Path, rate: float, images: int, written: int) -> None:
+    with Recorder(tmp_path / "clip.avi", {240: 120, 0.5: 1, 10: 30}[rate]) as clip:
         for number in range(images):
-            film.write(gray(16, 16), number / rate)
-    assert film.frames == pytest.approx(written, abs=3)
-    assert len(read(film.path)[0]) == film.frames
+            clip.write(gray(16, 16), number / rate)
+    assert clip.frames == pytest.approx(written, abs=3)
+    assert len(read(clip.path)[0]) == clip.frames
 
 
-def test_a_night_asleep_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shortens_long_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "LONGEST_GAP_S", 2.0)
-    with Recorder(tmp_path / "clip.avi", 5) as film:
+    with Recorder(tmp_path / "clip.avi", 5) as clip:
         for captured_s in (0, 0.2, 30_000, 30_000.2, 30_000.4):
-            film.write(gray(16, 16), captured_s)
-    assert film.frames == 1 + 1 + 11 + 2
+            clip.write(gray(16, 16), captured_s)
+    assert clip.frames == 1 + 1 + 11 + 2
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("size", [(64, 48), (63, 47), (64, 47), (1, 1), (2, 901), (28, 28)])
-def test_odd_sides_are_made_even_and_nothing_is_resized_for_it(
-    tmp_path: Path, suffix: str, size: tuple[int, int]
-) -> None:
-    with Recorder(tmp_path / f"clip{suffix}", 10) as film:
-        film.write(gray(*size, 200), 0)
-    (frame,), _ = read(film.path)
+def test_cuts_odd_sides_without_resizing(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    with Recorder(tmp_path / f"clip{suffix}", 10) as clip:
+        clip.write(gray(*size, 200), 0)
+    (frame,), _ = read(clip.path)
     width, height = size
     assert frame.shape == (max(2, height - height % 2), max(2, width - width % 2), 3)
     if min(size) > 20:
         np.testing.assert_allclose(frame[4 : height - 5, 4 : width - 5], 200, atol=12)
 
 
-def test_another_size_is_fitted_into_the_first_one(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "clip.avi", 10) as film:
+def test_fits_other_sizes_into_the_first(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "clip.avi", 10) as clip:
         for place, size in enumerate(((160, 120), (320, 120), (60, 120), (1000, 3000))):
-            film.write(gray(*size, 200), place / 10)
-    frames, _ = read(film.path)
+            clip.write(gray(*size, 200), place / 10)
+    frames, _ = read(clip.path)
     lit = [(frame.min(axis=2) > 150) for frame in frames]
     assert [frame.shape for frame in frames] == [(120, 160, 3)] * 4
     sizes = [(int(one.any(axis=0).sum()), int(one.any(axis=1).sum())) for one in lit]
@@ -146,14 +144,14 @@ def test_another_size_is_fitted_into_the_first_one(tmp_path: Path) -> None:
     assert not lit[1][-20:].any()
 
 
-def test_no_file_is_ever_replaced(tmp_path: Path) -> None:
+def test_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_text("mine")
     (tmp_path / "clip-2.mp4").symlink_to(tmp_path / "nowhere")
     written = []
     for _ in range(2):
-        with Recorder(tmp_path / "clip.mp4", 10) as film:
-            film.write(gray(32, 32), 0)
-        written.append(film.path.name)
+        with Recorder(tmp_path / "clip.mp4", 10) as clip:
+            clip.write(gray(32, 32), 0)
+        written.append(clip.path.name)
     assert written == ["clip-3.mp4", "clip-4.mp4"]
     assert (tmp_path / "clip.mp4").read_text() == "mine"
     first = save_snapshot(tmp_path, gray())
@@ -161,50 +159,50 @@ def test_no_file_is_ever_replaced(tmp_path: Path) -> None:
     assert len(taken) == 5
 
 
-def test_a_file_system_without_links_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
     (tmp_path / "clip.avi").write_text("mine")
-    with Recorder(tmp_path / "clip.avi", 10) as film:
-        film.write(gray(32, 32), 0)
+    with Recorder(tmp_path / "clip.avi", 10) as clip:
+        clip.write(gray(32, 32), 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip-2.avi", "clip.avi"]
-    assert len(read(film.path)[0]) == 1
+    assert len(read(clip.path)[0]) == 1
 
 
-def test_without_a_picture_there_is_no_file_and_closing_again_does_nothing(tmp_path: Path) -> None:
-    film = Recorder(tmp_path / "new" / "clip.mp4", 10)
-    film.close()
-    film.close()
+def test_leaves_no_file_without_an_image(tmp_path: Path) -> None:
+    clip = Recorder(tmp_path / "new" / "clip.mp4", 10)
+    clip.close()
+    clip.close()
     assert list((tmp_path / "new").iterdir()) == []
     with pytest.raises(SimpleNetError, match="is closed"):
-        film.write(gray(), 0)
+        clip.write(gray(), 0)
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip", "clip.mp4.txt", ".mp4"])
-def test_another_suffix_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+def test_rejects_other_suffixes(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"ends in \.mp4 or \.avi$"):
         Recorder(tmp_path / name, 10)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "file:clip.avi", "cam:1/clip.mp4", "%03d.avi"])
-def test_a_name_is_a_file_and_never_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_file_names_are_never_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    with Recorder(name, 10) as film:
-        film.write(gray(), 0)
+    with Recorder(name, 10) as clip:
+        clip.write(gray(), 0)
     assert len(read(tmp_path / name)[0]) == 1
     assert [path.name for path in tmp_path.rglob("*.*")] == [Path(name).name]
 
 
-def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+def test_rejects_names_that_are_not_unicode(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no Unicode; choose another name"):
         Recorder(tmp_path / "clip\udcff.avi", 10)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path: Path) -> None:
+def test_rejects_unwritable_folders_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", Path("/proc/nowhere"), tmp_path / "nul\0"):
         with pytest.raises(SimpleNetError, match="choose a folder you can write to") as caught:
@@ -214,26 +212,24 @@ def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path: Path) -> N
             save_snapshot(folder, gray())
 
 
-def test_with_the_disk_nearly_full_what_was_recorded_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = Recorder(tmp_path / "clip.mp4", 10)
+def test_full_disk_keeps_the_recording_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Recorder(tmp_path / "clip.mp4", 10)
     for place in range(21):
-        film.write(gray(64, 48), place / 10)
+        clip.write(gray(64, 48), place / 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(SimpleNetError, match=r"disk is nearly full; .*clip\.mp4 has the 2 s before") as caught:
-        film.write(gray(64, 48), 2.1)
+        clip.write(gray(64, 48), 2.1)
     assert "\n" not in str(caught.value)
-    assert len(read(film.path)[0]) == 21
-    film.close()
-    assert list(tmp_path.iterdir()) == [film.path]
+    assert len(read(clip.path)[0]) == 21
+    clip.close()
+    assert list(tmp_path.iterdir()) == [clip.path]
 
 
-def test_with_the_disk_nearly_full_from_the_start_there_is_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_at_the_start_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    film = Recorder(tmp_path / "clip.mp4", 10)
+    clip = Recorder(tmp_path / "clip.mp4", 10)
     with pytest.raises(SimpleNetError, match=r"disk is nearly full; nothing was recorded$"):
-        film.write(gray(64, 48), 0)
+        clip.write(gray(64, 48), 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,9 +243,9 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), np.uint8)
 try:
-    with Recorder(path, 30) as film:
+    with Recorder(path, 30) as clip:
         for place in range(200 if limit else 10**9):
-            film.write(noise[place % 8], place / 30)
+            clip.write(noise[place % 8], place / 30)
             if place == 60:
                 print("recording", flush=True)
 except SimpleNetError as error:
@@ -264,7 +260,7 @@ def record_in_a_process(path: Path, limit: int = 0) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_that_the_system_cuts_short_is_not_passed_off_as_whole(tmp_path: Path, suffix: str) -> None:
+def test_rejects_a_truncated_recording(tmp_path: Path, suffix: str) -> None:
     with record_in_a_process(tmp_path / f"clip{suffix}", limit=1_000_000) as process:
         out, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
@@ -274,7 +270,7 @@ def test_a_file_that_the_system_cuts_short_is_not_passed_off_as_whole(tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_killed_it_leaves_nothing_under_the_final_name_and_by_ctrl_c_a_whole_file(tmp_path: Path, suffix: str) -> None:
+def test_kill_leaves_no_final_file_and_ctrl_c_a_complete_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     for deadly in (signal.SIGKILL, signal.SIGINT):
         with record_in_a_process(path) as process:
@@ -290,7 +286,7 @@ def test_killed_it_leaves_nothing_under_the_final_name_and_by_ctrl_c_a_whole_fil
         left.unlink()
 
 
-def test_a_snapshot_is_the_picture_with_the_time_in_its_name(tmp_path: Path) -> None:
+def test_snapshot_is_the_image_named_by_its_time(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     path = save_snapshot(tmp_path / "new" / "folder", image)
     cv2 = opencv()
@@ -300,7 +296,7 @@ def test_a_snapshot_is_the_picture_with_the_time_in_its_name(tmp_path: Path) -> 
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -310,7 +306,7 @@ def test_a_snapshot_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_snapshot_does_not_take_the_last_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_keeps_a_reserve_of_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 60, 40))
     with pytest.raises(SimpleNetError, match="the disk is nearly full"):
         save_snapshot(tmp_path, gray())

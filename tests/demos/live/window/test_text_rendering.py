@@ -36,7 +36,7 @@ def written(text: str, size: int = 30, *, bold: bool = False, x: int = 20, width
 
 
 @pytest.mark.usefixtures("engine")
-def test_letters_stand_on_the_baseline_from_x_on_and_are_as_wide_as_was_said() -> None:
+def test_letters_stand_on_the_baseline_with_the_reported_width() -> None:
     for text in ("HEH", "Ankle boot", "Shirt"):
         lit = written(text).any(axis=2)
         rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
@@ -49,14 +49,14 @@ def test_letters_stand_on_the_baseline_from_x_on_and_are_as_wide_as_was_said() -
 
 
 @pytest.mark.usefixtures("engine")
-def test_bold_is_bolder_and_the_color_is_the_one_given() -> None:
+def test_bold_and_color() -> None:
     assert written("Sneaker", bold=True).sum() > 1.1 * written("Sneaker").sum()
     image = gray(200, 60, 0)
     text_rendering.write(image, "HHH", 10, 40, 30, (200, 40, 90))
     assert (200, 40, 90) in {tuple(color) for color in image.reshape(-1, 3).tolist()}
 
 
-def test_letters_of_other_scripts_differ_or_become_question_marks(engine: str) -> None:
+def test_other_scripts_differ_or_become_question_marks(engine: str) -> None:
     images = [written(text)[:, 20:40].tobytes() for text in ("Ж", "Ф", "Ω")]
     if engine == "OpenCV 5":
         assert len(set(images)) == len(images)
@@ -66,7 +66,7 @@ def test_letters_of_other_scripts_differ_or_become_question_marks(engine: str) -
 
 
 @pytest.mark.usefixtures("engine")
-def test_what_is_too_long_ends_in_an_ellipsis_that_fits() -> None:
+def test_long_text_is_cut_with_an_ellipsis() -> None:
     text = "great white shark, white shark, man-eater"
     assert text_rendering.fitted(text, 20, 10_000) == text
     for width in (50, 100, 200, 300):
@@ -86,7 +86,7 @@ def test_what_is_too_long_ends_in_an_ellipsis_that_fits() -> None:
     width=st.integers(0, 300),
     is_old=st.booleans(),
 )
-def test_nothing_that_is_written_fails(text: str, x: int, baseline: int, size: int, width: int, is_old: bool) -> None:
+def test_writes_any_text(text: str, x: int, baseline: int, size: int, width: int, is_old: bool) -> None:
     image = gray(70, 50, 0)
     with pytest.MonkeyPatch.context() as patch:
         if is_old:

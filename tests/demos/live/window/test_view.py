@@ -21,8 +21,8 @@ from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
 
 
-class Fingers(Display):
-    """A window that nobody sees: keeps what it was shown and presses keys at certain pictures."""
+class ScriptedDisplay(Display):
+    """A display for tests: keeps the shown images and presses keys at certain ones."""
 
     def __init__(self, keys: dict[int, str]) -> None:
         self.keys = keys
@@ -37,10 +37,10 @@ class Fingers(Display):
 
 
 @pytest.mark.parametrize(("key", "ended"), [("q", "q"), ("escape", "Esc"), ("x", "end of file")])
-def test_a_key_ends_it_and_answers_are_drawn_over_the_picture(
+def test_keys_quit_and_each_frame_is_drawn(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, key: str, ended: str
 ) -> None:
-    session, window = make_session(str(write_video("clip.avi", shades(9, 640, 480)))), Fingers({7: key})
+    session, window = make_session(str(write_video("clip.avi", shades(9, 640, 480)))), ScriptedDisplay({7: key})
     assert webcam.run(session, Screen(session, window, tmp_path)) == ended
     expected = 7 if ended != "end of file" else 9
     assert session.timer.frames == expected
@@ -48,17 +48,15 @@ def test_a_key_ends_it_and_answers_are_drawn_over_the_picture(
     assert all((image.min(axis=2) > 150).sum() > 30 for image in window.shown)  # white letters on a red scene
 
 
-def test_s_saves_what_is_seen_and_r_records_until_r(
-    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
-) -> None:
+def test_keys_save_a_snapshot_and_record(make_session: MakeSession, write_video: WriteVideo, tmp_path: Path) -> None:
     session = make_session(str(write_video("clip.avi", shades(30, 320, 240))))
-    window = Fingers({3: "s", 5: "r", 15: "r"})
+    window = ScriptedDisplay({3: "s", 5: "r", 15: "r"})
     assert webcam.run(session, Screen(session, window, tmp_path / "out")) == "end of file"
-    (snapshot,), (film,) = (tmp_path / "out").glob("*.png"), (tmp_path / "out").glob("*.mp4")
+    (snapshot,), (clip,) = (tmp_path / "out").glob("*.png"), (tmp_path / "out").glob("*.mp4")
     cv2 = opencv()
-    picture = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
-    assert any(np.array_equal(picture, image) for image in window.shown[2:5])
-    capture = cv2.VideoCapture(str(film))
+    saved = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
+    assert any(np.array_equal(saved, image) for image in window.shown[2:5])
+    capture = cv2.VideoCapture(str(clip))
     count = 0
     while capture.read()[0]:
         count += 1
@@ -66,12 +64,12 @@ def test_s_saves_what_is_seen_and_r_records_until_r(
     assert count == 10
     events = dict(session.events)
     assert events["snapshot"] == {"path": str(snapshot)}
-    assert events["recording"] == {"path": str(film)}
+    assert events["recording"] == {"path": str(clip)}
 
 
-def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSession, tmp_path: Path) -> None:
+def test_space_pauses_and_the_image_stays(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session("synthetic:640x480@30")
-    window = Fingers({3: "space", 6: "space", 9: "q"})  # pictures 4 to 6 are drawn in the pause
+    window = ScriptedDisplay({3: "space", 6: "space", 9: "q"})  # images 4 to 6 are drawn in the pause
     assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
     assert [name for name, _ in session.events if name in ("paused", "resumed")] == ["paused", "resumed"]
     assert session.timer.frames < 9
@@ -80,13 +78,13 @@ def test_space_pauses_and_the_picture_stays_with_its_banner(make_session: MakeSe
     assert (paused != window.shown[2]).any(axis=2).mean() < 0.2  # the same scene, but for the banner
 
 
-def test_a_pause_is_recorded_as_it_was_seen(make_session: MakeSession, tmp_path: Path) -> None:
+def test_records_pauses(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session("synthetic:640x480@30")
-    window = Fingers({2: "r", 5: "space", 15: "space", 20: "r", 21: "q"})  # 10 pictures of a pause, a second
+    window = ScriptedDisplay({2: "r", 5: "space", 15: "space", 20: "r", 21: "q"})  # 10 images of a pause, one second
     assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
-    (film,) = tmp_path.glob("*.mp4")
+    (clip,) = tmp_path.glob("*.mp4")
     cv2 = opencv()
-    capture = cv2.VideoCapture(str(film))
+    capture = cv2.VideoCapture(str(clip))
     rate, frames = capture.get(cv2.CAP_PROP_FPS), []
     while (read := capture.read())[0]:
         frames.append(read[1].astype(int))
@@ -95,19 +93,19 @@ def test_a_pause_is_recorded_as_it_was_seen(make_session: MakeSession, tmp_path:
     assert still >= 0.6 * rate  # of the frames that a second has
 
 
-def test_a_recording_that_cannot_be_written_is_told_and_the_demo_goes_on(
+def test_failed_recording_does_not_end_the_demo(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     session = make_session(str(write_video("clip.avi", shades(8))))
-    screen = Screen(session, Fingers({2: "r", 4: "s"}), tmp_path / "file")
+    screen = Screen(session, ScriptedDisplay({2: "r", 4: "s"}), tmp_path / "file")
     assert webcam.run(session, screen) == "end of file"
     notices = [facts["text"] for name, facts in session.events if name == "notice"]
     assert len(notices) == 2
     assert all(str(tmp_path / "file") in notice and "\n" not in notice for notice in notices)
 
 
-def test_a_full_disk_has_the_last_word_on_a_recording(
+def test_full_disk_is_the_recording_error(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(8))))
@@ -121,7 +119,7 @@ def test_a_full_disk_has_the_last_word_on_a_recording(
 
 
 @pytest.mark.parametrize(("record_fps", "frames"), [(None, 30), (10.0, 10)])
-def test_recording_of_a_file_plays_in_its_time(
+def test_recording_of_a_file_plays_in_real_time(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, record_fps: float | None, frames: int
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(30))))
@@ -134,9 +132,7 @@ def test_recording_of_a_file_plays_in_its_time(
     capture.release()
 
 
-def test_a_visitor_changes_nothing_in_the_recording_of_a_file(
-    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
-) -> None:
+def test_visitors_are_not_recorded(make_session: MakeSession, write_video: WriteVideo, tmp_path: Path) -> None:
     session = make_session(str(write_video("clip.avi", shades(12))))
     seen = 0
 
@@ -161,7 +157,7 @@ def test_a_visitor_changes_nothing_in_the_recording_of_a_file(
     assert count == 12
 
 
-def test_without_anybody_who_looks_nothing_is_drawn(
+def test_draws_nothing_without_display_or_recording(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(5))))
