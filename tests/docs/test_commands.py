@@ -54,6 +54,7 @@ MAKE_TARGETS_NOT_IN_CI = {
     "help": "prints the list of targets",
     "images": "needs a quiet machine; tests/docs/test_images.py checks its results",
     "setup": "the first step of compare",
+    "test-fast": "a part of `make test`",
     "test-live": "the tests with a window and a browser, which `make test` runs in CI, too",
 }
 
@@ -91,10 +92,15 @@ def parser_of(script: str) -> Any:
 
 
 def examples_in_help(script: Path) -> list[Command]:
-    """The commands in a script's docstring, which --help shows; two spaces separate a command from its explanation."""
-    docstring = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
-    lines = re.findall(r"^    ((?:python|torchrun) .+)$", docstring.replace("\\\n", " "), re.MULTILINE)
-    return [Command(str(script), re.split(r"(?<=\S)  +(?=[^ -])", line)[0]) for line in lines]
+    """The commands in a script's docstring, which --help shows."""
+    return indented_commands(ast.get_docstring(ast.parse(script.read_text("utf-8"))) or "")
+
+
+def indented_commands(text: str) -> list[Command]:
+    """Lines that are indented by four spaces; two spaces separate a command from its explanation."""
+    text = re.sub(r"\\\n +", "", text)
+    lines = re.findall(r"^    ((?:python|torchrun) .+)$", text, re.MULTILINE)
+    return [Command("", re.split(r"(?<=\S)  +(?=[^ -])", line)[0]) for line in lines]
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=lambda command: command.text)
@@ -115,6 +121,15 @@ def test_examples_in_help_parse(path: Path) -> None:
         named, flags = script_and_flags(example)
         parser_of(named).parse_args(flags)
     assert any(script in example.text for example in examples)
+
+
+@pytest.mark.parametrize("name", datasets.shipped_weights())
+def test_commands_of_shipped_weights_parse(name: str) -> None:
+    examples = indented_commands((datasets.SHIPPED / name / "README.md").read_text("utf-8"))
+    assert examples
+    for example in examples:
+        script, flags = script_and_flags(example)
+        parser_of(script).parse_args(flags)
 
 
 @pytest.mark.parametrize("script", sorted({script_and_flags(command)[0] for command in SCRIPTS}))
