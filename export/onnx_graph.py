@@ -21,12 +21,15 @@ from simplenet.preprocessing import Preprocessing
 OPSET = 18
 
 
-def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> Any:
+def build(
+    model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False, cast_first: bool = False
+) -> Any:
     """Export to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 
     Args:
         spec: the input; the graph normalizes uint8 NHWC images, float32 NCHW images must be normalized already.
         half: convolutions and the linear layer in float16; the normalization and the logits stay float32.
+        cast_first: for TensorRT, see `ExportModel`.
 
     Raises:
         BackendUnavailable: a package is missing. ExportError: PyTorch's exporter failed.
@@ -34,7 +37,7 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
     onnx = vendor_import("onnx", "export")
     vendor_import("onnxscript", "export")
     onnxslim = vendor_import("onnxslim", "export")
-    module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half)
+    module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half, cast_first)
     # Hides "torchvision is not installed", logged four times.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -57,12 +57,12 @@ class ExportContext:
         self.request.progress(f"calibrating with {len(self.calibration)} images")
         return self.model_inputs(self.calibration)
 
-    def onnx_graph(self, half: bool = False) -> Any:
-        """The network as an `onnx.ModelProto` in float32, or with `half` in float16."""
+    def onnx_graph(self, half: bool = False, cast_first: bool = False) -> Any:
+        """The network as an `onnx.ModelProto`; see `onnx_graph.build`."""
         from export import onnx_graph
 
         self.request.progress("exporting to ONNX")
-        return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half)
+        return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half, cast_first)
 
     def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
         """Compare the exported model's logits for `check_images` with PyTorch's; see `agreement.compare_outputs`."""

@@ -92,7 +92,7 @@ def build(model: onnx.ModelProto, builder: str, targets: Sequence[str]) -> Engin
     """Build an engine.
 
     Args:
-        model: from `cast_before_transpose`; a named first dimension of its input is a dynamic batch (DYNAMIC_BATCH).
+        model: the graph; a named first dimension of its input is a dynamic batch (DYNAMIC_BATCH).
         builder: from `choose_builder`.
         targets: from `choose_targets`.
 
@@ -113,40 +113,6 @@ def build(model: onnx.ModelProto, builder: str, targets: Sequence[str]) -> Engin
         advice = "" if "sm75" not in targets else "; sm75 supports --precision fp16 only"
         raise ExportError(f"{builder} {trt.__version__} cannot build for {', '.join(targets)}: {reason}{advice}")
     return Engine(bytes(plan), _describe(builder, trt, network, targets))
-
-
-def cast_before_transpose(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with the uint8 input cast to float first, then transposed.
-
-    TensorRT supports no other operation on uint8 tensors than a cast. Other runtimes are faster in the opposite order.
-    """
-    onnx = vendor_import("onnx", "export")
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    nodes = result.graph.node
-    uint8_inputs = {
-        value.name for value in result.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    }
-    for transpose in nodes:
-        if transpose.op_type != "Transpose" or transpose.input[0] not in uint8_inputs:
-            continue
-        between = transpose.output[0]
-        users = [user for user, node in enumerate(nodes) if between in node.input]
-        if len(users) != 1 or nodes[users[0]].op_type != "Cast":
-            continue
-        cast = nodes[users[0]]
-        first, second = onnx.NodeProto(), onnx.NodeProto()
-        first.CopyFrom(cast)
-        second.CopyFrom(transpose)
-        first.input[0], first.output[0] = transpose.input[0], between
-        second.input[0], second.output[0] = between, cast.output[0]
-        transpose.CopyFrom(first)
-        cast.CopyFrom(second)
-        described = [value for value in result.graph.value_info if value.name != between]  # no longer uint8
-        del result.graph.value_info[:]
-        result.graph.value_info.extend(described)
-        break
-    return result
 
 
 def refuse_asymmetric(model: onnx.ModelProto) -> None:

@@ -55,12 +55,11 @@ def export_tensorrt(*, builder: str = "auto", targets: Sequence[str] = (), **opt
 
 
 def _build(context: ExportContext, builder: str, targets: Sequence[str]) -> BuildResult:
-    graph = context.onnx_graph(half=context.request.precision == "fp16")
+    graph = context.onnx_graph(half=context.request.precision == "fp16", cast_first=True)
     method = None
     if context.request.precision == "int8":
         graph = quantize.for_tensorrt(graph, context.calibration_inputs())
         method = quantize.TENSORRT_METHOD
-    graph = tensorrt_engine.cast_before_transpose(graph)
     context.request.progress(f"building the engine with {builder}")
     engine = tensorrt_engine.build(graph, builder, targets)
 

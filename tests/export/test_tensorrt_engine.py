@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -24,11 +23,11 @@ AMPERE_AND_LATER = ["sm80", "sm86", "sm89", "sm120", "sm121"]
 
 
 def convolution_graph(batch: int | str = 1) -> onnx.ModelProto:
-    """uint8 NHWC images, transposed, cast and convolved, in the order of PyTorch's exporter."""
+    """uint8 NHWC images, cast, transposed and convolved, as exported for TensorRT."""
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
     nodes = [
-        helper.make_node("Transpose", ["image"], ["channels_first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["channels_first"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["pixels"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["pixels", "weights"], ["maps"], pads=[1, 1, 1, 1]),
         helper.make_node("ReduceMax", ["maps", "axes"], ["logits"], keepdims=0),
     ]
@@ -38,7 +37,6 @@ def convolution_graph(batch: int | str = 1) -> onnx.ModelProto:
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 16, 16, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([2, 3]), "axes")],
-        value_info=[helper.make_tensor_value_info("channels_first", TensorProto.UINT8, [batch, 3, 16, 16])],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
@@ -63,13 +61,8 @@ def build(model: onnx.ModelProto, *targets: str) -> tensorrt_engine.Engine:
     return tensorrt_engine.build(model, "tensorrt-rtx", tensorrt_engine.choose_targets("tensorrt-rtx", targets))
 
 
-def run(model: onnx.ModelProto, images: np.ndarray[Any, Any]) -> Any:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": images})[0]
-
-
 def test_plan_equals_that_of_the_raw_builder() -> None:
-    model = tensorrt_engine.cast_before_transpose(convolution_graph())
+    model = convolution_graph()
     engine = build(model, "sm89")
     log = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(log)
@@ -85,7 +78,7 @@ def test_plan_equals_that_of_the_raw_builder() -> None:
 
 
 def test_target_names_builder_and_gpus() -> None:
-    target = build(tensorrt_engine.cast_before_transpose(convolution_graph())).target
+    target = build(convolution_graph()).target
     assert target["builder"] == "tensorrt-rtx"
     assert target["version"] == trt.__version__
     assert target["os"] in ("Linux", "Windows")
@@ -96,24 +89,22 @@ def test_target_names_builder_and_gpus() -> None:
 
 
 def test_dynamic_batch_gets_a_profile() -> None:
-    model = tensorrt_engine.cast_before_transpose(convolution_graph("batch"))
+    model = convolution_graph("batch")
     target = build(model, "sm86", "sm120", "sm86").target
     assert target["batch"] == {"smallest": 1, "preferred": 8, "largest": 64}
     assert target["compute_capabilities"] == ["sm86", "sm120"]
 
 
-def test_cast_before_transpose_gives_equal_logits() -> None:
-    original = convolution_graph()
-    before = original.SerializeToString()
-    with pytest.raises(ExportError, match="UInt8"):  # if this passes, cast_before_transpose is no longer needed
-        build(original)
-    model = tensorrt_engine.cast_before_transpose(original)
+def test_uint8_can_only_be_cast() -> None:
+    """The reason for `cast_first` in ExportModel; if this fails, it is no longer needed."""
+    model = convolution_graph()
+    cast, transpose = model.graph.node[:2]
+    cast.op_type, transpose.op_type = "Transpose", "Cast"
+    cast.attribute[0].CopyFrom(helper.make_attribute("perm", [0, 3, 1, 2]))
+    transpose.attribute[0].CopyFrom(helper.make_attribute("to", TensorProto.FLOAT))
     onnx.checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node[:2]] == ["Cast", "Transpose"]
-    images = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), np.uint8)
-    np.testing.assert_array_equal(run(model, images), run(original, images))
-    assert original.SerializeToString() == before
-    assert tensorrt_engine.cast_before_transpose(model) == model
+    with pytest.raises(ExportError, match="UInt8"):
+        build(model)
 
 
 def test_accepts_symmetric_int8() -> None:
@@ -138,7 +129,7 @@ def test_rejects_quantization_that_is_not_symmetric_int8(zero_point: np.ndarray[
 
 
 def test_parser_error_names_the_node() -> None:
-    model = tensorrt_engine.cast_before_transpose(convolution_graph())
+    model = convolution_graph()
     model.graph.node[2].op_type, model.graph.node[2].name = "Nonsense", "the_node"
     with pytest.raises(ExportError, match=r"cannot read the ONNX graph .*the_node") as caught:
         build(model)
@@ -147,11 +138,11 @@ def test_parser_error_names_the_node() -> None:
 
 def test_unsupported_target_lists_the_supported_ones() -> None:
     with pytest.raises(UsageError, match=r"cannot build for 'sm87', only for .*sm86.*need the full TensorRT"):
-        build(tensorrt_engine.cast_before_transpose(convolution_graph()), "sm86", "sm87")
+        build(convolution_graph(), "sm86", "sm87")
 
 
 def test_fp32_gemm_for_sm75_suggests_fp16() -> None:
-    model = tensorrt_engine.cast_before_transpose(convolution_graph())
+    model = convolution_graph()
     model.graph.node.append(helper.make_node("Gemm", ["logits", "matrix"], ["scores"]))
     model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4), np.float32), "matrix"))
     model.graph.output[0].name = "scores"

@@ -17,9 +17,7 @@ from export import onnx_graph, tensorrt_engine, to_tensorrt
 from runtimes import gpu
 from simplenet import artifacts
 from simplenet.errors import BackendError, BackendUnavailable, ExportError, UsageError
-from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
-from simplenet.preprocessing import Preprocessing
 from tests.conftest import MakeArtifact
 
 try:
@@ -38,10 +36,10 @@ def cached_onnx_graphs() -> Iterator[None]:
     graphs: dict[Any, onnx.ModelProto] = {}
     real = onnx_graph.build
 
-    def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
-        key = (float(model.classifier.weight.detach().sum()), preprocessing, spec, half)
+    def build(model: SimpleNet, *settings: Any) -> onnx.ModelProto:
+        key = (float(model.classifier.weight.detach().sum()), *settings)
         if key not in graphs:
-            graphs[key] = real(model, preprocessing, spec, half)
+            graphs[key] = real(model, *settings)
         copy = onnx.ModelProto()
         copy.CopyFrom(graphs[key])
         return copy
