@@ -33,7 +33,6 @@ from simplenet.errors import DataError, one_line
 from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
 
-FEWEST_CLASSES_FOR_TOP5 = 6
 _Z_95_PERCENT = 1.959964
 _SHOWN_REASONS = 10
 
@@ -86,7 +85,7 @@ def evaluate(
     if not images:
         reason = f"; the first reason: {image_set.unreadable[0]}" if image_set.unreadable else ""
         raise DataError(f"no image of {image_set.source} can be read{reason}")
-    has_top5 = classes >= FEWEST_CLASSES_FOR_TOP5
+    has_top5 = classes >= metrics.FEWEST_CLASSES_FOR_TOP5
     return Evaluation(
         source=image_set.source,
         images=images,

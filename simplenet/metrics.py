@@ -11,6 +11,9 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
+FEWEST_CLASSES_FOR_TOP5 = 6
+"""With fewer classes, every class is among the five best."""
+
 
 def ranked(logits: Float32Array, k: int) -> Int64Array:
     """Return the `k` best classes per image, int64 [N, min(k, classes)], best first; ties: lower index first."""

@@ -25,7 +25,6 @@ Logits = npt.NDArray[np.float32]
 _IMAGES_PER_CALL = 64
 """A slow device replies in time, and a large set is not sent at once."""
 _TIMED_IMAGES = 32
-_FEWEST_CLASSES_FOR_TOP5 = 6
 
 
 @dataclass
@@ -171,7 +170,7 @@ def measure_correctness(row: Row, logits: Logits, reference: Logits, labels: npt
     row.lowest_cosine = float(metrics.cosine_similarities(logits, reference).min())
     if labels is not None:
         row.top1_percent = 100 * metrics.top_k_correct(logits, labels, 1) / len(labels)
-        if logits.shape[1] >= _FEWEST_CLASSES_FOR_TOP5:
+        if logits.shape[1] >= metrics.FEWEST_CLASSES_FOR_TOP5:
             row.top5_percent = 100 * metrics.top_k_correct(logits, labels, 5) / len(labels)
 
 

@@ -155,12 +155,8 @@ class Session:
     def process_commands(self) -> list[str]:
         """Process the commands received since the last frame; return those for the screen: `SCREEN_COMMANDS`."""
         self._finish_loading()
-        while True:
-            try:
-                name, value = self._commands.get_nowait()
-            except queue.Empty:
-                break
-            self._process(name, value)
+        while not self._commands.empty():  # only this thread takes commands
+            self._process(*self._commands.get_nowait())
         self._report_source_states()
         screen_commands, self._screen_commands = self._screen_commands, []
         return screen_commands
