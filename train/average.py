@@ -122,7 +122,7 @@ def average(
         info, splits = data.read(dataset, data_folder)
         if (info.labels, info.preprocessing) != (card.labels, card.preprocessing):
             raise UsageError(f"{paths[-1]} was trained on other classes or images; name its dataset: --data DIR")
-        config = _augmentation(card, paths[-1], info.mirrored, len(splits[0]))
+        config = _augmentation(card, paths[-1], info.allows_flip, len(splits[0]))
         images = InMemoryDataset.of(splits, info.preprocessing, config, group)
         network = _mean([weights.load(card.variant, path).model for path in paths])
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -163,7 +163,7 @@ def _card(path: Path) -> ModelCard:
         raise WeightsError(f"{path} has weights of an {error}") from error
 
 
-def _augmentation(card: ModelCard, path: Path, mirrored: bool, images: int) -> Recipe:
+def _augmentation(card: ModelCard, path: Path, allows_flip: bool, images: int) -> Recipe:
     """A recipe with the translation, cutout and flip that the card records.
 
     Raises:
@@ -173,7 +173,7 @@ def _augmentation(card: ModelCard, path: Path, mirrored: bool, images: int) -> R
     pixels: list[Any] = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("translate", "cutout")]
     if not all(strict_json.is_integer(value) and 0 <= value <= 32 for value in pixels):
         raise WeightsError(f"{path} has no valid recipe of train/cifar.py in its card; name the file of another run")
-    flip = mirrored and recorded.get("flip") is not False
+    flip = allows_flip and recorded.get("flip") is not False
     return Recipe(batch_size=min(_BATCH, images), translate=pixels[0], cutout=pixels[1], flip=flip)
 
 

@@ -80,7 +80,7 @@ def train(
     spec.check_side(side, "choose a cifar- variant")
     if config.small_first:
         spec.check_side(in_memory_dataset.reduced_side(side), "leave out --small-first")
-    config = dataclasses.replace(config, flip=config.flip and info.mirrored)
+    config = dataclasses.replace(config, flip=config.flip and info.allows_flip)
     network, _ = init_model.network(spec.name, initial, info.labels, config)
     images = InMemoryDataset.of(splits, info.preprocessing, config, group)
     run = Run(
@@ -132,9 +132,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    output = Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    script_train = functools.partial(train, arguments.dataset, data_folder=arguments.data)
-    return launch.run("train/cifar.py", argv, arguments, output, recipe.DEFAULT, script_train)
+    device = flags.device(arguments.device)
+    output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
+    train_with_group = functools.partial(
+        train,
+        arguments.dataset,
+        arguments.variant,
+        output,
+        flags.recipe_from(arguments, recipe.DEFAULT, device),
+        arguments.data,
+        command=launch.command("train/cifar.py", argv),
+        **flags.run_from(arguments),
+    )
+    return launch.run(train_with_group, output, device, arguments.json)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class DatasetSpec:
     Args:
         labels: empty if the files define them.
         preprocessing: None if computed from the training images.
-        mirrored: whether a mirrored image keeps its class.
+        allows_flip: whether a mirrored image keeps its class.
         files: name and SHA-256 of each file below `url`.
         read: reads both splits from the folder with these files.
     """
@@ -45,7 +45,7 @@ class DatasetSpec:
     name: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing | None
-    mirrored: bool
+    allows_flip: bool
     url: str = ""
     files: tuple[tuple[str, str], ...] = ()
     read: Callable[[DatasetSpec, Path], Splits] | None = None
@@ -58,14 +58,14 @@ class DatasetInfo:
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    mirrored: bool
+    allows_flip: bool
 
 
 def read(name: str, folder: Path | None = None) -> tuple[DatasetInfo, Splits]:
     """Read the training and test split of a dataset; raises the errors of `get` and `load`."""
     spec = get(name)
     splits = load(spec, folder)
-    return DatasetInfo(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.mirrored), splits
+    return DatasetInfo(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.allows_flip), splits
 
 
 def fingerprint(splits: Splits) -> str:
@@ -203,7 +203,7 @@ DATASETS: dict[str, DatasetSpec] = {
             labels=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
             preprocessing=_gray28(0.2860, 0.3530),
-            mirrored=True,
+            allows_flip=True,
             url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             files=(
                 ("train-images-idx3-ubyte.gz", "08dc20ab1689590a0bcd66e874647b6ee8464e2d501b5a3f1f78831db19a3fdc"),
@@ -218,7 +218,7 @@ DATASETS: dict[str, DatasetSpec] = {
             name="mnist",
             labels=tuple("0123456789"),
             preprocessing=_gray28(0.1307, 0.3081),
-            mirrored=False,
+            allows_flip=False,
             url="https://ossci-datasets.s3.amazonaws.com/mnist/",
             files=(
                 ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
@@ -232,7 +232,7 @@ DATASETS: dict[str, DatasetSpec] = {
             name="cifar10",
             labels=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
             preprocessing=CIFAR10_PREPROCESSING,
-            mirrored=True,
+            allows_flip=True,
             url="https://www.cs.toronto.edu/~kriz/",
             files=(
                 ("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
@@ -243,7 +243,7 @@ DATASETS: dict[str, DatasetSpec] = {
             name="cifar100",
             labels=(),
             preprocessing=CIFAR100_PREPROCESSING,
-            mirrored=True,
+            allows_flip=True,
             url="https://www.cs.toronto.edu/~kriz/",
             files=(
                 ("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
@@ -254,7 +254,7 @@ DATASETS: dict[str, DatasetSpec] = {
             name="svhn",
             labels=tuple("0123456789"),
             preprocessing=Preprocessing(32, 32, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)),
-            mirrored=False,
+            allows_flip=False,
             url="http://ufldl.stanford.edu/housenumbers/",
             files=(
                 ("train_32x32.mat", "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
@@ -262,7 +262,7 @@ DATASETS: dict[str, DatasetSpec] = {
             ),
             read=_read_svhn_files,
         ),
-        DatasetSpec(name="folder", labels=(), preprocessing=None, mirrored=True),
+        DatasetSpec(name="folder", labels=(), preprocessing=None, allows_flip=True),
     )
 }  # fmt: skip
 """The SHA-256 are those that TensorFlow Datasets and others publish; the servers have not been tried."""

@@ -186,17 +186,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    device = flags.device(arguments.device)
     folder = arguments.folder.absolute()
-    output = Path("runs") / f"{folder.name}-{arguments.variant}"
-    script_train = functools.partial(
+    output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
+    train_with_group = functools.partial(
         train,
         folder,
+        arguments.variant,
+        output,
+        flags.recipe_from(arguments, DEFAULT, device),
         size=arguments.size,
         validation_share=arguments.validation_share,
         crop_area=arguments.crop_area,
         workers=arguments.workers,
+        command=launch.command("train/imagefolder.py", argv),
+        **flags.run_from(arguments),
     )
-    return launch.run("train/imagefolder.py", argv, arguments, output, DEFAULT, script_train)
+    return launch.run(train_with_group, output, device, arguments.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,53 +15,28 @@ import torch
 
 from simplenet import cli
 from simplenet.errors import SimpleNetError, one_line
-from train import distributed, flags
+from train import distributed
 from train.checkpoint import STATE_NAME
-from train.distributed import Group
-from train.recipe import Recipe
 from train.results import TrainingResult
 
 
-def run(
-    script: str,
-    argv: Sequence[str] | None,
-    arguments: Namespace,
-    default_output: Path,
-    default: Recipe,
-    train: Callable[..., TrainingResult | None],
-) -> int:
-    """Call a script's `train` with the flags that the scripts share; print the result and return the exit code."""
-    output, device = arguments.output or default_output, flags.device(arguments.device)
-    with training(output, device) as group:
-        result = train(
-            arguments.variant,
-            output,
-            flags.recipe_from(arguments, default, device),
-            initial=arguments.weights,
-            group=group,
-            resume=arguments.resume,
-            compile=arguments.compile,
-            half=arguments.half,
-            minutes_between_saves=arguments.save_minutes,
-            command=command(script, argv),
-        )
-    if result is not None:
-        print(result.to_json() if arguments.json else result.summary())
-    return 0
+def run(train: Callable[..., TrainingResult | None], output: Path, device: torch.device, as_json: bool) -> int:
+    """Call `train` in the process group, print its result, and return the exit code.
 
-
-@contextlib.contextmanager
-def training(output: Path, device: torch.device) -> Iterator[Group]:
-    """Join the process group; explain PyTorch's errors; after Ctrl-C, log how to resume if a state was saved."""
+    After Ctrl-C, log how to resume if `output` has a saved state.
+    """
     with distributed.join_group(device) as group, friendly_errors():
         try:
-            yield group
+            result = train(group=group)
         except KeyboardInterrupt:
             state = output / STATE_NAME
             if group.is_first and state.is_file():
                 age = timedelta(seconds=round(time.time() - state.stat().st_mtime))
                 cli.log(f"the run in {output} was saved {age} ago; the same command with --resume continues it")
             raise
+    if result is not None:
+        print(result.to_json() if as_json else result.summary())
+    return 0
 
 
 @contextlib.contextmanager

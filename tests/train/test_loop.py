@@ -116,6 +116,7 @@ def test_stop_skips_the_evaluation_until_resumed(
     assert resumed.best_top1 == whole.best_top1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
 def test_full_disk_leaves_the_old_state_to_resume(one_epoch: Path, small: Path) -> None:
     state = one_epoch / checkpoint.STATE_NAME
