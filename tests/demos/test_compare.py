@@ -215,7 +215,7 @@ def test_data_set_folder_chooses_weights_and_images(run_demo: RunDemo, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
 def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group: bool) -> None:
-    command = [sys.executable, str(ROOT / "demos" / "compare.py"), "--backend", "onnxruntime"]
+    command = [sys.executable, str(ROOT / "demos" / "compare.py"), "--backend", "onnxruntime", "--limit", "50"]
     with subprocess.Popen(
         [*command, "--precision", "fp32,int8", "--samples", "1000000", "--artifacts", str(shared_root)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
