@@ -58,9 +58,6 @@ class Still(Source):
         self._image = np.ascontiguousarray(image_sets.synthetic(1, IMAGENET_PREPROCESSING)[0])
         self._image = np.resize(self._image, (480, 640, 3))
 
-    def next(self, timeout_s: float | None = None) -> Frame | None:
-        return self.poll()
-
     def poll(self) -> Frame | None:
         return Frame(self._image, 0.0)
 

@@ -25,6 +25,7 @@ from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 from tests.demos.conftest import ROOT, RunDemo, WriteVideo, shades
 from tests.demos.live.sources import network_camera
+from tests.demos.live.sources.scripted_camera import next_frame
 
 
 def events_of(stdout: str) -> list[dict[str, Any]]:
@@ -48,7 +49,7 @@ def test_every_frame_of_a_file_is_an_event(run_demo: RunDemo, onnx_artifact: Art
     assert [frame["number"] for frame in frames] == list(range(1, 71))
     with runtimes.load(onnx_artifact, threads=1) as model, open_source(str(path)) as source:
         for frame in frames:
-            image = source.next()
+            image = next_frame(source)
             assert image is not None
             expected = [[p.label, p.probability] for p in model.classify([image.image])[0]]
             assert [[top["label"], top["probability"]] for top in frame["model_results"][0]["predictions"]] == expected

@@ -1,4 +1,4 @@
-"""Frames and their sources: what cameras, streams, videos, images and the synthetic scene have in common."""
+"""The interface of all sources: cameras, streams, videos, images and the synthetic scene."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ HINT = "name a video, a camera or a stream, or try --source synthetic"
 
 @dataclass(frozen=True)
 class Frame:
-    """`image` is RGB uint8 [H, W, 3], owned by the receiver; `captured_s` is its time.perf_counter() timestamp."""
+    """`image`: RGB uint8 [H, W, 3], owned by the receiver. `captured_s`: time.perf_counter() timestamp."""
 
     image: UInt8Array
     captured_s: float
 
 
 class Source(abc.ABC):
-    """Frames in order. Use it as a context manager or call `close`. Only one thread may read frames.
+    """Frames in order, read by one thread through a SourceScheduler. Use it as a context manager or call `close`.
 
-    Files are processed frame by frame; live sources drop stale frames.
+    Files are processed frame by frame; live sources drop stale frames. An open source raises no errors: if it fails,
+    its `state` is "failed" and its `note` has the reason.
     """
 
     name: str
@@ -40,12 +41,11 @@ class Source(abc.ABC):
     id: int = -1
     """Set by SourceScheduler.add."""
     is_live: bool = False
-    """Whether frames arrive at their own time, have an age and can be dropped. False for a stream that is a video."""
+    """Whether frames have an age and can be dropped. False for files, and for a stream that is a video."""
     state: SourceState = "running"
     dropped: int = 0
-    """Frames replaced by a newer one before they were read. Counted from the first read on."""
+    """Frames replaced by a newer one before they were read, since the first read."""
     reconnects: int = 0
-    """How often the source was lost and opened again."""
     note: str | None = None
     """Details for the user: why it is reconnecting or failed, which images were skipped."""
     frame_rate: float | None = None
@@ -55,20 +55,12 @@ class Source(abc.ABC):
         self.name, self.kind = name, kind
 
     @abc.abstractmethod
-    def next(self, timeout_s: float | None = None) -> Frame | None:
-        """Wait for the next frame; None after `timeout_s` or at the end (see `state`).
-
-        Raises:
-            SourceError: the source failed for good.
-        """
-
-    @abc.abstractmethod
     def poll(self) -> Frame | None:
-        """Return the next frame if it is ready, else None. Files raise SourceError when they fail."""
+        """Return the next frame if it is ready, else None."""
 
     @abc.abstractmethod
     def ready_at_s(self) -> float:
-        """When `poll` will return a frame, in time.perf_counter() seconds; inf until another thread notifies."""
+        """When `poll` will return a frame, in time.perf_counter() seconds; inf if that is unknown."""
 
     def subscribe(self, changed: threading.Condition) -> None:  # noqa: B027 - files have no thread that could notify
         """Notify `changed` whenever a frame arrives or the state changes."""
@@ -92,10 +84,10 @@ class Source(abc.ABC):
 
 
 class Pacer:
-    """Deadlines that limit a video to its frame rate. A small delay is caught up; a longer one is not."""
+    """Deadlines that limit a video to its frame rate. It catches up with a delay of less than one frame."""
 
     def __init__(self, frame_rate: float | None) -> None:
-        """Without a frame rate, every frame is due at once."""
+        """None: every frame is due at once."""
         self.deadline_s = 0.0
         self._period_s = 1 / frame_rate if frame_rate else 0.0
 

@@ -6,11 +6,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from demos.live.sources.base import HINT, Pacer, SourceKind, UInt8Array, check_size
+from demos.live.sources.base import HINT, Frame, Pacer, SourceKind, check_size
 from demos.live.sources.live import LiveSource
 from demos.live.sources.opencv import DecodeError, FrameReader, is_unicode, opencv, read_frame, to_rgb
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, one_line
@@ -24,8 +23,7 @@ _APPSINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffer
 class CaptureSource(LiveSource):
     """Reads a capture in a thread, and reopens it with exponential backoff when it is lost.
 
-    A stream that announces a number of frames is a video: no frame is dropped, and it ends. Streams of JPEG images
-    announce none, so they count as live.
+    A stream that announces a number of frames is a video: no frame is dropped, and it ends. All others are live.
     """
 
     def __init__(
@@ -41,8 +39,8 @@ class CaptureSource(LiveSource):
     ) -> None:
         """
         Args:
-            open: opens the capture (again), or raises SourceError.
-            reader: an open capture; None to open it in the thread.
+            open: opens the capture, the first time and after it was lost; raises SourceError.
+            reader: an open capture; None: the thread opens it.
             loop: restart a video at its end. pace: limit a video to its frame rate.
             reconnect_timeout_s: fail after this time without a frame.
         """
@@ -67,8 +65,9 @@ class CaptureSource(LiveSource):
         if self._thread is not threading.current_thread():
             self._thread.join(READ_TIMEOUT_S + 1)  # a read that stalls returns after its own timeout
 
-    def _to_rgb(self, pixels: UInt8Array) -> UInt8Array:
-        return to_rgb(pixels)
+    def poll(self) -> Frame | None:
+        frame = super().poll()
+        return frame and Frame(to_rgb(frame.image), frame.captured_s)  # dropped frames are not converted
 
     def _describe(self, reader: FrameReader) -> None:
         self.is_live, self.frame_rate = not reader.announced_frames, reader.frame_rate
@@ -100,13 +99,13 @@ class CaptureSource(LiveSource):
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, min(backoff_s, left_s))
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-        except SimpleNetError as error:  # a frame that cannot be used: reopening gives the same
+        except SimpleNetError as error:  # a frame that cannot be used, as after opening again
             self.set_state("failed", str(error))
-        except Exception as error:  # noqa: BLE001 - if the thread died without a state, the loop would wait forever
+        except Exception as error:  # noqa: BLE001 - without a final state, the loop would wait forever
             self.set_state("failed", f"{self.name} failed: {one_line(error)}")
 
     def _read_all(self, reader: FrameReader) -> str:
-        """Push frames until there are no more; return the reason, empty at the regular end of a video."""
+        """Push frames until there are no more. Returns the reason; empty: the regular end of a video."""
         pacer = Pacer(reader.frame_rate if self._pace and not self.is_live else None)
         try:
             while not self._stopping and (pixels := reader.read()) is not None:
@@ -123,7 +122,7 @@ class CaptureSource(LiveSource):
         return "" if self._stopping else reader.missing_frames() or ""
 
     def _wait_until_due(self, pacer: Pacer) -> None:
-        """Wait until the last frame of the video was read and the next one is due."""
+        """Wait until the loop has read the last frame and the next one is due."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._newest is None)
             self._changed.wait_for(lambda: self._stopping, max(0.0, pacer.deadline_s - time.perf_counter()))
@@ -140,13 +139,9 @@ def open_camera(text: str, name: str) -> FrameReader:
     if is_linux and not device.is_char_device():
         raise SourceError(f"no {name}: {one_line(str(device))} is not a device; {HINT}")
     # Only Video4Linux: OpenCV's other readers would open a path such as /dev/zero as a file.
-    capture = cv2.VideoCapture(
-        int(text) if text.isdecimal() else _check_unicode(text, name), cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY
-    )
-    if capture.isOpened():
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera cannot write while a frame is decoded
+    backend = cv2.CAP_V4L2 if is_linux else cv2.CAP_ANY
     remedy = f"close other programs that use it, check its permissions (sudo usermod -aG video $USER), or {HINT}"
-    return _start(capture, name, f"{name} cannot be opened; {remedy}", remedy, may_be_video=False)
+    return _open(int(text) if text.isdecimal() else text, backend, name, remedy, is_camera=True)
 
 
 def open_stream(address: str, name: str) -> FrameReader:
@@ -159,12 +154,11 @@ def open_stream(address: str, name: str) -> FrameReader:
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * READ_TIMEOUT_S)),
         *(cv2.CAP_PROP_N_THREADS, 1),  # each further decoding thread delays the stream by a frame
     ]
-    capture = cv2.VideoCapture(_check_unicode(address, name), cv2.CAP_FFMPEG, options)
-    return _start(capture, name, f"{name} cannot be opened; check the address, user and password, or {HINT}")
+    return _open(address, cv2.CAP_FFMPEG, name, f"check the address, user and password, or {HINT}", options)
 
 
 def open_gstreamer(pipeline: str, name: str) -> FrameReader:
-    """Open a GStreamer pipeline, which gets an appsink if it has none. Raises SourceError, BackendUnavailable."""
+    """Open a GStreamer pipeline; append an appsink if it has none. Raises SourceError, BackendUnavailable."""
     cv2 = opencv()
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise BackendUnavailable(
@@ -173,8 +167,7 @@ def open_gstreamer(pipeline: str, name: str) -> FrameReader:
         )
     if "appsink" not in pipeline:
         pipeline += f" ! {_APPSINK}"
-    capture = cv2.VideoCapture(_check_unicode(pipeline, name), cv2.CAP_GSTREAMER)
-    return _start(capture, name, f"{name} cannot be opened; try the pipeline with gst-launch-1.0, or {HINT}")
+    return _open(pipeline, cv2.CAP_GSTREAMER, name, f"try the pipeline with gst-launch-1.0, or {HINT}")
 
 
 def csi_pipeline(sensor: int, width: int, height: int, frame_rate: int) -> str:
@@ -188,12 +181,11 @@ def csi_pipeline(sensor: int, width: int, height: int, frame_rate: int) -> str:
 def open_video(path: Path, name: str) -> FrameReader:
     """Open a video file. Raises SourceError."""
     cv2 = opencv()
-    # Only FFmpeg, where OpenCV has it: its other readers interpret a name as a pattern of numbered images. And the
-    # absolute path: FFmpeg interprets the start of a relative one, such as "concat:", as a protocol.
+    # Only FFmpeg, if OpenCV has it: its other readers interpret a name as a pattern of numbered images. The path is
+    # absolute, because FFmpeg interprets the start of a relative one, such as "concat:", as a protocol.
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
-    absolute = _check_unicode(str(path.absolute()), name)
-    capture = cv2.VideoCapture(absolute, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
-    return _start(capture, name, f"{name} is not a video that OpenCV can read; {HINT}")
+    backend = cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
+    return _open(str(path.absolute()), backend, name, HINT, problem="is not a video that OpenCV can read")
 
 
 def redacted(address: str) -> str:
@@ -203,22 +195,36 @@ def redacted(address: str) -> str:
     return one_line(re.sub(r"=[^/]*", "=…", without_query))
 
 
-def _check_unicode(text: str, name: str) -> str:
-    if not is_unicode(text):
-        raise SourceError(f"{name} has bytes in its name that are not UTF-8; rename it, or {HINT}")
-    return text
+def _open(
+    target: str | int,
+    backend: int,
+    name: str,
+    remedy: str,
+    options: Sequence[int] = (),
+    *,
+    problem: str = "cannot be opened",
+    is_camera: bool = False,
+) -> FrameReader:
+    """Open a capture and read its first frame: a camera that another program uses may open but give none.
 
-
-def _start(capture: Any, name: str, refusal: str, remedy: str = HINT, *, may_be_video: bool = True) -> FrameReader:
-    """Read the first frame: a camera that another program uses may open and give none.
+    Args:
+        backend: one of cv2.CAP_*.
+        remedy: what to do, for the error message.
+        options: cv2.CAP_PROP_* and their values, in turn.
+        problem: what is wrong if it does not open, for the error message.
 
     Raises:
-        SourceError: with `refusal` if the capture is not open, with `remedy` if it gives no frame.
+        SourceError: it does not open, gives no frame, or its frames are too large.
     """
     cv2 = opencv()
+    if not is_unicode(str(target)):
+        raise SourceError(f"{name} has bytes in its name that are not UTF-8; rename it, or {HINT}")
+    capture = cv2.VideoCapture(target, backend, options)
     try:
         if not capture.isOpened():
-            raise SourceError(refusal)
+            raise SourceError(f"{name} {problem}; {remedy}")
+        if is_camera:
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # with one, the camera cannot write while a frame is decoded
         # Before decoding: memory is allocated for the size in the header.
         check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), name)
         first = read_frame(capture, name)
@@ -229,8 +235,8 @@ def _start(capture: Any, name: str, refusal: str, remedy: str = HINT, *, may_be_
             capture,
             name,
             first,
-            frame_rate if 0 < frame_rate <= MAX_FRAME_RATE else None,  # headers may hold anything, NaN too
-            int(frames) if may_be_video and 0 < frames < 2**53 else 0,  # FFmpeg: negative if unknown
+            frame_rate if 0 < frame_rate <= MAX_FRAME_RATE else None,  # a header may contain any number, or NaN
+            int(frames) if not is_camera and 0 < frames < 2**53 else 0,  # FFmpeg: negative if unknown
         )
     except BaseException:
         capture.release()

@@ -1,8 +1,7 @@
 """Opens the source that --source names.
 
-with open_source("clip.avi") as source:
-    while (frame := source.next()) is not None:
-        ...
+source = open_source("rtsp://camera.local/stream")
+scheduler.add(source)
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from demos.live.sources.files import ImageSequenceSource, VideoFile
 from demos.live.sources.opencv import FrameReader
 from demos.live.sources.synthetic import open_synthetic
 from simplenet.errors import DataError, SourceError, UsageError, one_line
+from simplenet.files import error_message
 from simplenet.images import SUFFIXES, find_images
 
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
@@ -98,15 +98,14 @@ def _parse_size(text: str, prefix: str, default: tuple[int, int, int], example: 
 def _open_file(path: Path, loop: bool, pace: bool) -> Source:
     name = one_line(str(path))
     try:
-        exists, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
+        size_bytes, is_file, is_folder = path.stat().st_size, path.is_file(), path.is_dir()
         if is_file:
             path.open("rb").close()
-            size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        raise SourceError(f"no such video: {_redacted_path(name)}; {HINT}") from None
     except (OSError, ValueError) as error:
-        reason = one_line((isinstance(error, OSError) and error.strerror) or error)  # str(OSError) repeats the name
-        raise SourceError(f"cannot read {_redacted_path(name)}: {reason}; {HINT}") from error
-    if not exists:
-        raise SourceError(f"no such video: {_redacted_path(name)}; {HINT}")
+        reason = one_line(error_message(error))
+        raise SourceError(f"cannot read {_redacted_path(name)}: {reason}; {HINT}") from None
     if is_folder or (is_file and path.suffix.lower() in SUFFIXES):
         try:
             return ImageSequenceSource(name, find_images(path), loop=loop, pace=pace)

@@ -1,8 +1,9 @@
-"""Video files and image files, read frame by frame in the caller's thread, so that no frame is dropped."""
+"""Video files and image files, read in the thread of the loop, so that no frame is dropped."""
 
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 import threading
 import time
@@ -25,9 +26,7 @@ class FileSource(Source):
         super().__init__(name, kind)
         self.frame_rate = frame_rate
         self._pacer = Pacer(frame_rate if pace else None)
-        self._failure: SourceError | None = None
-        self._read_lock = threading.Lock()
-        self._closed = threading.Event()
+        self._lock = threading.Lock()
 
     @abc.abstractmethod
     def _read(self) -> UInt8Array | None:
@@ -39,41 +38,27 @@ class FileSource(Source):
     def ready_at_s(self) -> float:
         return math.inf if self.has_ended else self._pacer.deadline_s
 
-    def next(self, timeout_s: float | None = None) -> Frame | None:
-        wait_s = self._pacer.deadline_s - time.perf_counter()
-        if wait_s > 0:
-            self._closed.wait(wait_s if timeout_s is None else min(wait_s, timeout_s))
-            if timeout_s is not None and timeout_s < wait_s:
-                return None
-        return self._next_frame()
-
     def poll(self) -> Frame | None:
-        return self._next_frame() if time.perf_counter() >= self._pacer.deadline_s else None
-
-    def close(self) -> None:
-        self._closed.set()
-        with self._read_lock:  # releasing during a read crashes
-            if not self.has_ended:
-                self.state = "ended"
-            self._release()
-
-    def _next_frame(self) -> Frame | None:
-        with self._read_lock:
-            if self._failure is not None:
-                raise self._failure
-            if self.has_ended or self._closed.is_set():
+        with self._lock:
+            if self.has_ended or time.perf_counter() < self._pacer.deadline_s:
                 return None
             try:
                 image = self._read()
             except SourceError as error:
-                self._failure, self.state, self.note = error, "failed", str(error)
-                raise
-            now_s = time.perf_counter()
+                self.state, self.note = "failed", str(error)
+                return None
             if image is None:
                 self.state = "ended"
                 return None
+            now_s = time.perf_counter()
             self._pacer.advance(now_s)
         return Frame(image, now_s)
+
+    def close(self) -> None:
+        with self._lock:  # releasing during a read crashes
+            if not self.has_ended:
+                self.state = "ended"
+            self._release()
 
 
 class VideoFile(FileSource):
@@ -103,32 +88,27 @@ class ImageSequenceSource(FileSource):
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False, pace: bool = False) -> None:
         is_paced = pace or (loop and len(paths) == 1)
         super().__init__(name, "images", IMAGES_PER_SECOND if is_paced else None, is_paced)
-        self._paths, self._loop = tuple(paths), loop
-        self._position = 0
+        self._count, self._loop = len(paths), loop
+        self._remaining = itertools.cycle(paths) if loop else iter(paths)
         self._unreadable: dict[Path, str] = {}
 
     def _read(self) -> UInt8Array | None:
-        for _ in self._paths:
-            if self._position == len(self._paths):
-                if not self._loop:
-                    return None
-                self._position = 0
-            path = self._paths[self._position]
-            self._position += 1
+        for path in itertools.islice(self._remaining, self._count):
             try:
                 image = read_rgb(path)
                 check_size(image.shape[1], image.shape[0], str(path))
                 return image
             except (ImageError, SourceError) as error:
                 self._skip(path, one_line(error))
-        if self._loop or len(self._unreadable) == len(self._paths):
+        if self._loop or len(self._unreadable) == self._count:
             first = next(iter(self._unreadable.values()))
-            prefix = f"none of the {len(self._paths)} images in {self.name} can be read: "
-            raise SourceError(first if len(self._paths) == 1 else prefix + first)
+            prefix = f"none of the {self._count} images in {self.name} can be read: "
+            raise SourceError(first if self._count == 1 else prefix + first)
         return None
 
     def _skip(self, path: Path, reason: str) -> None:
         self._unreadable[path] = reason
-        names = [one_line(path.name, 60) for path in list(self._unreadable)[:_MAX_NAMED]]
-        more = f" and {len(self._unreadable) - len(names)} more" if len(self._unreadable) > len(names) else ""
-        self.note = f"{len(self._unreadable)} of {len(self._paths)} images cannot be read: {', '.join(names)}{more}"
+        count = len(self._unreadable)
+        names = ", ".join(one_line(path.name, 60) for path in list(self._unreadable)[:_MAX_NAMED])
+        more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
+        self.note = f"{count} of {self._count} images cannot be read: {names}{more}"

@@ -1,11 +1,11 @@
-"""OpenCV on first use: quiet, with timeouts, with limits for FFmpeg; and reading frames from what it has opened."""
+"""Import OpenCV with its settings (no log, timeouts, limits for FFmpeg), and read frames with it."""
 
 from __future__ import annotations
 
 import functools
 import os
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,12 @@ from simplenet.errors import SourceError, one_line
 CAMERA_STALL_S = 5
 MAX_DAMAGED_FRAMES, MAX_DAMAGED_S = 8, 1.0
 
-# Read by OpenCV, FFmpeg and Qt when they load. Their messages would repeat the errors that this project raises.
+# Read by OpenCV, FFmpeg and Qt when they load. Their messages are off: they repeat the errors that this project raises.
 _ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": str(CAMERA_STALL_S),
-    # Without it, one address that does not respond blocks opening every other stream and file.
+    # Otherwise an address that does not respond blocks opening every other stream and file.
     "OPENCV_FFMPEG_IS_THREAD_SAFE": "1",
     "QT_LOGGING_RULES": "*.warning=false",
 }
@@ -34,7 +34,7 @@ _PROTOCOLS = "file,http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 _FFMPEG_OPTIONS = {
     "format_whitelist": _FORMATS,
     "protocol_whitelist": _PROTOCOLS,
-    "rtsp_flags": "prefer_tcp",  # OpenCV's own default, which is lost where options are given
+    "rtsp_flags": "prefer_tcp",  # OpenCV's own default, which it drops if options are given
 }
 _FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
@@ -53,12 +53,8 @@ def opencv() -> Any:
 
 
 def is_unicode(text: str) -> bool:
-    """File names on Linux may be any bytes. OpenCV aborts the process on names that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether OpenCV can take `text`, for example a file name: it aborts the process on bytes that are not UTF-8."""
+    return text == text.encode(errors="ignore").decode()
 
 
 def _add_limits(options: str) -> str:
@@ -74,31 +70,28 @@ class DecodeError(SourceError):
     """OpenCV raised an error while reading. Opening the capture again may help."""
 
 
-class Capture(Protocol):
-    """The part of cv2.VideoCapture that reads frames."""
-
-    def read(self) -> tuple[bool, Any]: ...
-    def release(self) -> None: ...
-
-
 class FrameReader:
-    """Reads an open capture frame by frame, past single damaged frames.
+    """Reads an open capture frame by frame, and skips single damaged frames.
 
     Attributes:
         frame_rate: nominal frames per second, if known.
-        announced_frames: as in the header of a video; 0 for live streams, which announce none.
+        announced_frames: the number in the header of a video; 0 for live streams.
         frames: how many frames were read.
     """
 
     def __init__(
         self,
-        capture: Capture,
+        capture: Any,
         name: str,
         first: UInt8Array | None = None,
         frame_rate: float | None = None,
         announced_frames: int = 0,
     ) -> None:
-        """`first` is a frame that was read already, to find out whether the capture works."""
+        """
+        Args:
+            capture: cv2.VideoCapture, or an object with its `read` and `release`.
+            first: the first frame, if it has been read already.
+        """
         self.frame_rate, self.announced_frames, self.frames = frame_rate, announced_frames, 0
         self._capture, self._name, self._first = capture, name, first
 
@@ -116,7 +109,7 @@ class FrameReader:
         return frame
 
     def missing_frames(self) -> str | None:
-        """A note if the video ended before the announced number of frames, as truncated files do."""
+        """Return a note if fewer frames were read than announced, for example from a truncated file."""
         if self.frames >= self.announced_frames:
             return None
         return f"{self._name} announces {self.announced_frames} frames, {self.frames} could be decoded"
@@ -125,8 +118,8 @@ class FrameReader:
         self._capture.release()
 
 
-def read_frame(capture: Capture, name: str) -> UInt8Array | None:
-    """Read a frame as `FrameReader.read`. OpenCV reports a damaged frame and the end alike, so several are tried."""
+def read_frame(capture: Any, name: str) -> UInt8Array | None:
+    """As `FrameReader.read`. OpenCV reports a damaged frame like the end, so it reads again a few times."""
     start_s = time.perf_counter()
     for _ in range(MAX_DAMAGED_FRAMES):
         try:
@@ -136,7 +129,7 @@ def read_frame(capture: Capture, name: str) -> UInt8Array | None:
         if found and isinstance(pixels, np.ndarray) and pixels.size:
             check_size(pixels.shape[1] if pixels.ndim > 1 else pixels.size, pixels.shape[0], name)
             return _to_bgr(pixels, name)
-        if time.perf_counter() - start_s > MAX_DAMAGED_S:  # a read timeout: another would take as long
+        if time.perf_counter() - start_s > MAX_DAMAGED_S:  # the read timed out, and the next would time out too
             break
     return None
 
@@ -148,7 +141,7 @@ def to_rgb(bgr: UInt8Array) -> UInt8Array:
 
 
 def _to_bgr(pixels: npt.NDArray[Any], name: str) -> UInt8Array:
-    """Convert what industrial cameras and GStreamer give, too: 8- and 16-bit gray, and color with a fourth channel."""
+    """Convert 8- and 16-bit gray and 4-channel color, which industrial cameras and GStreamer give, to BGR uint8."""
     cv2 = opencv()
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and channels == 3:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable
 
 from demos.live.sources.base import Frame, Source
-from simplenet.errors import SourceError
 
 
 class SourceScheduler:
@@ -63,25 +62,19 @@ class SourceScheduler:
         source.close()
 
     def next(self, timeout_s: float) -> tuple[Source, Frame] | None:
-        """Wait for a frame of any source; None after `timeout_s`, after `wake`, and when all sources have ended.
-
-        A failing source raises nothing here; its `state` and `note` have the reason.
-        """
+        """Wait for a frame of any source; None after `timeout_s`, after `wake`, and when all sources have ended."""
         deadline_s = time.perf_counter() + timeout_s
         while True:
             with self.changed:
                 source = self._wait_for_source(deadline_s)
             if source is None:
                 return None
-            try:
-                frame = source.poll()  # outside the lock, because a file is decoded here
-            except SourceError:
-                continue
+            frame = source.poll()  # outside the lock, because a file is decoded here
             if frame is not None:
                 return source, frame
 
     def wake(self) -> None:
-        """Make the current or the next waiting call of `next` return at once."""
+        """Make `next` return at once: the call that waits now, or else the one that would wait next."""
         with self.changed:
             self._woken = True
             self.changed.notify_all()

@@ -15,8 +15,7 @@ from demos.live.sources.opencv import FrameReader, opencv
 from simplenet import datasets
 
 HOLD_S, SLIDE_S = 2.0, 0.5
-_DRIFT = 64
-"""Pixels by which the background moves."""
+_DRIFT = 64  # pixels by which the background moves
 _IMAGES = 120
 _COLORS = ((60, 110, 70), (110, 75, 50), (60, 60, 115), (105, 100, 45), (95, 55, 100))
 
@@ -35,11 +34,6 @@ class Scene:
         self._side = min(width, height)
         self._background = _background(width + _DRIFT, height + _DRIFT)
         self._scaled = functools.lru_cache(maxsize=2)(self._scale)
-
-    def image_index(self, number: int) -> int | None:
-        """Which of `images` stands in the center of frame `number`; None while images slide."""
-        index, since_s = self._position(number)
-        return index if since_s >= SLIDE_S else None
 
     def frame(self, number: int) -> UInt8Array:
         """Draw frame `number`, BGR uint8 [height, width, 3]."""

@@ -27,10 +27,8 @@ class Still(Source):
         super().__init__(f"camera {number}", kind)
         self.id = number
 
-    def next(self, timeout_s: float | None = None) -> Frame | None:
+    def poll(self) -> Frame | None:
         raise NotImplementedError
-
-    poll = next
 
     def ready_at_s(self) -> float:
         raise NotImplementedError

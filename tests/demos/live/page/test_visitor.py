@@ -21,6 +21,7 @@ from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_frames import announcing, encoded
 from tests.demos.live.page.test_live import receive, request, send_and_read_on, state_where
 from tests.demos.live.page.test_server import open_socket
+from tests.demos.live.sources.scripted_camera import next_frame
 from tests.waiting import wait_until
 
 
@@ -162,14 +163,14 @@ def test_disconnects_visitors_when_the_demo_ends(page: Page, demo: Demo, monkeyp
 def test_source_keeps_newest_frame_and_counts_drops(demo: Demo, scene: Scene) -> None:
     source = LiveSource("visitor 1", "visitor")
     assert source.poll() is None
-    assert source.next(0.01) is None
+    assert next_frame(source, 0.01) is None
     for number in range(3):
         source.push(plain("red"), float(number))
     assert source.dropped == 2
-    frame = source.next(1)
+    frame = next_frame(source, 1)
     assert frame is not None
     assert frame.captured_s == 2
     source.close()
-    assert source.next() is None
+    assert next_frame(source) is None
     assert source.has_ended
     assert json.dumps(source.state) == '"ended"'

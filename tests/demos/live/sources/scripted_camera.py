@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import queue
+import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.sources.base import Source
+from demos.live.sources.base import Frame, Source
 from demos.live.sources.capture import CaptureSource
 from demos.live.sources.files import VideoFile
-from demos.live.sources.opencv import Capture, FrameReader
+from demos.live.sources.opencv import FrameReader
 from simplenet.errors import SourceError
 from tests.waiting import wait_until
 
@@ -72,13 +74,23 @@ def source_of(
     return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s, pace=pace)
 
 
-def video_of(capture: Capture, name: str = "clip") -> VideoFile:
+def video_of(capture: Any, name: str = "clip") -> VideoFile:
     return VideoFile(name, lambda: FrameReader(capture, name))
 
 
-def brightness(source: Source, timeout_s: float | None = 10) -> float:
+def next_frame(source: Source, timeout_s: float = 30) -> Frame | None:
+    """Wait for the next frame; None after `timeout_s` and at the end. Raises SourceError if the source failed."""
+    deadline_s = time.perf_counter() + timeout_s
+    while (frame := source.poll()) is None and not source.has_ended and time.perf_counter() < deadline_s:
+        time.sleep(0.001)
+    if frame is None and (frame := source.poll()) is None and source.state == "failed":  # the last one before it failed
+        raise SourceError(source.note)
+    return frame
+
+
+def brightness(source: Source) -> float:
     """Mean of the next frame's red channel; the other channels must be dark."""
-    frame = source.next(timeout_s)
+    frame = next_frame(source)
     assert frame is not None
     assert frame.image.dtype == np.uint8
     assert frame.image[..., 1:].max() < 40

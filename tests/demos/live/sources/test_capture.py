@@ -12,7 +12,7 @@ from demos.live.sources import capture
 from demos.live.sources.capture import CaptureSource
 from demos.live.sources.opencv import FrameReader, opencv
 from simplenet.errors import SourceError
-from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, source_of
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, next_frame, source_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_pauses")
@@ -47,7 +47,7 @@ def test_returns_newest_frame_and_counts_dropped_ones(camera: ScriptedCamera) ->
     camera.show(80)
     assert brightness(source) == 80
     end(source, camera)
-    assert source.next() is None
+    assert next_frame(source) is None
     assert (source.state, source.dropped, source.reconnects) == ("ended", 3, 0)
     assert camera.releases == 1
 
@@ -57,11 +57,11 @@ def test_frame_wakes_reader_and_subscribed_condition(camera: ScriptedCamera) -> 
     source = source_of(camera)
     source.subscribe(changed)
     assert brightness(source) == 1
-    assert source.next(timeout_s=0.01) is None
+    assert next_frame(source, 0.01) is None
     assert source.state == "running"
     threading.Timer(0.05, camera.show, [90]).start()
     start_s = time.perf_counter()
-    frame = source.next()
+    frame = next_frame(source)
     assert frame is not None
     assert frame.captured_s > start_s
     with changed:
@@ -82,12 +82,12 @@ def test_reconnects_with_another_frame_size_and_no_black_frame(camera: ScriptedC
     assert brightness(source) == 1  # the second's first
     assert (source.state, source.reconnects, source.note) == ("running", 1, None)
     second.show(60, width=12, height=6)
-    frame = source.next()
+    frame = next_frame(source)
     assert frame is not None
     assert frame.image.shape == (6, 12, 3)
     second.end()
     wait_until(lambda: source.state == "reconnecting" and "cannot be opened" in str(source.note))
-    assert source.next(timeout_s=0.05) is None
+    assert next_frame(source, 0.05) is None
     source.close()
     assert camera.releases == second.releases == 1
 
@@ -98,7 +98,7 @@ def test_fails_after_the_reconnect_timeout(camera: ScriptedCamera) -> None:
         camera.end()
         for _ in range(2):
             with pytest.raises(SourceError, match=r"camera 7 gave no frame for 0\.2 s: camera 7 cannot be opened"):
-                source.next()
+                next_frame(source)
         assert source.state == "failed"
         assert "\n" not in str(source.note)
 
@@ -136,9 +136,9 @@ def test_driver_error_reconnects_and_unusable_frame_fails(camera: ScriptedCamera
     wait_until(lambda: source.reconnects == 1)
     second.frames.put(np.zeros((10_000, 10_000, 3), np.uint8))
     wait_until(lambda: source.state == "failed")
-    assert source.next() is not None  # the one before
+    assert next_frame(source) is not None  # the one before
     with pytest.raises(SourceError, match="10000x10000, over 50 megapixels"):
-        source.next()
+        next_frame(source)
     source.close()
 
 
@@ -161,7 +161,7 @@ def test_paced_network_video_drops_no_frame(camera: ScriptedCamera) -> None:
     with source_of(camera, frames=6, pace=True) as source:  # of 100 frames a second
         assert [brightness(source) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
         assert time.perf_counter() - start_s >= 5 / 100 - 0.001  # it may be slower, never faster
-        assert source.next() is None
+        assert next_frame(source) is None
         assert (source.state, source.is_live, source.note) == ("ended", False, None)
 
 

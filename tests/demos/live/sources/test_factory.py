@@ -17,6 +17,7 @@ from demos.live.sources.opencv import opencv
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, UsageError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import Request, send_file, serving
+from tests.demos.live.sources.scripted_camera import next_frame
 
 
 def test_rejects_files_that_are_not_videos_with_a_hint(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_ffmpeg_whitelist_blocks_playlists(
         # The target exists and is readable: with its absolute path, FFmpeg reads a file of such a name.
         clip.rename("concat:video")
         with open_source("concat:video") as source:
-            assert source.next() is not None
+            assert next_frame(source) is not None
 
 
 def test_keeps_user_ffmpeg_options_and_adds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_retries_a_missing_camera_in_background() -> None:
     with open_source("98", connect_in_background=True, reconnect_timeout_s=0.05) as source:
         assert (source.name, source.kind, source.is_live) == ("camera 98", "camera", True)
         with pytest.raises(SourceError, match=r"camera 98 gave no frame for 0\.05 s: no camera 98"):
-            source.next(timeout_s=10)
+            next_frame(source, 10)
 
 
 def test_reports_missing_gstreamer_without_password() -> None:
@@ -134,7 +135,7 @@ def test_reports_missing_gstreamer_without_password() -> None:
             open_source(text, connect_in_background=True) as source,
             pytest.raises(SourceError, match="GStreamer") as failed,
         ):
-            source.next(timeout_s=10)
+            next_frame(source, 10)
         assert "p4ss" not in f"{failed.value}{source.name}"
 
 

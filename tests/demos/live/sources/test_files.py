@@ -19,12 +19,12 @@ from demos.live.sources.factory import open_source
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SourceError
 from tests.demos.conftest import WriteVideo, shades
-from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, video_of
+from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, next_frame, video_of
 
 
 def all_frames(source: Source) -> list[float]:
     seen = []
-    while (frame := source.next()) is not None:
+    while (frame := next_frame(source)) is not None:
         seen.append(float(frame.image[..., 0].mean()))
     return seen
 
@@ -42,9 +42,9 @@ def test_slow_reader_gets_every_frame_of_a_video_in_rgb(write_video: WriteVideo)
             seen.append(brightness(source))
             if index == 5:
                 time.sleep(0.05)
-        assert source.next() is None
+        assert next_frame(source) is None
         assert source.state == "ended"
-        assert source.next() is None
+        assert next_frame(source) is None
     np.testing.assert_allclose(seen, 5 * np.arange(40), atol=4)
     assert source.dropped == 0
     assert source.note is None
@@ -56,18 +56,18 @@ def test_loop_restarts_a_video_without_dropping_frames(write_video: WriteVideo) 
         seen = [brightness(source) for _ in range(17)]
         assert source.state == "running"
     np.testing.assert_allclose(seen, 5 * (np.arange(17) % 7), atol=4)
-    assert source.next() is None
+    assert next_frame(source) is None
 
 
 def test_looping_video_fails_when_its_file_is_deleted(write_video: WriteVideo) -> None:
     path = write_video("clip.avi", shades(3))
     with open_source(str(path), loop=True) as source:
         for _ in range(3):
-            source.next()
+            next_frame(source)
         path.unlink()
         for _ in range(2):  # the error is repeated
             with pytest.raises(SourceError, match="not a video"):
-                source.next()
+                next_frame(source)
         assert source.state == "failed"
         assert "not a video" in str(source.note)
 
@@ -76,23 +76,13 @@ def test_paced_video_waits_for_frames_and_drops_none(write_video: WriteVideo) ->
     path = write_video("clip.avi", shades(6))
     with open_source(str(path), pace=True) as source:
         start_s = time.perf_counter()
-        assert source.next() is not None
+        assert next_frame(source) is not None
         assert source.poll() is None  # not due yet
-        assert source.next(timeout_s=0.001) is None  # nor so soon
+        assert next_frame(source, 0.001) is None  # nor so soon
         assert source.state == "running"
         seen = all_frames(source)
         assert time.perf_counter() - start_s >= 5 / 30 - 0.001  # it may be slower, never faster
     np.testing.assert_allclose(seen, 5 * np.arange(1, 6), atol=4)
-
-
-def test_close_wakes_a_reader_of_a_paced_source(tmp_path: Path) -> None:
-    for number in range(2):
-        save_image(tmp_path / f"{number}.png", 10)
-    source = open_source(str(tmp_path), pace=True)
-    source.next()
-    threading.Timer(0.05, source.close).start()
-    assert source.next() is None
-    assert source.state == "ended"
 
 
 def test_truncated_video_notes_missing_frames(write_video: WriteVideo) -> None:
@@ -149,7 +139,7 @@ def test_folder_without_readable_images_fails(tmp_path: Path, loop: bool) -> Non
         (tmp_path / f"{number}.png").write_bytes(b"junk")
     with open_source(str(tmp_path), loop=loop) as source:
         with pytest.raises(SourceError, match="none of the 3 images") as caught:
-            source.next()
+            next_frame(source)
         assert source.state == "failed"
     assert "\n" not in str(caught.value)
 
@@ -162,7 +152,7 @@ def test_looping_folder_fails_when_its_images_are_deleted(tmp_path: Path) -> Non
         for path in tmp_path.iterdir():
             path.unlink()
         with pytest.raises(SourceError, match="none of the 2 images"):
-            source.next()
+            next_frame(source)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,7 +164,7 @@ def test_random_bytes_raise_source_error(tmp_path: Path, content: bytes, kind: b
     path = tmp_path / "clip.avi"
     path.write_bytes(kind + content)
     with pytest.raises(SourceError), open_source(str(path)) as source:
-        source.next()
+        next_frame(source)
 
 
 def test_rejects_huge_frames_before_decoding(write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +179,9 @@ def test_rejects_a_frame_that_becomes_too_large() -> None:
     camera.frames.put(np.zeros((5, 7, 3), np.uint8))
     camera.frames.put(np.zeros((10_000, 10_000, 3), np.uint8))
     with video_of(camera) as source:
-        assert source.next() is not None
+        assert next_frame(source) is not None
         with pytest.raises(SourceError, match="10000x10000, over 50 megapixels"):
-            source.next()
+            next_frame(source)
 
 
 @pytest.mark.parametrize(
@@ -216,9 +206,9 @@ def test_converts_gray_and_four_channels_rejects_others(
     with video_of(camera) as source:
         if rgb is None:
             with pytest.raises(SourceError, match="not 8-bit color or gray"):
-                source.next()
+                next_frame(source)
             return
-        frame = source.next()
+        frame = next_frame(source)
     assert frame is not None
     assert frame.image.shape == (4, 6, 3)
     assert (frame.image == rgb).all()
@@ -227,7 +217,7 @@ def test_converts_gray_and_four_channels_rejects_others(
 def test_close_waits_for_a_running_read() -> None:
     camera = ScriptedCamera()
     source = video_of(camera)
-    reader, closer = threading.Thread(target=source.next), threading.Thread(target=source.close)
+    reader, closer = threading.Thread(target=source.poll), threading.Thread(target=source.close)
     reader.start()
     camera.wait_for_reads(1)
     closer.start()
@@ -246,5 +236,5 @@ def test_opencv_error_becomes_one_line() -> None:
         video_of(camera) as source,
         pytest.raises(SourceError, match=r"^clip cannot be decoded: bad sector$"),
     ):
-        source.next()
+        next_frame(source)
     assert camera.releases == 1

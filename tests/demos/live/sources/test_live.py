@@ -7,6 +7,7 @@ import pytest
 
 from demos.live.sources.live import LiveSource
 from simplenet.errors import SourceError
+from tests.demos.live.sources.scripted_camera import next_frame
 
 
 def shade(value: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -26,7 +27,7 @@ def test_failed_source_ignores_pushes_and_raises() -> None:
     source = LiveSource("visitor", "visitor")
     source.set_state("failed", "the visitor sent garbage")
     with pytest.raises(SourceError, match="the visitor sent garbage"):
-        source.next()
+        next_frame(source)
     source.push(shade(3))
     assert source.poll() is None
 
@@ -35,4 +36,4 @@ def test_close_discards_the_newest_frame() -> None:
     source = LiveSource("visitor", "visitor")
     source.push(shade(1))
     source.close()
-    assert source.next() is None
+    assert next_frame(source) is None

@@ -25,7 +25,7 @@ from tests.demos.live.sources.network_camera import (
     start_stream,
 )
 from tests.demos.live.sources.rtsp_camera import rtsp_camera
-from tests.demos.live.sources.scripted_camera import brightness
+from tests.demos.live.sources.scripted_camera import brightness, next_frame
 
 pytestmark = pytest.mark.usefixtures("quick_pauses")
 
@@ -45,7 +45,7 @@ def test_unresponsive_address_does_not_block_opening_a_file(
         with serving(respond) as host, open_source(f"http://{host}/", connect_in_background=True) as source:
             assert requested.wait(10)
             with open_source(str(clip)) as file:
-                assert file.next() is not None
+                assert next_frame(file) is not None
             assert source.note == f"connecting to http://{host}/"  # still
             done.set()
     finally:
@@ -76,7 +76,7 @@ def test_stream_uses_its_password_and_never_shows_it() -> None:
         assert source.name == f"http://***@{host}/stream.mjpg?…"
         names = {thread.name for thread in threading.enumerate()}
         values = [brightness(source)]
-        while (frame := source.next(timeout_s=10)) is not None and source.reconnects == 0:
+        while (frame := next_frame(source, 10)) is not None and source.reconnects == 0:
             values.append(float(frame.image[..., 0].mean()))
     assert values == sorted(values)
     assert values[-1] == pytest.approx(245, abs=8)
@@ -93,7 +93,7 @@ def test_stream_reconnects_with_another_frame_size() -> None:
     shapes = set()
     with serving(respond) as host, open_source(f"http://{host}/") as source:
         while source.reconnects < 2:
-            frame = source.next(timeout_s=10)
+            frame = next_frame(source, 10)
             assert frame is not None
             assert frame.image[..., 1:].max() < 40
             shapes.add(frame.image.shape)
@@ -112,7 +112,7 @@ def test_reconnects_a_stalled_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         with serving(respond) as host, open_source(f"http://{host}/") as source:
             while source.reconnects == 0:
-                assert source.next(timeout_s=10) is not None
+                assert next_frame(source, 10) is not None
             assert source.state == "running"
             done.set()
     finally:
@@ -129,7 +129,7 @@ def test_fast_stream_drops_frames_and_can_be_closed() -> None:
 
     with serving(respond) as host, open_source(f"http://{host}/") as source:
         for _ in range(50):
-            assert source.next(timeout_s=10) is not None
+            assert next_frame(source, 10) is not None
             time.sleep(0.002)
         assert source.dropped > 0
         assert source.state == "running"
@@ -146,7 +146,7 @@ def test_stream_survives_garbage_between_frames() -> None:
 
     with serving(respond) as host, open_source(f"http://{host}/", reconnect_timeout_s=0.1) as source:
         values = []
-        while len(values) < 20 and (frame := source.next(timeout_s=10)) is not None:
+        while len(values) < 20 and (frame := next_frame(source, 10)) is not None:
             values.append(float(frame.image[..., 0].mean()))
     assert len(values) == 20
 
@@ -162,7 +162,7 @@ def test_network_video_drops_no_frame_and_ends(tmp_path: Path, suffix: str) -> N
         assert not source.is_live
         assert source.frame_rate == 30
         seen = []
-        while (frame := source.next(timeout_s=10)) is not None:
+        while (frame := next_frame(source, 10)) is not None:
             seen.append(float(frame.image[..., 0].mean()))
             time.sleep(0.003)  # slower than the network
         assert source.state == "ended"
@@ -181,7 +181,7 @@ def test_truncated_network_video_notes_missing_frames(tmp_path: Path) -> None:
 
     with serving(respond) as host, open_source(f"http://{host}/clip.avi") as source:
         count = 0
-        while source.next(timeout_s=20) is not None:
+        while next_frame(source, 20) is not None:
             count += 1
         assert source.state == "ended"
     assert 5 <= count < 40
@@ -211,7 +211,7 @@ def test_connects_in_background_once_the_stream_is_up() -> None:
         open_source(f"http://{host}/")
     with open_source(f"http://{host}/", connect_in_background=True) as source:
         assert source.state == "reconnecting"
-        assert source.next(timeout_s=0.05) is None
+        assert next_frame(source, 0.05) is None
         with serving(respond, port=int(host.partition(":")[2])):
             assert brightness(source) == pytest.approx(70, abs=4)
             assert (source.state, source.reconnects) == ("running", 0)
