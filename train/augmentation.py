@@ -1,4 +1,4 @@
-"""Augmentation: random crops of image files on the CPU; everything else on batches, on the training device."""
+"""Augmentation: random crops of image files on the CPU, and batch transforms on the training device."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RandomCrop:
         )
 
     def box(self, width: int, height: int) -> Box:
-        """Left, top, right, bottom in pixels: the first candidate that fits, else the largest allowed center crop."""
+        """Left, top, right, bottom in pixels: the first candidate that fits, else the largest center crop."""
         for area, ratio in zip(self.areas.tolist(), self.ratios.tolist(), strict=True):
             wide, high = math.sqrt(area * width * height * ratio), math.sqrt(area * width * height / ratio)
             if wide <= width and high <= height:
@@ -124,7 +124,7 @@ def shift_and_mirror(pixels: torch.Tensor, translate: int, mirrored: torch.Tenso
 
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """simplenet.preprocessing.normalize for tensors: uint8 [N, S, S, 3] to float32 [N, 3, S, S], channels_last."""
+    """As simplenet.preprocessing.normalize: uint8 [N, S, S, 3] to float32 [N, 3, S, S], channels_last."""
     mean, std = _mean_and_std(preprocessing, pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
@@ -135,7 +135,7 @@ def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[t
 
 
 def cutout(images: torch.Tensor, size: int, random: BatchRandom) -> torch.Tensor:
-    """Set a square of `size` pixels, cut off at the border, to 0 (the mean) in each normalized image [N, 3, S, S]."""
+    """Set a random square of each normalized image [N, 3, S, S] to 0, the mean; it may cross the border."""
     if size == 0:
         return images
     side = images.shape[-1]

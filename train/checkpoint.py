@@ -1,4 +1,4 @@
-"""The files of a training run: the state that --resume continues from, and the lock on the output folder.
+"""The state of a training run, from which --resume continues, and the lock on the output folder.
 
 training-state.safetensors holds the network, its EMA, the optimizer's momentum and, as JSON in the header, the options
 and the epoch and step. It is replaced atomically, and reading it executes no code. It needs no random state: every
@@ -176,7 +176,7 @@ def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, 
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Load momentum in the memory layout of the parameters: another order of summation gives other results."""
+    """Load the momentum in the parameters' memory layout: another order of summation changes results."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():

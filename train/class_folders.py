@@ -1,4 +1,4 @@
-"""Image folders with one subfolder per class: their files and labels, and the pixels where all fit in memory."""
+"""Image folders with one subfolder per class: their files and labels, and reading all into memory."""
 
 from __future__ import annotations
 

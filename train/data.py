@@ -1,4 +1,4 @@
-"""Datasets of small images: a table of their sources, labels and preprocessing, and a loader for both splits.
+"""Datasets of small images: the table of sources, labels and preprocessing, and the loader.
 
 The official files come from --data DIR, the Debian package's folder, or a download that is verified and cached;
 SIMPLENET_DATASETS_URL is the URL of a mirror. --data DIR may also hold class folders: train/<class>/*, test/<class>/*.

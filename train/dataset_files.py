@@ -1,4 +1,4 @@
-"""Readers for the file formats of small-image datasets: IDX, CIFAR's binary archives, SVHN's MATLAB files.
+"""Readers for dataset files: IDX, CIFAR's binary archives, SVHN's MATLAB files.
 
 Files are untrusted: sizes are bounded before memory is allocated, nothing is unpacked to disk, no pickle is loaded.
 """
@@ -26,7 +26,7 @@ _LARGEST_MEMBER = 200 << 20
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
-    """Read a gzipped IDX file of unsigned bytes, at least one sample along the first of its `dimensions` axes.
+    """Read a gzipped IDX file of unsigned bytes with `dimensions` axes and at least one sample.
 
     Raises:
         DataError: the file is missing, damaged, or has another type or shape.
@@ -55,7 +55,10 @@ class CifarArchive:
         self.path = path
 
     def images(self, names: tuple[str, ...], label_bytes: int) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-        """Read files in the given order: RGB uint8 [N, 32, 32, 3], and the last label byte of each record, int64 [N].
+        """Read images and labels of files, in the given order.
+
+        Returns:
+            RGB uint8 [N, 32, 32, 3], and the last label byte of each record, int64 [N].
 
         Raises:
             DataError: a file is missing, damaged or has another form.
@@ -111,7 +114,9 @@ class CifarArchive:
 
 
 def read_svhn(path: Path) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-    """Read SVHN's cropped digits, a .mat file of `X` uint8 [32, 32, 3, N] and `y` [N, 1], in which 10 is the digit 0.
+    """Read SVHN's cropped digits.
+
+    The .mat file has `X` uint8 [32, 32, 3, N] and `y` [N, 1], in which 10 is the digit 0.
 
     Returns:
         RGB uint8 [N, 32, 32, 3] and the digits, int64 [N].

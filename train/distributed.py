@@ -1,8 +1,8 @@
-"""Data-parallel training: the process group, each process's part of a batch, and DistributedDataParallel.
+"""Data-parallel training: the process group, each process's part of a batch, and DDP.
 
-torchrun starts the processes. DDP averages the gradients, so all processes hold the same weights. On GPUs, PyTorch's
-SyncBatchNorm normalizes over the global batch. PyTorch has none for CPUs, where batch statistics are per process: use
-one process per machine there.
+torchrun starts the processes. DistributedDataParallel (DDP) averages the gradients, so all processes hold the same
+weights. On GPUs, PyTorch's SyncBatchNorm normalizes over the global batch. PyTorch has none for CPUs, where batch
+statistics are per process: use one process per machine there.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Group:
 
 @contextlib.contextmanager
 def join_group(device: torch.device) -> Iterator[Group]:
-    """Join the processes that torchrun started (gloo on CPUs, NCCL on GPUs); without torchrun, a group of one.
+    """Join the processes that torchrun started (gloo on CPUs, NCCL on GPUs), or form a group of one.
 
     Raises:
         UsageError: there are more processes than GPUs on this machine.

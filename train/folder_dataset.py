@@ -36,7 +36,7 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded file: `pixels` uint8 [S, S, 3], or None if it and, in training, its replacements are unreadable."""
+    """A decoded file: `pixels` uint8 [S, S, 3], or None if it and its replacements are unreadable."""
 
     pixels: UInt8Array | None
     label: int
@@ -125,7 +125,7 @@ class FolderDataset:
         return len(self._unreadable)
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield this process's part of each batch: images float32 [N, 3, S, S], and labels for `cross_entropy`."""
+        """Yield this process's part of each batch: images float32 [N, 3, S, S] and labels or soft labels."""
         config, part = self.config, self.group.part(self.config.batch_size)
         generator = generator_for(config.seed, RngStream.ORDER, epoch)
         order = torch.randperm(len(self.train), generator=generator).tolist()
@@ -194,6 +194,6 @@ class FolderDataset:
 
 
 def _start_worker(number: int) -> None:
-    """Leave signals to the main process, which ends the workers after saving; a second SIGTERM ends a worker."""
+    """Ignore signals: the main process ends the workers after saving. A second SIGTERM ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -81,7 +81,7 @@ class InMemoryDataset:
         return len(self.labels) // self.config.batch_size
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield this process's part of each batch: images float32 [N, 3, S, S], and labels for `cross_entropy`."""
+        """Yield this process's part of each batch: images float32 [N, 3, S, S] and labels or soft labels."""
         config, device = self.config, self.group.device
         part = self.group.part(config.batch_size)
         order = torch.randperm(len(self.labels), generator=generator_for(config.seed, RngStream.ORDER, epoch))

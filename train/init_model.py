@@ -1,4 +1,4 @@
-"""The initial network: random weights or those of a checkpoint, with a new last layer for other classes."""
+"""The initial network: random or from a checkpoint, with a new last layer for other classes."""
 
 from __future__ import annotations
 

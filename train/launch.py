@@ -1,4 +1,4 @@
-"""The command-line side of training: process group, error messages, resume hint, recorded command, result."""
+"""The command-line side of training: process group, error messages, resume hint, result."""
 
 from __future__ import annotations
 

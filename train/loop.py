@@ -39,7 +39,7 @@ class TrainingData(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches from `first_step` on: normalized float32 [N, 3, S, S], and labels [N] or soft labels [N, classes]."""
+        """Yield images float32 [N, 3, S, S], and labels [N] or soft labels [N, classes], from `first_step`."""
 
     def evaluate(
         self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None

@@ -1,4 +1,4 @@
-"""Make the small evaluation and calibration sets that the project ships, from a dataset's official files.
+"""Make the small evaluation and calibration sets that the project ships.
 
     python train/make_shipped_subsets.py
     python train/make_shipped_subsets.py --dataset fashion-mnist --data DIR --output simplenet/shipped/fashion-mnist

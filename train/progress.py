@@ -40,7 +40,7 @@ def bar(visible: bool) -> Progress:
 
 
 class Log:
-    """One line per epoch, written at once to log.jsonl and, where TensorBoard is installed, to its event files.
+    """One line per epoch, in log.jsonl and, if TensorBoard is installed, in its event files.
 
     Args:
         folder: where log.jsonl and tensorboard/ go.

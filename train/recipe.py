@@ -78,7 +78,7 @@ def check_batch(config: Recipe, images: int, group: Group) -> None:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Triangle: linear from near 0 to `peak` over the first `warmup` fraction of `steps`, then linear to 0."""
+    """Triangle: linear up to `peak` over the first `warmup` fraction of `steps`, then linear to 0."""
     turn = max(1.0, warmup * steps)
     position = step + 1
     return peak * (position / turn if position <= turn else (steps + 1 - position) / (steps + 1 - turn))
@@ -95,7 +95,7 @@ def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
 
 
 def freeze(model: SimpleNet, convolutions: int) -> None:
-    """Freeze the first convolutions with their batch norm and its statistics; call it after every `model.train()`.
+    """Freeze the first convolutions and their batch norm; call it after every `model.train()`.
 
     Raises:
         UsageError: the model has fewer convolutions.
@@ -136,7 +136,7 @@ class ModelEma:
 
 
 class RngStream(enum.IntEnum):
-    """What random numbers are used for. Every run's result depends on these values: do not reuse or renumber them."""
+    """What random numbers are for. Results depend on these values: do not reuse or renumber them."""
 
     ORDER = 0
     AUGMENTATION = 1
@@ -146,7 +146,7 @@ class RngStream(enum.IntEnum):
 
 
 def seed_for(seed: int, stream: RngStream, *path: int) -> int:
-    """An independent seed for each stream and path (such as epoch and step, or epoch and image) of a run's `seed`.
+    """An independent seed for each stream and path, such as (epoch, step), derived from `seed`.
 
     No random number in training depends on earlier ones. So a run resumes at any step, and processes agree, without
     saving or sending generator states.
@@ -160,7 +160,7 @@ def generator_for(seed: int, stream: RngStream, *path: int) -> torch.Generator:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is fast: GPUs since Ampere, CPUs with AVX512-BF16 or AMX. Other hardware emulates it, slowly."""
+    """Whether bf16 is fast: GPUs since Ampere, CPUs with AVX512-BF16 or AMX; others emulate it slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -119,7 +119,7 @@ def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
 
 
 def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convolution and linear weights as float16; the rest is tiny, and some variances exceed float16's range."""
+    """Convolution and linear weights as float16; the rest is small, and variances may exceed its range."""
     return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
 
 

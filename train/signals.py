@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in training: the current step is finished and the state is saved before the run stops."""
+"""Ctrl-C and SIGTERM in training: finish the current step and save the state before stopping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simplenet import cli
 
 
 class StopRequest:
-    """`is_set` becomes True at the first Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt at once.
 
     A Ctrl-C within one second of the first is ignored: terminal and launcher may both deliver the same one.
     """
@@ -34,7 +34,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def deferred(logs: bool) -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a StopRequest; outside the main thread, which gets no signals, do nothing."""
+    """Turn Ctrl-C and SIGTERM into a StopRequest; outside the main thread, do nothing."""
     request = StopRequest(logs)
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -75,7 +75,7 @@ def _record(*labels: int, red: int = 0) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that a server on this machine serves; datasets are downloaded from it into an empty cache."""
+    """A folder served on this machine; datasets are downloaded from it into an empty cache."""
     folder = tmp_path / "server"
     folder.mkdir()
     handler = functools.partial(_QuietHandler, directory=str(folder))
