@@ -21,21 +21,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import SplitResult, urlsplit
 
 from simplenet import files, variants
 from simplenet.errors import DownloadError, SimpleNetWarning, UsageError, WeightsError, one_line
 
 BASE_URL = "https://github.com/Coderx7/SimpleNet_Pytorch/releases/download/v1.0.0/"
-URL_VARIABLE = "SIMPLENET_WEIGHTS_URL"
-CACHE_VARIABLE = "SIMPLENET_CACHE"
-ACCEPT_VARIABLE = "SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS"
-CACHE_HINT = f"choose another folder: {CACHE_VARIABLE}=DIR"
+CACHE_HINT = "choose another folder: SIMPLENET_CACHE=DIR"
 
+_HTTP_FOLDER = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^\s/@:\[\]]+)(:\d+)?/[^\s@]*")
 _TIMEOUT_S = 10.0  # to connect, and for each wait for the next bytes
-_STALL_S, _MIN_BYTES_PER_S = 20.0, 1024  # a server that stays below this rate for this long is too slow
+_TIME_LIMIT_S = 3600.0  # of one attempt, and of waiting for another process's
+_RETRY_PAUSES_S = (1.0, 3.0)
 _MAX_BYTES = 200 << 20
-_LOCK_TIMEOUT_S = 1800.0
 
 
 class UnverifiedFileWarning(SimpleNetWarning):
@@ -46,8 +43,8 @@ class UnverifiedFileWarning(SimpleNetWarning):
 class RemoteFile:
     """A file to download.
 
-    `sha256` is the hex digest, or its first digits. A file with another digest is kept aside as NAME.rejected, unless
-    the environment variable `accept_variable` is 1. `hint` ends the message of a failed download: what to type.
+    `sha256` is the hex digest, or its first digits. A file with another digest is kept as NAME.rejected, unless the
+    environment variable `accept_variable` is 1. `hint` ends the message of a failed download: what to type.
     """
 
     url: str
@@ -55,13 +52,13 @@ class RemoteFile:
     hint: str
     accept_variable: str | None = None
 
-    @property
-    def accepts_any_digest(self) -> bool:
-        return self.accept_variable is not None and os.environ.get(self.accept_variable) == "1"
-
 
 class _RequestError(Exception):
     """The server cannot be reached, or does not send the file."""
+
+
+class _TransientError(_RequestError):
+    """The server failed; another attempt may succeed."""
 
 
 def cache_folder() -> Path:
@@ -70,7 +67,7 @@ def cache_folder() -> Path:
     Raises:
         DownloadError: this user has no home folder.
     """
-    if own := os.environ.get(CACHE_VARIABLE):
+    if own := os.environ.get("SIMPLENET_CACHE"):
         return Path(files.expand_home(own)).absolute()
     try:
         if sys.platform == "darwin":
@@ -94,13 +91,21 @@ def fetch_official(variant: str) -> Path:
     name, sha256 = spec.official_weights_file, spec.official_sha256_prefix
     if name is None or sha256 is None:
         raise UsageError(f"{spec.name} has no official weights; type --weights auto, random, or a PATH")
-    base = os.environ.get(URL_VARIABLE) or BASE_URL
-    try:
-        _check_url(base)
-    except _RequestError as error:
-        raise UsageError(f"{URL_VARIABLE}: {error}; name the https address of a folder") from error
-    url = base.rstrip("/") + "/" + name
-    return fetch(RemoteFile(url, sha256, "type --weights random", ACCEPT_VARIABLE), cache_folder() / name)
+    url = base_url("SIMPLENET_WEIGHTS_URL", BASE_URL) + name
+    remote = RemoteFile(url, sha256, "type --weights random", accept_variable="SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS")
+    return fetch(remote, cache_folder() / name)
+
+
+def base_url(variable: str, default: str) -> str:
+    """Return the mirror in an environment variable, or `default`, with a slash at the end.
+
+    Raises:
+        UsageError: not an http or https address, or one with a user name or password, which messages would show.
+    """
+    base = (os.environ.get(variable) or default).rstrip("/") + "/"
+    if not _HTTP_FOLDER.fullmatch(base):
+        raise UsageError(f"{variable}: name the http or https address of a folder, without a user name or password")
+    return base
 
 
 def fetch(remote: RemoteFile, target: Path) -> Path:
@@ -110,23 +115,30 @@ def fetch(remote: RemoteFile, target: Path) -> Path:
         DownloadError: no network, or the server or the disk failed.
         WeightsError: the file has another SHA-256.
     """
-    part = target.with_name(f"{target.name}.part")
+    part, rejected = (target.with_name(target.name + suffix) for suffix in (".part", ".rejected"))
+    accepts_any_digest = remote.accept_variable is not None and os.environ.get(remote.accept_variable) == "1"
     try:
-        if target.is_file():
-            return _verify(target, target, remote)
-        from filelock import FileLock  # here, because a device that downloads nothing does not need it
+        if not target.is_file():
+            from filelock import FileLock  # here, because a device that downloads nothing does not need it
 
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock", timeout=_LOCK_TIMEOUT_S):
-            if target.is_file():  # another process has downloaded it meanwhile
-                return _verify(target, target, remote)
-            if remote.accepts_any_digest and _rejected(target).is_file():
-                return _verify(_rejected(target), target, remote)
-            try:
-                _download(remote.url, part)
-                return _verify(part, target, remote)
-            finally:
-                part.unlink(missing_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock", timeout=_TIME_LIMIT_S):
+                if not target.is_file() and accepts_any_digest and rejected.is_file():
+                    os.replace(rejected, target)
+                if not target.is_file():  # another process may have downloaded it meanwhile
+                    try:
+                        _download(remote.url, part)
+                        os.replace(part, target)
+                    finally:
+                        part.unlink(missing_ok=True)
+        actual = files.sha256(target)
+        if not actual.startswith(remote.sha256):
+            what = f"the SHA-256 of {target.name} should begin with {remote.sha256[:16]} but is {actual}"
+            if not accepts_any_digest:
+                os.replace(target, rejected)
+                advice = f"if you trust it, set {remote.accept_variable}=1" if remote.accept_variable else remote.hint
+                raise WeightsError(f"{what}; it is kept aside as {rejected}; {advice}")
+            warnings.warn(f"{what}; accepted because {remote.accept_variable}=1", UnverifiedFileWarning, stacklevel=3)
     except _RequestError as error:
         message = f"cannot download {remote.url} ({error}); put the file at {target}, or {remote.hint}"
         raise DownloadError(message) from error
@@ -134,117 +146,74 @@ def fetch(remote: RemoteFile, target: Path) -> Path:
         raise DownloadError(f"cannot write {target} ({files.error_message(error)}); {CACHE_HINT}") from error
     except ModuleNotFoundError as error:
         raise DownloadError("downloads need filelock; type: pip install filelock") from error
-
-
-def _verify(path: Path, target: Path, remote: RemoteFile) -> Path:
-    """Move `path` to `target` if it is the expected file, else to NAME.rejected, and raise WeightsError."""
-    actual = files.sha256(path)
-    if not actual.startswith(remote.sha256):
-        what = f"the SHA-256 of {target.name} should begin with {remote.sha256[:16]} but is {actual}"
-        if not remote.accepts_any_digest:
-            os.replace(path, _rejected(target))
-            advice = f"if you trust it, set {remote.accept_variable}=1" if remote.accept_variable else remote.hint
-            raise WeightsError(f"{what}; it is kept aside as {_rejected(target)}; {advice}")
-        warnings.warn(f"{what}; accepted because {remote.accept_variable}=1", UnverifiedFileWarning, stacklevel=4)
-    if path != target:
-        os.replace(path, target)
-        files.sync(target.parent)
     return target
-
-
-def _rejected(target: Path) -> Path:
-    return target.with_name(f"{target.name}.rejected")
 
 
 def _download(url: str, part: Path) -> None:
     """Write the file at `url` to `part`. Raises _RequestError for the network, OSError for the disk."""
-    with _open(url) as response, open(part, "wb") as file:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if re.fullmatch(r"\d{1,15}", length) else None
-        with _progress(part.stem, total) as advance:
-            for block in _blocks(response, total):
-                file.write(block)
-                advance(len(block))
-        file.flush()
-        os.fsync(file.fileno())
+    for pause_s in _RETRY_PAUSES_S:
+        try:
+            return _download_once(url, part)
+        except _TransientError:
+            time.sleep(pause_s)
+    return _download_once(url, part)
+
+
+def _download_once(url: str, part: Path) -> None:
+    received, deadline_s = 0, time.monotonic() + _TIME_LIMIT_S
+    with _open(url) as response, open(part, "wb") as file, _progress(part.stem, response.length) as advance:
+        total = response.length  # None if unknown; read1 changes response.length
+        while max(received, total or 0) <= _MAX_BYTES and (block := _read_block(response)):
+            received += len(block)
+            if time.monotonic() > deadline_s:
+                raise _RequestError(f"only {received} bytes were received in {_TIME_LIMIT_S:g} seconds")
+            file.write(block)
+            advance(len(block))
+    if max(received, total or 0) > _MAX_BYTES:
+        raise _RequestError(f"the file is larger than {_MAX_BYTES} bytes")
+    if total is not None and received != total:
+        raise _TransientError(f"the connection ended after {received} of {total} bytes")
+    files.sync(part)
 
 
 def _open(url: str) -> http.client.HTTPResponse:
-    _check_url(url)
-    opener = urllib.request.build_opener(_CheckedRedirects)
+    request = urllib.request.Request(url, headers={"User-Agent": "simplenet-edge"})
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "simplenet-edge"})
+        opener = urllib.request.build_opener(_SafeRedirects)
         response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         phrase = http.client.responses.get(error.code, "")  # not the server's own, which may be any text
-        raise _RequestError(f"the server answers {error.code} {phrase}") from error
-    except urllib.error.URLError as error:  # while connecting
-        reason = files.error_message(error.reason) if isinstance(error.reason, Exception) else error.reason
-        raise _RequestError(one_line(reason)) from error
-    except ValueError as error:
-        raise _RequestError(f"the address is not valid: {one_line(error)}") from error
+        kind = _TransientError if error.code == 429 or error.code >= 500 else _RequestError
+        raise kind(f"the server answers {error.code} {phrase}") from error
+    except (urllib.error.URLError, ValueError) as error:  # not connected, or a redirect to an invalid address
+        raise _RequestError(one_line(files.error_message(getattr(error, "reason", error)))) from error
     except (OSError, http.client.HTTPException) as error:  # while waiting for the response
-        raise _RequestError(one_line(error)) from error
+        raise _TransientError(one_line(error)) from error
     if response.status != 200 or response.headers.get_content_type() == "text/html":  # such as a hotel's login page
         response.close()
         raise _RequestError(f"the server answers {response.status} with {response.headers.get_content_type()}, no file")
     return response
 
 
-def _blocks(response: http.client.HTTPResponse, total: int | None) -> Iterator[bytes]:
-    """Yield the body in blocks; raise _RequestError if it is too large, too slow or incomplete."""
-    received, window_bytes, window_start = 0, 0, time.monotonic()
-    while True:
-        if max(received, total or 0) > _MAX_BYTES:
-            raise _RequestError(f"the file is larger than {_MAX_BYTES} bytes")
-        try:
-            block = response.read1(1 << 16)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _RequestError(one_line(error)) from error
-        if not block:
-            break
-        yield block
-        received, window_bytes = received + len(block), window_bytes + len(block)
-        if (seconds := time.monotonic() - window_start) > _STALL_S:
-            if window_bytes < _MIN_BYTES_PER_S * seconds:
-                raise _RequestError(f"the server sends less than {_MIN_BYTES_PER_S} bytes a second")
-            window_bytes, window_start = 0, time.monotonic()
-    if total is not None and received != total:
-        raise _RequestError(f"the connection ended after {received} of {total} bytes")
-
-
-def _check_url(url: str) -> SplitResult:
-    """Raise _RequestError, without repeating a password, unless `url` is an http or https address of a host."""
+def _read_block(response: http.client.HTTPResponse) -> bytes:
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise _RequestError("the address is not valid") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise _RequestError(f"only http and https addresses are allowed, not {parts.scheme or 'no scheme'}")
-    if parts.username is not None or parts.password is not None:
-        raise _RequestError("addresses with a user name or password are not allowed")
-    return parts
+        return response.read1(1 << 16)
+    except (OSError, http.client.HTTPException) as error:
+        raise _TransientError(one_line(error)) from error
 
 
-class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow at most five redirects, only to https, or from http to http of the same host."""
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects from http to http or https, and from https only to https."""
 
-    max_redirections = 5
-
-    def http_error_302(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> Any:
-        fp.close()  # urllib would read the whole body, of any size, and leave it open if the address is not valid
-        return super().http_error_302(req, fp, code, msg, headers)  # type: ignore[arg-type]
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # Python 3.10 has no 308
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python 3.10 has none
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request:
-        old, new = _check_url(req.full_url), _check_url(newurl)
-        if new.scheme != "https" and (new.scheme, new.hostname) != (old.scheme, old.hostname):
-            raise _RequestError(f"the server redirects to {new.hostname} without https")
+        fp.close()  # else urllib reads the whole body, of any size
+        if not newurl.startswith(("https:", f"{req.type}:")):
+            raise _RequestError(f"the server redirects to {one_line(newurl, 100)}, which is not https")
         return urllib.request.Request(newurl, headers=req.headers)
 
 
@@ -256,8 +225,8 @@ def _progress(name: str, total: int | None) -> Iterator[Callable[[int], object]]
     except ImportError:
         yield lambda size: None
         return
-    columns = (*progress.Progress.get_default_columns(), progress.DownloadColumn(), progress.TransferSpeedColumn())
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    with progress.Progress(*columns, console=console.Console(stderr=True), disable=not is_terminal) as bar:
+    stderr = console.Console(stderr=True)
+    columns = (*progress.Progress.get_default_columns(), progress.DownloadColumn())
+    with progress.Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(name, total=total)
         yield lambda size: bar.advance(task, size)

@@ -7,7 +7,6 @@ SIMPLENET_DATASETS_URL is the URL of a mirror. --data DIR may also hold class fo
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +119,12 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
 
 def _downloaded(spec: DatasetSpec) -> Path:
     """Download the files that are not in the cache yet; return the cache folder."""
-    base = os.environ.get(URL_VARIABLE) or spec.url
+    base = download.base_url(URL_VARIABLE, spec.url)
     folder = download.cache_folder() / "datasets" / spec.name
     package = f"type sudo apt install {spec.debian_package}, or " if spec.debian_package else ""
     for name, sha256 in spec.files:
         remote = RemoteFile(
-            url=f"{base.rstrip('/')}/{name}",
+            url=base + name,
             sha256=sha256,
             hint=f"{package}name the folder that has it: --data DIR",
         )

@@ -42,7 +42,8 @@ def left_in(folder: Path) -> list[str]:
 @pytest.fixture
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(download, "_STALL_S", 0.3)
+    monkeypatch.setattr(download, "_TIME_LIMIT_S", 1.0)
+    monkeypatch.setattr(download, "_RETRY_PAUSES_S", (0.01,))
 
 
 def test_a_file_is_downloaded_once(server: Server, target: Path) -> None:
@@ -111,7 +112,7 @@ def test_a_wrong_digest_is_kept_aside_or_accepted(
 )
 def test_rejects_a_mirror_that_is_no_http_address(cache: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("SIMPLENET_WEIGHTS_URL", url)
-    with pytest.raises(UsageError, match="SIMPLENET_WEIGHTS_URL: ") as caught:
+    with pytest.raises(UsageError, match="SIMPLENET_WEIGHTS_URL: name the http") as caught:
         download.fetch_official(VARIANT)
     assert "secret" not in str(caught.value)
 
@@ -154,7 +155,7 @@ def test_a_host_that_does_not_accept_connections(cache: Path, monkeypatch: pytes
         (truncated, "the connection ended after 100000 of 300000 bytes"),
         (stalled, "timed out"),
         (silent, "timed out"),
-        (trickling, "the server sends less than 1024 bytes a second"),
+        (trickling, "bytes were received in 1 seconds"),
         (status(500), "the server answers 500 Internal Server Error"),
         (status(404), "the server answers 404 Not Found"),
         (status(204), "the server answers 204"),
@@ -179,6 +180,22 @@ def test_a_failure_is_one_line_that_says_what_to_type(
     assert left_in(target.parent) == []
 
 
+@pytest.mark.usefixtures("short_timeouts")
+@pytest.mark.parametrize(
+    ("answer", "is_transient"),
+    [(truncated, True), (status(503), True), (status(429), True), (status(404), False), (status(403), False)],
+)
+def test_retries_after_a_transient_failure(server: Server, target: Path, answer: Answer, is_transient: bool) -> None:
+    server.answers = [answer, complete]
+    if is_transient:
+        assert download.fetch_official(VARIANT).read_bytes() == CONTENT
+    else:
+        with pytest.raises(DownloadError):
+            download.fetch_official(VARIANT)
+    assert len(server.requests) == (2 if is_transient else 1)
+    assert left_in(target.parent) == ([target.name] if is_transient else [])
+
+
 def test_a_body_without_end_is_cut_off(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_MAX_BYTES", 1_000_000)
     server.answers = [endless]
@@ -191,18 +208,14 @@ def test_a_body_without_end_is_cut_off(server: Server, target: Path, monkeypatch
     ("location", "reason"),
     [
         ("file:///etc/passwd", "the server answers 302 Found"),
-        ("ftp://127.0.0.1/x", "not ftp"),
-        ("http://example.invalid/x", "redirects to example.invalid without https"),
-        ("http://127.0.0.1.example.invalid/x", "without https"),
-        ("http://user:secret@127.0.0.1/x", "with a user name or password"),
-        ("http://[::1/x", "not valid"),
+        ("ftp://127.0.0.1/x", "redirects to ftp://127.0.0.1/x, which is not https"),
+        ("http://[::1/x", "Invalid IPv6 URL"),
     ],
 )
 def test_rejects_redirects_to_unsafe_places(server: Server, target: Path, location: str, reason: str) -> None:
     server.answers = [status(302, location)]
-    with pytest.raises(DownloadError, match=reason) as caught:
+    with pytest.raises(DownloadError, match=reason):
         download.fetch_official(VARIANT)
-    assert "secret" not in str(caught.value)
     assert len(server.requests) == 1
 
 
@@ -212,8 +225,8 @@ def test_rejects_a_redirect_from_https_to_http() -> None:
     import urllib.request
 
     request, headers = urllib.request.Request("https://example.invalid/a"), email.message.Message()
-    redirects = download._CheckedRedirects()
-    with pytest.raises(download._RequestError, match="without https"):
+    redirects = download._SafeRedirects()
+    with pytest.raises(download._RequestError, match="which is not https"):
         redirects.redirect_request(request, io.BytesIO(), 302, "", headers, "http://example.invalid/b")
     followed = redirects.redirect_request(request, io.BytesIO(), 302, "", headers, "https://other.invalid/b")
     assert followed.full_url == "https://other.invalid/b"

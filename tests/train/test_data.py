@@ -154,7 +154,7 @@ def test_no_network_says_what_to_type(server: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match=r"cannot download .* or type sudo apt install dataset-fashion-mnist, or name"):
         data.load(FASHION)
     monkeypatch.setenv("SIMPLENET_DATASETS_URL", "file:///etc")
-    with pytest.raises(DataError, match="only http and https"):
+    with pytest.raises(UsageError, match="SIMPLENET_DATASETS_URL: name the http or https address"):
         data.load(data.get("mnist"))
 
 
