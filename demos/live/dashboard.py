@@ -111,7 +111,7 @@ def build(state: Mapping[str, Any]) -> Dashboard:
         "badges": ([f"REC {clock(recording['seconds'])}"] if recording else []) + ["paused"] * state["paused"],
         "untrained": _UNTRAINED_NOTE if state["untrained"] else "",
         "notice": state["notice"] or "",
-        "figures": [_figure("FPS", f"{state['loop_fps']:.1f}")],
+        "figures": [Figure(name="FPS", value=f"{state['loop_fps']:.1f}", note="")],
         "scale": f"{scale_ms:g} ms" if any(model["recent_infer_ms"] for model in state["models"]) else "",
         "models": [_model(model, scale_ms, place == 0) for place, model in enumerate(state["models"])],
         "sources": [_source(source) for source in state["sources"]],
@@ -183,10 +183,11 @@ def _source(source: Mapping[str, Any]) -> SourceTexts:
     size = f"{source['width']}x{source['height']}" if source["width"] else ""
     banner = "" if state == "running" else source_text(name, state, note)
     counts = ("frames", "dropped", "reconnects") if source["is_live"] else ("frames",)
-    figures = [_figure(count, f"{source[count]:,}") for count in counts]
+    figures = [Figure(name=count, value=f"{source[count]:,}", note="") for count in counts]
     if source["is_live"]:
         age_p90 = "" if p90 is None else f"p90 {milliseconds(p90)}"
-        figures.insert(0, _figure("frame age p50", milliseconds(source["frame_age_p50_ms"]), age_p90))
+        age_p50 = milliseconds(source["frame_age_p50_ms"])
+        figures.insert(0, Figure(name="frame age p50", value=age_p50, note=age_p90))
     return {
         "id": source["id"],
         "name": name,
@@ -197,7 +198,3 @@ def _source(source: Mapping[str, Any]) -> SourceTexts:
         "banner": f"{banner}; showing its last image" if state == "reconnecting" and source["frames"] else banner,
         "figures": figures,
     }
-
-
-def _figure(name: str, value: str, note: str = "") -> Figure:
-    return {"name": name, "value": value, "note": note}

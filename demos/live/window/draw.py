@@ -23,11 +23,10 @@ ACCENT_DIM: Color = (34, 84, 74)
 ALARM: Color = (214, 48, 49)
 
 SHORTEST_LONG_SIDE, LONGEST_SIDE = 640, 3840  # smaller images are enlarged to leave room for text
-_LARGEST_GRID, _EMPTY_CELL = (1920, 1080), (640, 480)
+_LARGEST_GRID = 1920, 1080
 _SMALLEST_UNIT = 15  # pixels; everything below is measured in units
 _PANEL_WIDTH, _PANEL_LEAST_HEIGHT, _FOOTER_HEIGHT = 18, 7, 3.2
-_ROW, _PREDICTION = 1.4, 1.5  # heights of a row of text and of a prediction with its bar
-_SPARKLINE = 2, 7  # least and largest height
+_ROW, _PREDICTION, _SPARKLINE_MIN, _SPARKLINE_MAX = 1.4, 1.5, 2, 7  # heights
 
 Row = tuple[str, float, Color]  # a prediction as drawn: label, probability, color of its bar
 
@@ -50,21 +49,22 @@ class Renderer:
         models, is_single = dashboard["models"], len(sources) <= 1
         columns = math.ceil(math.sqrt(max(1, len(sources))))
         rows = math.ceil(max(1, len(sources)) / columns)
-        size = results[0].frame.image.shape[1::-1] if results else _EMPTY_CELL
-        width, height = _grid_size(size, columns, rows)
+        width, height = _grid_size(results[0].frame.image.shape[1::-1] if results else (640, 480), columns, rows)
         unit = max(_SMALLEST_UNIT, min(height // 26, width // 32))
         height = max(height, _PANEL_LEAST_HEIGHT * unit * len(models))
-        canvas = np.zeros((height + round(_FOOTER_HEIGHT * unit), width + _PANEL_WIDTH * unit, 3), np.uint8)
-        grid = canvas[:height, :width]
+        canvas = np.empty((height + round(_FOOTER_HEIGHT * unit), width + _PANEL_WIDTH * unit, 3), np.uint8)
+        grid, column, footer = canvas[:height, :width], canvas[:height, width:], canvas[height:]
+        _fill(column, SURFACE)
+        if not (is_single and results):
+            _fill(grid, BACKGROUND)
         for place, source in enumerate(sources):
             cell = _cell(grid, place, columns, rows)
             _draw_source(cell, source, self._newest.get(source["id"]), dashboard["untrained"], unit, is_single)
-        latest = results[-1].model_results if results and is_single else ()
+        latest = {result.name: result for result in results[-1].model_results} if results and is_single else {}
         for place, model in enumerate(models):
-            result = next((result for result in latest if result.name == model["name"]), None)
-            panel = _cell(canvas[:height, width:], place, 1, len(models))
-            _draw_panel(panel, model, result, dashboard["scale"], unit)
-        _draw_footer(canvas[height:], dashboard, sources[0] if len(sources) == 1 else None, unit)
+            panel = _cell(column, place, 1, len(models))
+            _draw_panel(panel, model, latest.get(model["name"]), dashboard["scale"], unit)
+        _draw_footer(footer, dashboard, sources[0] if len(sources) == 1 else None, unit)
         if dashboard["notice"]:
             _draw_notice(grid, dashboard["notice"], unit)
         if show_help:
@@ -78,8 +78,8 @@ def _grid_size(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int
     scale = min(max(1.0, SHORTEST_LONG_SIDE / max(size)), LONGEST_SIDE / max(size))
     if columns > 1:
         scale = min(scale, _LARGEST_GRID[0] / width, _LARGEST_GRID[1] / height)
-    width, height = round(width * scale), round(height * scale)
-    return max(width, height // 2, 1), max(height, width // 3, 1)  # text needs room beside the longest, too
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    return max(width, height // 2), max(height, width // 3)  # room for text beside extreme shapes
 
 
 def _cell(area: UInt8Array, place: int, columns: int, rows: int) -> UInt8Array:
@@ -105,7 +105,7 @@ def _draw_source(
             _draw_predictions(cell, rows, unit, 2 * unit, min(width, 16 * unit) - round(1.5 * unit), unit)
     if caption:
         _shade(cell[:row])
-        _fill(cell, 0, 0, max(3, unit // 5), row, ALARM if source["is_failing"] else ACCENT)
+        _fill(cell[:row, : max(3, unit // 5)], ALARM if source["is_failing"] else ACCENT)
         x = _write(cell, caption, unit, 0, unit, WHITE, room=width - 2 * unit)
         if not is_single and not source["banner"]:
             _draw_figures(cell, source["figures"], x + unit, 0, unit)
@@ -124,6 +124,8 @@ def draw_image(area: UInt8Array, image: UInt8Array) -> None:
     (height, width), (tall, wide) = area.shape[:2], image.shape[:2]
     scale = min(width / wide, height / tall)
     wide, tall = max(1, min(width, round(wide * scale))), max(1, min(height, round(tall * scale)))
+    if (tall, wide) != (height, width):
+        _fill(area, BACKGROUND)
     if image.shape[:2] != (tall, wide):
         method = cv2.INTER_NEAREST if scale >= 4 else cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA
         image = cv2.resize(image, (wide, tall), interpolation=method)
@@ -135,32 +137,32 @@ def _draw_panel(panel: UInt8Array, model: ModelTexts, result: ModelResult | None
     """One model: name and latency, agreement, as many predictions as fit, sparkline."""
     height, width = panel.shape[:2]
     left, right, y = unit, width - unit, unit // 2
-    _fill(panel, 0, 0, width, height, SURFACE)
-    _fill(panel, 0, 0, 1, height, TRACK)
-    _fill(panel, 0, 0, width, 1, TRACK)
+    _fill(panel[:, :1], TRACK)
+    _fill(panel[:1], TRACK)
     start = _write(panel, f"p50 {model['p50']}", right, y, unit, WHITE, bold=True, right=True)
     _write(panel, model["name"], left, y, unit, WHITE, bold=True, room=start - unit // 2 - left)
     y += round(1.3 * unit)
     _write(panel, f"p90 {model['p90']}", right, y, unit, GRAY, right=True)
     _write(panel, model["agreement"], left, y, unit, GRAY)
     y += round(1.5 * unit)
-    least, most = _SPARKLINE
-    fitting = max(1, int((height - y - (least + 1) * unit) / (_PREDICTION * unit)))
+    fitting = max(1, int((height - y - (_SPARKLINE_MIN + 1) * unit) / (_PREDICTION * unit)))
     rows = _rows(result)[:fitting] if result else []
     _draw_predictions(panel, rows, left, y, right - left, unit)
     y += round((len(rows) * _PREDICTION + 0.3) * unit)
-    _draw_sparkline(panel[y : min(height - unit // 2, y + most * unit), left:right], model["sparkline"], scale, unit)
+    _draw_sparkline(
+        panel[y : min(height - unit // 2, y + _SPARKLINE_MAX * unit), left:right], model["sparkline"], scale, unit
+    )
 
 
 def _draw_predictions(image: UInt8Array, rows: Sequence[Row], x: int, y: int, width: int, unit: int) -> None:
     """A row for each prediction: label, probability, and below them a bar as long as the probability."""
-    thickness = max(2, unit // 6)
     for place, (label, probability, color) in enumerate(rows):
         top, ink = y + round(place * _PREDICTION * unit), WHITE if place == 0 else GRAY
         start = _write(image, percent(probability), x + width, top, unit, ink, right=True)
         _write(image, label, x, top, unit, ink, room=start - unit // 2 - x, bold=place == 0)
-        _fill(image, x, top + round(1.2 * unit), width, thickness, TRACK)
-        _fill(image, x, top + round(1.2 * unit), round(width * probability), thickness, color)
+        bar = image[top + round(1.2 * unit) : top + round(1.37 * unit), x : x + width]
+        _fill(bar, TRACK)
+        _fill(bar[:, : round(width * probability)], color)
 
 
 def _draw_sparkline(area: UInt8Array, shares: Sequence[float], scale: str, unit: int) -> None:
@@ -170,7 +172,7 @@ def _draw_sparkline(area: UInt8Array, shares: Sequence[float], scale: str, unit:
     across, bottom = width - round(3.2 * unit), height - 1
     if height < unit or across < unit or len(shares) < 2:
         return
-    _fill(area, 0, 0, across, 1, TRACK)
+    _fill(area[:1, :across], TRACK)
     _write(area, scale, width, -(unit // 3), unit, GRAY, right=True)
     # Sixteenths of a pixel, or slow changes look like stairs.
     x, y = np.linspace(0, across - 1, len(shares)), bottom * (1 - np.array(shares))
@@ -182,10 +184,9 @@ def _draw_sparkline(area: UInt8Array, shares: Sequence[float], scale: str, unit:
 
 def _draw_footer(area: UInt8Array, dashboard: Dashboard, source: SourceTexts | None, unit: int) -> None:
     """Title, source and badges in the first row, figures in the second."""
-    width, top = area.shape[1], unit // 4
-    _fill(area, 0, 0, width, area.shape[0], SURFACE)
-    _fill(area, 0, 0, width, 1, TRACK)
-    right = width - unit
+    right, top = area.shape[1] - unit, unit // 4
+    _fill(area, SURFACE)
+    _fill(area[:1], TRACK)
     for badge in dashboard["badges"]:
         right = _write(area, badge, right, top, unit, WHITE, bold=True, right=True) - unit
         if badge.startswith("REC"):
@@ -222,11 +223,11 @@ def _draw_untrained(area: UInt8Array, note: str, unit: int) -> None:
 def _draw_notice(area: UInt8Array, text: str, unit: int) -> None:
     """One to three lines across the bottom."""
     height, width = area.shape[:2]
-    letters = max(8, (width - 2 * unit) // round(0.6 * _text_size(unit)))
-    lines = textwrap.wrap(text, letters, max_lines=3, placeholder="…")
+    letters = (width - 2 * unit) // round(0.6 * _text_size(unit))
+    lines = textwrap.wrap(text, max(8, letters), max_lines=3, placeholder="…")
     top = max(0, height - round((len(lines) * _ROW + 0.4) * unit))
     _shade(area[top:])
-    _fill(area, 0, top, max(3, unit // 5), height - top, ACCENT)
+    _fill(area[top:, : max(3, unit // 5)], ACCENT)
     for place, line in enumerate(lines):
         _write(area, line, unit, top + round((place * _ROW + 0.2) * unit), unit, WHITE, room=width - 2 * unit)
 
@@ -262,9 +263,9 @@ def _write(
     return left if right else x + width
 
 
-def _fill(image: UInt8Array, left: int, top: int, width: int, height: int, color: Color) -> None:
-    if width > 0 and height > 0:  # many times faster than numpy's image[:] = color
-        opencv().rectangle(image, (left, top), (left + width - 1, top + height - 1), color, -1)
+def _fill(image: UInt8Array, color: Color) -> None:
+    if image.size:  # many times faster than numpy's image[:] = color
+        opencv().rectangle(image, (0, 0), image.shape[1::-1], color, -1)
 
 
 def _shade(image: UInt8Array, color: Color = BACKGROUND, opacity: float = 0.82) -> None:

@@ -15,10 +15,8 @@ UInt8Array = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 CAPITAL_HEIGHT = 0.7  # of the text's size
-_REGULAR, _BOLD = 400, 700
-_HERSHEY_PIXELS = 30  # the text size of OpenCV's stroke font at scale 1
-
-_ASCII = str.maketrans({"…": "...", "≠": "!=", "·": "-"})
+_REGULAR, _BOLD, _HERSHEY_PIXELS = 400, 700, 30  # weights in OpenCV 5; text size in OpenCV 4 at scale 1
+_ASCII = str.maketrans({"…": "...", "≠": "!="})
 
 
 def write(image: UInt8Array, text: str, x: int, baseline: int, size: int, color: Color, *, bold: bool = False) -> None:
