@@ -59,8 +59,9 @@ def write_classes(folder: Path, names: tuple[str, ...], split: str = "test") -> 
 
 
 def test_precisions_follow_formats_and_backends() -> None:
-    assert models.backends() == ("torch", "onnxruntime", "openvino", "tensorrt")
-    assert [format_of(name).name for name in models.backends()] == ["torch", "onnx", "openvino", "tensorrt"]
+    own = models.backends()[:4]  # backends that were added follow
+    assert own == ("torch", "onnxruntime", "openvino", "tensorrt")
+    assert [format_of(name).name for name in own] == ["torch", "onnx", "openvino", "tensorrt"]
     assert [precisions_of(name) for name in ("torch", "onnxruntime", "openvino")] == [
         ("fp32", "bf16"), ("fp32", "fp16", "int8"), ("fp32", "fp16", "bf16", "int8"),
     ]  # fmt: skip
@@ -79,7 +80,7 @@ def test_new_backend_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     known = runtimes.loader.backend_class
     monkeypatch.setattr(runtimes, "names", lambda: ("acme", *runtimes.loader.names()))
     monkeypatch.setattr(models, "backend_class", lambda name: Backend if name == "acme" else known(name))
-    assert models.backends()[-1] == "acme"
+    assert "acme" in models.backends()[4:]
     assert precisions_of("acme") == ("fp32", "fp16", "bf16", "int8")
 
 
