@@ -22,7 +22,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -199,7 +199,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_port(arguments.host, arguments.port)
     with contextlib.ExitStack() as opened:
         scheduler = opened.enter_context(contextlib.closing(SourceScheduler()))
-        for source in _sources(arguments, pace=kind != "none"):
+        open_one = functools.partial(
+            open_source, loop=arguments.loop, pace=kind != "none", reconnect_timeout_s=arguments.reconnect_timeout
+        )
+        for source in _sources(arguments.source, open_one):
             scheduler.add(source)
         if scheduler.sources and all(source.kind == SYNTHETIC for source in scheduler.sources):
             config = config.for_generated_scene()
@@ -248,23 +251,20 @@ def _quit_on_signals(session: Session) -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-def _sources(arguments: argparse.Namespace, pace: bool) -> Iterator[Source]:
+def _sources(names: Sequence[str] | None, open_one: Callable[..., Source]) -> Iterator[Source]:
     """Open the sources. A single one must open now; of several, live ones that do not open are tried again later.
 
     Raises:
         SourceError: the only source, or every file of several, cannot be opened.
     """
-    open_one = functools.partial(
-        open_source, loop=arguments.loop, pace=pace, reconnect_timeout_s=arguments.reconnect_timeout
-    )
-    if arguments.source is None:
+    if names is None:
         try:
             yield open_one("0")
         except SourceError as error:
             cli.log(f"{error}. Showing a generated scene")
             yield open_one(SYNTHETIC)
         return
-    names = [name for name in arguments.source if name != VISITOR]
+    names = [name for name in names if name != VISITOR]
     failures = 0
     for name in names:
         try:
