@@ -17,8 +17,8 @@ class ExportModel(nn.Module):
 
     Input: uint8 [N, H, W, 3] RGB images if `preprocessing` is given, else normalized float32 [N, 3, H, W].
     Output: logits float32 [N, num_classes]. With `half`, layers compute in float16 and the normalization in float32.
-    With `cast_first`, uint8 images are cast, then transposed: the only order that TensorRT supports. Others are faster
-    in the opposite order.
+    With `cast_first`, uint8 images are cast, then transposed: the only order that TensorRT supports. Other runtimes are
+    faster in the opposite order.
     """
 
     scale: torch.Tensor
