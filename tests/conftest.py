@@ -32,6 +32,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" in item.keywords or "benchmark" in getattr(item, "fixturenames", ()))
 
 
+def slow_if_int8(precision: str) -> list[pytest.MarkDecorator]:
+    """Marks of a test of this precision: an int8 export takes about 10 s."""
+    return [pytest.mark.slow] if precision == "int8" else []
+
+
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
     """`make_artifact(format, precision)`: the shipped cifar-310k in that form."""

@@ -65,7 +65,10 @@ def test_stdout_and_stderr_of_a_script_in_a_process(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["folder"] == str(tmp_path / "cifar-310k-random" / "onnx-fp16")
 
 
-@pytest.mark.parametrize(("script", "precision"), [("to_torch", "fp32"), ("to_onnx", "int8"), ("to_openvino", "int8")])
+@pytest.mark.parametrize(
+    ("script", "precision"),
+    [("to_torch", "fp32"), ("to_onnx", "int8"), pytest.param("to_openvino", "int8", marks=pytest.mark.slow)],
+)
 def test_stdout_holds_only_the_json(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, precision: str
 ) -> None:

@@ -23,10 +23,12 @@ from simplenet.errors import BackendUnavailable, UsageError
 from simplenet.formats import FORMATS
 from simplenet.manifest import METADATA_KEY, Manifest
 from simplenet.preprocessing import to_model_input
-from tests.conftest import MakeArtifact
+from tests.conftest import MakeArtifact, slow_if_int8
 
 
-@pytest.mark.parametrize("precision", FORMATS["onnx"].precisions)
+@pytest.mark.parametrize(
+    "precision", [pytest.param(each, marks=slow_if_int8(each)) for each in FORMATS["onnx"].precisions]
+)
 def test_embedded_manifest_equals_manifest_json(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("onnx", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.onnx", "manifest.json"}
@@ -40,6 +42,7 @@ def test_embedded_manifest_equals_manifest_json(make_artifact: MakeArtifact, pre
     assert on_disk.tools["onnxruntime"] == onnxruntime.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, format: str) -> None:
     manifest = make_artifact(format, "int8").manifest
@@ -52,6 +55,7 @@ def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, fo
     assert manifest.calibration["images"] == 500
 
 
+@pytest.mark.slow
 def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("onnx", "int8")
     graph = onnx.load(artifact.model_file).graph
@@ -68,10 +72,14 @@ def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     assert artifact.size_bytes < 0.35 * make_artifact("onnx", "fp32").size_bytes
 
 
-@pytest.mark.parametrize(("format", "precision"), [
-    ("torch", "fp32"), *(("onnx", precision) for precision in FORMATS["onnx"].precisions),
-    *(("openvino", precision) for precision in FORMATS["onnx"].precisions),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("format", "precision"),
+    [
+        pytest.param(format.name, precision, marks=slow_if_int8(precision))
+        for format in FORMATS.values() if format.name != "tensorrt"
+        for precision in format.precisions
+    ],
+)  # fmt: skip
 def test_other_images_stay_within_the_stated_tolerance(
     make_artifact: MakeArtifact, format: str, precision: str
 ) -> None:

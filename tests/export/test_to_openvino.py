@@ -14,10 +14,12 @@ import pytest
 
 from simplenet.formats import FORMATS
 from simplenet.manifest import METADATA_KEY, Manifest
-from tests.conftest import MakeArtifact
+from tests.conftest import MakeArtifact, slow_if_int8
 
 
-@pytest.mark.parametrize("precision", FORMATS["openvino"].precisions)
+@pytest.mark.parametrize(
+    "precision", [pytest.param(each, marks=slow_if_int8(each)) for each in FORMATS["openvino"].precisions]
+)
 def test_embedded_manifest_equals_manifest_json(make_artifact: MakeArtifact, precision: str) -> None:
     artifact = make_artifact("openvino", precision)
     assert {path.name for path in artifact.folder.iterdir()} == {"model.xml", "model.bin", "manifest.json"}
@@ -41,6 +43,7 @@ def test_fp16_weights_are_half_as_large(make_artifact: MakeArtifact) -> None:
     assert half.stat().st_size < 0.51 * single.stat().st_size
 
 
+@pytest.mark.slow
 def test_int8_computes_in_integers(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("openvino", "int8")
     core = openvino.Core()
@@ -53,6 +56,7 @@ def test_int8_computes_in_integers(make_artifact: MakeArtifact) -> None:
     assert set(convolutions) <= {"u8", "i8"}
 
 
+@pytest.mark.slow
 def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     model = openvino.Core().read_model(make_artifact("openvino", "int8").model_file)
     weights = [

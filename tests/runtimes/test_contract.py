@@ -13,7 +13,7 @@ from runtimes import gpu
 from runtimes.loader import backend_class
 from simplenet import datasets, formats, metrics
 from simplenet.errors import BackendError, BackendUnavailable, ImageError, InputError, UsageError
-from tests.conftest import MakeArtifact
+from tests.conftest import MakeArtifact, slow_if_int8
 
 FORMATS = {name: backend_class(name).FORMATS[0] for name in runtimes.names()}
 
@@ -26,7 +26,10 @@ def cases() -> Iterator[tuple[str, str, str]]:
                 yield backend, exported, precision
 
 
-@pytest.fixture(params=list(cases()), ids=lambda case: f"{case[0]}-{case[2]}", scope="module")
+@pytest.fixture(
+    params=[pytest.param(case, marks=slow_if_int8(case[1]), id=f"{case[0]}-{case[2]}") for case in cases()],
+    scope="module",
+)
 def runtime(request: pytest.FixtureRequest, make_artifact: MakeArtifact) -> Iterator[runtimes.Runtime]:
     backend, exported, precision = request.param
     try:

@@ -52,13 +52,13 @@ def test_importing_runtimes_imports_no_vendor_package() -> None:
 
 
 def test_device_with_only_onnxruntime_runs_an_artifact(make_artifact: MakeArtifact) -> None:
-    folder = make_artifact("onnx", "int8").folder
+    folder = make_artifact("onnx", "fp32").folder
     code = BLOCK.format(blocked=HEAVY - {"onnxruntime"}) + (
         "import numpy, runtimes\n"
         f"with runtimes.load({str(folder)!r}, threads=1) as model:\n"
         "    print(model.classify([numpy.zeros((28, 28, 3), numpy.uint8)], k=1)[0][0].label)"
     )
-    assert python(code).strip() in make_artifact("onnx", "int8").manifest.labels
+    assert python(code).strip() in make_artifact("onnx", "fp32").manifest.labels
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
