@@ -43,16 +43,16 @@ SCREEN_WIDTH, SCREEN_HEIGHT = 1600, 1000
 _MODEL = ("--variant", "cifar-310k", "--weights", "fashion-mnist", "--precision", "int8")
 _DEMO = (*_MODEL, "--backend", "onnxruntime,openvino", "--source", "synthetic", "--json")
 _FIRST_FRAME = 300
-"""From here on the latency curves are full and every percentile has enough samples."""
+"""From this frame on, the latency curves are full and every percentile has enough samples."""
 _CERTAIN = 0.9
-"""Probability of the first class at which an image of the scene stands in the middle of the frame."""
+"""Top-1 probability from which a frame counts as showing one whole image."""
 _STILL_FRAMES = 10
-"""So many certain frames in a row: an image that glides past the middle is recognized, too."""
+"""Certain frames in a row that mean rest: a moving image is recognized for a few frames, too."""
 _TIMEOUT_S = 300.0
 
 
 def make_page_image(artifacts: Path) -> Image.Image:
-    """The page as Chromium shows it, with two backends side by side.
+    """Capture the page in Chromium, with two backends side by side.
 
     Raises:
         SimpleNetError: chromium or playwright is missing, or the demo ended early.
@@ -78,7 +78,7 @@ def make_page_image(artifacts: Path) -> Image.Image:
 
 
 def make_window_image(artifacts: Path) -> Image.Image:
-    """The window as a virtual screen shows it, with the same two backends.
+    """Capture the window on a virtual screen, with the same two backends.
 
     Raises:
         SimpleNetError: Xvfb or xdotool is missing, or the demo ended early.
@@ -104,7 +104,7 @@ def make_window_image(artifacts: Path) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Writes WebP of at most `LARGEST_BYTES`, in the best quality that fits.
+    """Write WebP of at most `LARGEST_BYTES`, in the best quality that fits.
 
     Raises:
         SimpleNetError: no quality fits.
@@ -121,26 +121,26 @@ def save(image: Image.Image, path: Path) -> None:
 
 @contextlib.contextmanager
 def _demo(flags: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """demos/webcam.py, ended by Ctrl-C."""
+    """Run demos/webcam.py and end it with Ctrl-C."""
     command = [sys.executable, str(ROOT / "demos" / "webcam.py"), *_DEMO, *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
         try:
             yield demo
         finally:
             demo.send_signal(signal.SIGINT)
-            demo.communicate(timeout=60)  # reads the events that are left, so that the demo can write them
+            demo.communicate(timeout=60)  # reads the remaining events: a full pipe would block the demo
 
 
 def _wait_for_frame(demo: subprocess.Popen[str], number: int) -> None:
-    """Reads the demo's events until frame `number`."""
+    """Read the demo's events up to frame `number`."""
     for event in _events(demo):
         if event["event"] == "frame" and event["number"] >= number:
             return
 
 
 def _wait_for_still_image(demo: subprocess.Popen[str]) -> None:
-    """Reads on until an image of the scene has just come to rest; it stands for a second more."""
-    certain = _STILL_FRAMES  # an image that stands already may leave at any moment
+    """Read events until an image of the scene has come to rest; it stays for another second."""
+    certain = _STILL_FRAMES  # the current image may leave at any moment
     for event in _events(demo):
         if event["event"] == "frame":
             certain = certain + 1 if _is_certain(event) else 0
@@ -149,12 +149,12 @@ def _wait_for_still_image(demo: subprocess.Popen[str]) -> None:
 
 
 def _events(demo: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    """Raises SimpleNetError where the demo ends, or nothing was found for long."""
+    """Yield the demo's events; raise SimpleNetError if the demo ends, or after `_TIMEOUT_S`."""
     assert demo.stdout is not None
     deadline_s = time.monotonic() + _TIMEOUT_S
     for line in demo.stdout:
         if time.monotonic() > deadline_s:
-            raise SimpleNetError(f"the demo showed nothing to photograph within {_TIMEOUT_S:.0f} s")
+            raise SimpleNetError(f"no image came to rest within {_TIMEOUT_S:.0f} s")
         yield json.loads(line)
     raise SimpleNetError("demos/webcam.py ended early; its own message is above")
 
@@ -166,7 +166,7 @@ def _is_certain(event: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _virtual_screen() -> Iterator[str]:
-    """An Xvfb of its own; gives the value of DISPLAY."""
+    """Start Xvfb; yield the value of DISPLAY."""
     reader, writer = os.pipe()
     size = f"{SCREEN_WIDTH}x{SCREEN_HEIGHT}x24"
     command = [_program("Xvfb", "xvfb"), "-displayfd", str(writer), "-screen", "0", size, "-nolisten", "tcp"]
