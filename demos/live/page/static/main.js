@@ -106,7 +106,7 @@ function drawOverlay() {
     [hasCameraError, ""],
     [!isConnected && state !== null, "not connected; this is the last image"],
     [state?.paused, "paused"],
-    [frame === null, isMine ? "starting your camera…" : waitingFor(state)],
+    [frame === null, isMine ? "starting your camera…" : source()?.banner || waitingFor(state)],
     [isMine && frame?.results.length === 0, "waiting for the server’s predictions…"],
     [!isMine, source()?.banner ?? ""],
   ];
@@ -127,7 +127,7 @@ function press(button, isOn, off, on) {
 function notify(text) {
   page.notice = text;
   clearTimeout(noticeTimer);
-  noticeTimer = setTimeout(() => notify(""), NOTICE_MS);
+  if (text) noticeTimer = setTimeout(() => notify(""), NOTICE_MS);
   drawNotice();
 }
 
