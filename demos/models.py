@@ -16,7 +16,7 @@ from demos.default_models import Log
 from runtimes.loader import backend_class, read_artifact
 from simplenet import artifacts, cli, datasets, files, image_sets, images, variants
 from simplenet.artifacts import Artifact
-from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageError
+from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageError, check_choice
 from simplenet.formats import FORMATS, PRECISIONS, Format
 
 DEFAULT_BACKEND = "onnxruntime"
@@ -230,18 +230,10 @@ def parse_names(kind: str, text: str, choices: Sequence[str]) -> tuple[str, ...]
     """Split 'A,B' into names, each once, in order; 'all' stands for all of `choices`.
 
     Raises:
-        UsageError: as `check_name`.
+        UsageError: as `check_choice`.
     """
     names = choices if text == "all" else dict.fromkeys(name.strip() for name in text.split(","))
-    return tuple(check_name(kind, name, choices) for name in names)
-
-
-def check_name(kind: str, name: str, choices: Sequence[str]) -> str:
-    """Return `name` if it is one of `choices`; else raise UsageError, which lists them and names the nearest one."""
-    if name not in choices:
-        nearest = variants.nearest(name, choices)
-        raise UsageError(f"unknown {kind} {name!r}{nearest}; choose from: {', '.join(choices)}")
-    return name
+    return tuple(check_choice(kind, name, choices) for name in names)
 
 
 def backends() -> tuple[str, ...]:

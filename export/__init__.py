@@ -6,8 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simplenet import variants
-from simplenet.errors import UsageError
+from simplenet.errors import check_choice
 
 if TYPE_CHECKING:
     from simplenet.artifacts import Artifact
@@ -35,9 +34,7 @@ def make(format: str, **options: Any) -> Artifact:
         ExportError, AgreementError: the model cannot be converted, or its logits differ too much from PyTorch's.
         ArtifactError: the artifact cannot be written. BackendUnavailable: a package is missing.
     """
-    if format not in formats():
-        nearest = variants.nearest(format, formats())
-        raise UsageError(f"unknown format {format!r}{nearest}; choose from: {', '.join(formats())}")
+    check_choice("format", format, formats())
     module = importlib.import_module(f"export.{_PREFIX}{format}")
     artifact: Artifact = getattr(module, f"export_{format}")(**options)
     return artifact

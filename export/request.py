@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from simplenet import cli, variants
-from simplenet.errors import UsageError
+from simplenet import cli
+from simplenet.errors import UsageError, check_choice
 from simplenet.formats import FORMATS
 from simplenet.manifest import MAX_BATCH
 
@@ -43,16 +43,9 @@ class ExportRequest:
     """Called with the name of each step when it starts."""
 
     def __post_init__(self) -> None:
-        for kind, value, choices in (
-            ("precision", self.precision, FORMATS[self.format].precisions),
-            ("input", self.input, INPUTS),
-        ):
-            if value not in choices:
-                nearest = variants.nearest(value, choices)
-                bf16 = "; bf16 is a way to run an fp32 artifact" if value == "bf16" else ""
-                raise UsageError(
-                    f"unknown {kind} {value!r} for {self.format}{nearest}; choose from: {', '.join(choices)}{bf16}"
-                )
+        hint = "; bf16 is a way to run an fp32 artifact" if self.precision == "bf16" else ""
+        check_choice(f"{self.format} precision", self.precision, FORMATS[self.format].precisions, hint=hint)
+        check_choice("input", self.input, INPUTS)
         if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
             raise UsageError(f"batch must be 1 to {MAX_BATCH}, or None for a dynamic batch, not {self.batch}")
         if not 0 <= self.max_drop <= 100:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes import gpu
 from runtimes.base import vendor_import
-from simplenet.errors import BackendUnavailable, ExportError, UsageError, one_line
+from simplenet.errors import BackendUnavailable, ExportError, UsageError, check_choice, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -45,8 +45,7 @@ def choose_builder(requested: str) -> str:
     Raises:
         UsageError: unknown builder. BackendUnavailable: the builder is not installed, or has no GPU to build on.
     """
-    if requested not in BUILDERS:
-        raise UsageError(f"unknown builder {requested!r}; choose from: {', '.join(BUILDERS)}")
+    check_choice("builder", requested, BUILDERS)
     if requested in ("auto", "tensorrt"):
         try:
             gpu.tensorrt("tensorrt")

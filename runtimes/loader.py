@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from runtimes.base import Options, Runtime
-from simplenet import artifacts, files, variants
+from simplenet import artifacts, files
 from simplenet.artifacts import Artifact
-from simplenet.errors import ArtifactError, SimpleNetError, UsageError, one_line
+from simplenet.errors import ArtifactError, SimpleNetError, UsageError, check_choice, one_line
 from simplenet.formats import FORMATS
 from simplenet.manifest import MANIFEST_NAME, Manifest
 
@@ -27,10 +27,7 @@ def backend_class(name: str) -> type[Runtime]:
     Raises:
         UsageError: unknown backend; the message lists the choices and suggests the closest.
     """
-    if name not in names():
-        raise UsageError(
-            f"unknown backend {name!r}{variants.nearest(name, names())}; choose from: {', '.join(names())}"
-        )
+    check_choice("backend", name, names())
     module = importlib.import_module(f"runtimes.{_PREFIX}{name}")
     return cast("type[Runtime]", module.Backend)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from simplenet import files, variants
-from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, one_line
+from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, check_choice, one_line
 from simplenet.formats import PRECISIONS
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
     """argparse type: one of `choices`, or an error that lists them and suggests the most similar one."""
 
     def check(text: str) -> str:
-        if text in choices:
-            return text
-        message = f"unknown {kind} {text!r}{variants.nearest(text, choices)}; choose from: {', '.join(choices)}"
-        raise argparse.ArgumentTypeError(message)
+        try:
+            return check_choice(kind, text, choices)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
     return check
 

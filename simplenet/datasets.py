@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simplenet.errors import BackendUnavailable, DataError, UsageError, one_line
+from simplenet.errors import BackendUnavailable, DataError, check_choice, one_line
 from simplenet.model_card import CARD_KEY, ModelCard
-from simplenet.variants import nearest
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 SPLITS = ("evaluation", "calibration")
@@ -68,8 +67,7 @@ def shipped(name: str, split: Split) -> LabeledImages:
         UsageError: no such data set or split; the message lists the choices.
         DataError: the file is missing or damaged.
     """
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}{nearest(split, SPLITS)}; choose from: {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS)
     path = SHIPPED / name / f"{split}.npz"
     if name not in (choices := names()):
         if name and Path(name).name == name and path.parent.is_dir():
@@ -77,9 +75,7 @@ def shipped(name: str, split: Split) -> LabeledImages:
                 f"{path.parent} has no {' or '.join(SPLITS)} images; install simplenet again, or make them: "
                 "python train/make_shipped_subsets.py"
             )
-        raise UsageError(
-            f"unknown data set {name!r}{nearest(name, choices)}; choose from: {', '.join(choices) or '(none found)'}"
-        )
+        check_choice("data set", name, choices)
     return load(path)
 
 

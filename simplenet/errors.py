@@ -20,7 +20,9 @@ SimpleNetWarning            a UserWarning; the command line shows it as one line
 Libraries raise; only `simplenet.cli.run` prints. A message is one line: what is wrong, then what to type.
 """
 
+import difflib
 import re
+from collections.abc import Collection
 
 _TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -85,6 +87,20 @@ class SimpleNetWarning(UserWarning):
 
 class UntrainedWarning(SimpleNetWarning):
     pass
+
+
+def check_choice(kind: str, name: str, choices: Collection[str], aliases: Collection[str] = (), hint: str = "") -> str:
+    """Return `name` if it is one of `choices` or `aliases`.
+
+    Raises:
+        UsageError: it is not; the message suggests the most similar name, lists `choices`, and ends with `hint`.
+    """
+    names = (*choices, *aliases)
+    if name in names:
+        return name
+    similar = difflib.get_close_matches(str(name)[:100], names, n=1)
+    suggestion = f", did you mean {similar[0]!r}?" if similar else ""
+    raise UsageError(f"unknown {kind} {name!r}{suggestion}; choose from: {', '.join(choices) or '(none found)'}{hint}")
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

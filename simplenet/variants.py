@@ -6,12 +6,11 @@ architectures", Hasanpour et al., 2016, arXiv:1608.06037, and its reference impl
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simplenet.errors import UsageError
+from simplenet.errors import UsageError, check_choice
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING, Preprocessing
 
 
@@ -162,12 +161,4 @@ def get(name: str) -> Variant:
         UsageError: unknown name; the message lists the choices and the most similar one.
     """
     by_name = VARIANTS | {variant.reference_name: variant for variant in VARIANTS.values()}
-    if name in by_name:
-        return by_name[name]
-    raise UsageError(f"unknown variant {name!r}{nearest(name, by_name)}; choose from: {', '.join(VARIANTS)}")
-
-
-def nearest(name: str, choices: object) -> str:
-    """Return ", did you mean 'X'?" for the most similar choice, or "" if none is similar."""
-    matches = difflib.get_close_matches(str(name)[:100], list(choices), n=1)  # type: ignore[call-overload]
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return by_name[check_choice("variant", name, VARIANTS, aliases=by_name)]

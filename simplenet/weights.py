@@ -18,7 +18,7 @@ from pathlib import Path
 
 from simplenet import checkpoints, datasets, download, files, labels, variants
 from simplenet import model as models
-from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError
+from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError, check_choice
 from simplenet.manifest import WeightsOrigin
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -115,10 +115,7 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
     is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
     if not is_path and not files.is_file(path):
         choices = (*KEYWORDS, *datasets.shipped_weights())
-        raise UsageError(
-            f"unknown weights {weights!r}{variants.nearest(weights, choices)}; choose from: {', '.join(choices)}, "
-            "or the PATH of a checkpoint"
-        )
+        check_choice("weights", weights, choices, hint=", or the PATH of a checkpoint")
     for other in variants.VARIANTS.values():  # m1 and m2 have the same shapes: only the file's name differs
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")

@@ -16,9 +16,8 @@ import numpy as np
 from simplenet import download, images
 from simplenet.datasets import LabeledImages
 from simplenet.download import RemoteFile
-from simplenet.errors import DataError, UsageError, WeightsError
+from simplenet.errors import DataError, WeightsError, check_choice
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
-from simplenet.variants import nearest
 from train import class_folders
 from train.dataset_files import CifarArchive, read_idx, read_svhn
 
@@ -77,10 +76,8 @@ def fingerprint(splits: Splits) -> str:
 
 
 def get(name: str) -> DatasetSpec:
-    """Look up a dataset; raises UsageError for an unknown name, with the nearest one."""
-    if name in DATASETS:
-        return DATASETS[name]
-    raise UsageError(f"unknown dataset {name!r}{nearest(name, DATASETS)}; choose from: {', '.join(DATASETS)}")
+    """Look up a dataset; raises UsageError for an unknown name, as `check_choice`."""
+    return DATASETS[check_choice("dataset", name, DATASETS)]
 
 
 def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:

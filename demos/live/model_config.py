@@ -15,7 +15,7 @@ from demos.live.model_group import ModelGroup, load_group
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
 from simplenet import variants
-from simplenet.errors import SimpleNetError, UsageError
+from simplenet.errors import SimpleNetError, UsageError, check_choice
 from simplenet.manifest import Manifest
 
 
@@ -92,7 +92,7 @@ class ModelConfig:
                 request = replace(request, precision=possible[0])
             return replace(self, backends=backends, request=request)
         if kind == "precision":
-            return replace(self, request=replace(request, precision=models.check_name(kind, text, choices)))
+            return replace(self, request=replace(request, precision=check_choice(kind, text, choices)))
         name = variants.get(text).name
         if request.artifact is None:
             return replace(self, request=replace(request, variant=name, weights="auto"), manifest=None)

@@ -21,9 +21,9 @@ from demos.live.sources.scheduler import SourceScheduler
 from demos.live.stage_timer import StageTimer
 from demos.live.summary import ModelSummary, Summary
 from demos.live.window.recorder import Recorder
-from simplenet import cli, variants
+from simplenet import cli
 from simplenet.artifacts import Artifact
-from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError
+from simplenet.errors import BackendUnavailable, ImageError, SimpleNetError, UsageError, check_choice
 from simplenet.formats import FORMATS
 
 SCREEN_COMMANDS = ("snapshot", "record", "help")
@@ -84,9 +84,10 @@ class Session:
         """
         if name in SELECTIONS and isinstance(value, str):
             self._changed_config(name, value)  # raises UsageError for an unknown value
-        elif name not in COMMANDS or value is not None:
-            choices = (*COMMANDS, *SELECTIONS)
-            raise UsageError(f"unknown command {name!r}{variants.nearest(name, choices)}; one of: {', '.join(choices)}")
+        else:
+            check_choice("command", name, (*COMMANDS, *SELECTIONS))
+            if name in SELECTIONS or value is not None:
+                raise UsageError(f"the command {name!r} takes {'a' if name in SELECTIONS else 'no'} value")
         try:
             self._commands.put_nowait((name, value))
         except queue.Full:

@@ -138,8 +138,8 @@ def test_pause_drops_no_frames(make_session: MakeSession) -> None:
     ("name", "value", "complaint"),
     [
         ("paus", None, "did you mean 'pause'"),
-        ("pause", "please", "unknown command"),
-        ("backend", None, "unknown command"),
+        ("pause", "please", "takes no value"),
+        ("backend", None, "takes a value"),
         ("backend", "openvno", "did you mean 'openvino'"),
         ("precision", "int4", "unknown precision"),
         ("precision", "all", "unknown precision"),
