@@ -33,7 +33,7 @@ from demos.benchmark.comparison import Comparison, Row, compare, steps
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
-from simplenet import cli, hardware, image_sets, images
+from simplenet import cli, files, hardware, image_sets, images
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
     BackendUnavailable,
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--image",
-        type=cli.path_or_name,
+        type=files.expand_home,
         metavar="DIR|NAME",
         help="images, or folders of classes (default: the images shipped with the weights)",
     )

@@ -28,7 +28,7 @@ from demos import models
 from demos.default_models import SHIPPED_VARIANT
 from demos.models import ModelRequest, is_untrained
 from runtimes import Runtime
-from simplenet import cli, datasets, image_sets, metrics
+from simplenet import cli, datasets, files, image_sets, metrics
 from simplenet.errors import DataError, one_line
 from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     sets = ", ".join(datasets.names())
     parser.add_argument(
         "images",
-        type=cli.path_or_name,
+        type=files.expand_home,
         metavar="DIR|NAME",
         help=f"a folder of classes, or a shipped set: {sets}",
     )

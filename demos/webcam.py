@@ -44,7 +44,7 @@ from demos.live.window import display
 from demos.live.window.recorder import CODECS
 from demos.live.window.view import Screen
 from demos.models import ModelRequest
-from simplenet import cli
+from simplenet import cli, files
 from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
 
 SYNTHETIC, VISITOR = "synthetic", "visitor"
@@ -182,7 +182,7 @@ def _source(text: str) -> str:
     """argparse type: a source's name; `open_source` checks that the source exists."""
     if not text.strip() or re.fullmatch(r"-\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} names no camera, video or stream; cameras are counted from 0")
-    return cli.path_or_name(text)
+    return files.expand_home(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from simplenet import files, variants
 from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, check_choice, one_line
-from simplenet.formats import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_ARTIFACTS = Path("artifacts")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ACCESS_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+_PACKAGES_OF_EXTRAS = ("rich", "psutil", "matplotlib")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,6 +55,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
+    code: Any
     try:
         code = main()
     except SimpleNetError as error:
@@ -66,14 +67,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         code = 141
     except ModuleNotFoundError as error:
-        if error.name is None or not (extra := _extra_of(error.name)):
+        extra = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
+        if extra not in ("demos", "export") or str(error.name).partition(".")[0] not in _PACKAGES_OF_EXTRAS:
             raise
         log(f"error: {error.name} is not installed; type: pip install '.[{extra}]'")
         code = 1
-    except SystemExit:  # argparse: --help or a usage error
-        if _flush_stdout() == 141:
-            sys.exit(141)
-        raise
+    except SystemExit as ending:  # argparse: --help or a usage error
+        code = ending.code
     except OSError as error:
         if error.errno in _DISK_FULL:
             log(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
@@ -82,41 +82,28 @@ def run(main: Callable[[], int]) -> NoReturn:
         else:
             raise
         code = 1
-    code = _flush_stdout() or code
-    _flush_stderr()
+    code = _flush(sys.stdout) or code
+    _flush(sys.stderr)
     sys.exit(code)
 
 
-def _extra_of(module: str) -> str:
-    """Return the extra of pyproject.toml that installs a package of the running script, or ''."""
-    folder = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
-    return (
-        folder if module.partition(".")[0] in ("rich", "psutil", "matplotlib") and folder in ("demos", "export") else ""
-    )
+def _flush(stream: TextIO | None) -> int:
+    """Flush stdout or stderr; return 0, or the exit code if that fails.
 
-
-def _flush_stdout() -> int:
-    """Return 0, or the exit code if the output cannot be written; the interpreter would print a traceback."""
+    What cannot be written is dropped: the interpreter would print a traceback or exit with code 120.
+    """
+    if stream is None:  # closed
+        return 0
     try:
-        if sys.stdout is not None:  # None: closed
-            sys.stdout.flush()
+        stream.flush()
         return 0
     except BrokenPipeError:
         code = 141
     except OSError as error:
         log(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
         code = 1
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
-
-
-def _flush_stderr() -> None:
-    """Drop what a closed terminal cannot receive; the interpreter would exit with code 120 instead."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def log(message: str) -> None:
@@ -160,11 +147,6 @@ def file_ending_in(*suffixes: str) -> Callable[[str], Path]:
     return check
 
 
-def path_or_name(text: str) -> str:
-    """argparse type: a name or a path, `~` expanded."""
-    return files.expand_home(text)
-
-
 def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
     """argparse type: one of `choices`, or an error that lists them and suggests the most similar one."""
 
@@ -191,16 +173,13 @@ def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
 
 def positive_number(text: str) -> float:
     """argparse type: a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
-def add_variant(to: argparse.ArgumentParser, default: str | None = "1.5m") -> None:
+def add_variant(to: argparse.ArgumentParser, default: str = "1.5m") -> None:
     to.add_argument(
         "--variant",
         type=variant_name,
@@ -223,7 +202,7 @@ def add_weights(to: argparse.ArgumentParser) -> None:
 def add_calibration(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--calibration",
-        type=path_or_name,
+        type=files.expand_home,
         default="auto",
         metavar="auto|synthetic|NAME|DIR",
         help="images for int8: a folder, a shipped data set, synthetic images (for latency only), or auto: those "
@@ -231,13 +210,13 @@ def add_calibration(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_precision(to: argparse.ArgumentParser, choices: Sequence[str] = PRECISIONS, default: str = "fp32") -> None:
+def add_precision(to: argparse.ArgumentParser, choices: Sequence[str]) -> None:
     to.add_argument(
         "--precision",
         type=choice("precision", choices),
-        default=default,
+        default="fp32",
         metavar="NAME",
-        help=f"{', '.join(choices)} (default: {default})",
+        help=f"{', '.join(choices)} (default: fp32)",
     )
 
 

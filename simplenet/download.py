@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,31 +25,13 @@ from simplenet import files, variants
 from simplenet.errors import DownloadError, SimpleNetWarning, UsageError, WeightsError, one_line
 
 BASE_URL = "https://github.com/Coderx7/SimpleNet_Pytorch/releases/download/v1.0.0/"
-CACHE_HINT = "choose another folder: SIMPLENET_CACHE=DIR"
+_CACHE_HINT = "choose another folder: SIMPLENET_CACHE=DIR"
 
 _HTTP_FOLDER = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^\s/@:\[\]]+)(:\d+)?/[^\s@]*")
 _TIMEOUT_S = 10.0  # to connect, and for each wait for the next bytes
 _TIME_LIMIT_S = 3600.0  # of one attempt, and of waiting for another process's
 _RETRY_PAUSES_S = (1.0, 3.0)
 _MAX_BYTES = 200 << 20
-
-
-class UnverifiedFileWarning(SimpleNetWarning):
-    """A file was accepted although its SHA-256 is not the expected one."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file to download.
-
-    `sha256` is the hex digest, or its first digits. A file with another digest is kept as NAME.rejected, unless the
-    environment variable `accept_variable` is 1. `hint` ends the message of a failed download: what to type.
-    """
-
-    url: str
-    sha256: str
-    hint: str
-    accept_variable: str | None = None
 
 
 class _RequestError(Exception):
@@ -77,7 +58,7 @@ def cache_folder() -> Path:
         xdg = os.environ.get("XDG_CACHE_HOME", "")
         return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "simplenet-edge"
     except RuntimeError as error:
-        raise DownloadError(f"this user has no home folder for the cache; {CACHE_HINT}") from error
+        raise DownloadError(f"this user has no home folder for the cache; {_CACHE_HINT}") from error
 
 
 def fetch_official(variant: str) -> Path:
@@ -92,8 +73,8 @@ def fetch_official(variant: str) -> Path:
     if name is None or sha256 is None:
         raise UsageError(f"{spec.name} has no official weights; type --weights auto, random, or a PATH")
     url = base_url("SIMPLENET_WEIGHTS_URL", BASE_URL) + name
-    remote = RemoteFile(url, sha256, "type --weights random", accept_variable="SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS")
-    return fetch(remote, cache_folder() / name)
+    hint, variable = "type --weights random", "SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS"
+    return fetch(url, cache_folder() / name, sha256, hint, accept_variable=variable)
 
 
 def base_url(variable: str, default: str) -> str:
@@ -108,15 +89,22 @@ def base_url(variable: str, default: str) -> str:
     return base
 
 
-def fetch(remote: RemoteFile, target: Path) -> Path:
-    """Return `target`, verified, and downloaded if it is not there yet. One process downloads, others wait for it.
+def fetch(url: str, target: Path, sha256: str, hint: str, accept_variable: str | None = None) -> Path:
+    """Download a file to `target` unless it exists, check its SHA-256, and return `target`.
+
+    If several processes need the file, one downloads it and the others wait.
+
+    Args:
+        sha256: the hex digest, or its first digits. A file with another digest is moved to NAME.rejected.
+        hint: the end of the error message: what to type.
+        accept_variable: if this environment variable is 1, a file with another digest is accepted with a warning.
 
     Raises:
         DownloadError: no network, or the server or the disk failed.
         WeightsError: the file has another SHA-256.
     """
     part, rejected = (target.with_name(target.name + suffix) for suffix in (".part", ".rejected"))
-    accepts_any_digest = remote.accept_variable is not None and os.environ.get(remote.accept_variable) == "1"
+    accepts_any_digest = accept_variable is not None and os.environ.get(accept_variable) == "1"
     try:
         if not target.is_file():
             from filelock import FileLock  # here, because a device that downloads nothing does not need it
@@ -127,23 +115,22 @@ def fetch(remote: RemoteFile, target: Path) -> Path:
                     os.replace(rejected, target)
                 if not target.is_file():  # another process may have downloaded it meanwhile
                     try:
-                        _download(remote.url, part)
+                        _download(url, part)
                         os.replace(part, target)
                     finally:
                         part.unlink(missing_ok=True)
         actual = files.sha256(target)
-        if not actual.startswith(remote.sha256):
-            what = f"the SHA-256 of {target.name} should begin with {remote.sha256[:16]} but is {actual}"
+        if not actual.startswith(sha256):
+            what = f"the SHA-256 of {target.name} should begin with {sha256[:16]} but is {actual}"
             if not accepts_any_digest:
                 os.replace(target, rejected)
-                advice = f"if you trust it, set {remote.accept_variable}=1" if remote.accept_variable else remote.hint
+                advice = f"if you trust it, set {accept_variable}=1" if accept_variable else hint
                 raise WeightsError(f"{what}; it is kept aside as {rejected}; {advice}")
-            warnings.warn(f"{what}; accepted because {remote.accept_variable}=1", UnverifiedFileWarning, stacklevel=3)
+            warnings.warn(f"{what}; accepted because {accept_variable}=1", SimpleNetWarning, stacklevel=3)
     except _RequestError as error:
-        message = f"cannot download {remote.url} ({error}); put the file at {target}, or {remote.hint}"
-        raise DownloadError(message) from error
+        raise DownloadError(f"cannot download {url} ({error}); put the file at {target}, or {hint}") from error
     except OSError as error:
-        raise DownloadError(f"cannot write {target} ({files.error_message(error)}); {CACHE_HINT}") from error
+        raise DownloadError(f"cannot write {target} ({files.error_message(error)}); {_CACHE_HINT}") from error
     except ModuleNotFoundError as error:
         raise DownloadError("downloads need filelock; type: pip install filelock") from error
     return target

@@ -15,7 +15,6 @@ import numpy as np
 
 from simplenet import download, images
 from simplenet.datasets import LabeledImages
-from simplenet.download import RemoteFile
 from simplenet.errors import DataError, WeightsError, check_choice
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
 from train import class_folders
@@ -120,13 +119,8 @@ def _downloaded(spec: DatasetSpec) -> Path:
     folder = download.cache_folder() / "datasets" / spec.name
     package = f"type sudo apt install {spec.debian_package}, or " if spec.debian_package else ""
     for name, sha256 in spec.files:
-        remote = RemoteFile(
-            url=base + name,
-            sha256=sha256,
-            hint=f"{package}name the folder that has it: --data DIR",
-        )
         try:
-            download.fetch(remote, folder / name)
+            download.fetch(base + name, folder / name, sha256, f"{package}name the folder that has it: --data DIR")
         except WeightsError as error:
             raise DataError(str(error)) from error
     return folder

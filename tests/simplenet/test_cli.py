@@ -14,6 +14,7 @@ from typing import TextIO
 import pytest
 
 from simplenet import cli, variants
+from simplenet.formats import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,8 +179,9 @@ def test_ctrl_c() -> None:
 
 def shared_flags() -> argparse.ArgumentParser:
     parser = cli.parser("Does it.\n\nTry:\n  this --now 100 %")
-    for add in (cli.add_variant, cli.add_weights, cli.add_precision, cli.add_artifacts, cli.add_threads, cli.add_json):
+    for add in (cli.add_variant, cli.add_weights, cli.add_artifacts, cli.add_threads, cli.add_json):
         add(parser)
+    cli.add_precision(parser, PRECISIONS)
     return parser
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from simplenet import download
-from simplenet.errors import DownloadError, UsageError, WeightsError
+from simplenet.errors import DownloadError, SimpleNetWarning, UsageError, WeightsError
 from tests.simplenet.broken_server import (
     CONTENT,
     Answer,
@@ -97,7 +97,7 @@ def test_a_wrong_digest_is_kept_aside_or_accepted(
 
     monkeypatch.setenv("SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS", "1")
     server.requests.clear()
-    with pytest.warns(download.UnverifiedFileWarning, match=f"should begin with {expected} but is {actual}"):
+    with pytest.warns(SimpleNetWarning, match=f"should begin with {expected} but is {actual}"):
         assert download.fetch_official(VARIANT) == target
     assert target.read_bytes() == b"another file"
     assert server.requests == []  # the rejected file is used
