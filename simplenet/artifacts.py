@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from simplenet import files, strict_json
 from simplenet.errors import ArtifactError
@@ -74,31 +74,28 @@ class _IncompleteError(ArtifactError):
     """Files are missing or do not belong together: the artifact is damaged, or being replaced at this moment."""
 
 
-_Read = TypeVar("_Read")
-
-
-def _retry_if_incomplete(read: Callable[[], _Read]) -> _Read:
-    """Call `read` again if it raises _IncompleteError, because an export may be replacing the artifact."""
-    for _ in range(_READ_ATTEMPTS - 1):
-        with contextlib.suppress(_IncompleteError):
-            return read()
-        time.sleep(_READ_PAUSE_S)
-    return read()
-
-
 def read_manifest(folder: str | Path) -> Manifest:
     """Return the manifest of an artifact without checking its model files.
 
     Raises:
         ArtifactError: it cannot be read, or has another schema version.
     """
-    return _retry_if_incomplete(lambda: _read_manifest(Path(folder) / MANIFEST_NAME))
+    file = Path(folder) / MANIFEST_NAME
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return Manifest.from_json(opened.read(strict_json.MAX_CHARACTERS + 1), where=str(file))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"cannot read {file}: {error}; export the artifact again") from error
+    except OSError as error:
+        raise _IncompleteError(
+            f"cannot read {file}: {files.error_message(error)}; export the artifact again"
+        ) from error
 
 
 def read(path: str | Path) -> Artifact:
     """Return the artifact at `path` after checking the SHA-256 of every model file.
 
-    An export may replace the artifact at the same time: the old or the new one is returned.
+    If an export replaces the artifact at the same time, the old or the new one is returned.
 
     Args:
         path: the artifact's folder, or the manifest.json or model file in it.
@@ -109,33 +106,23 @@ def read(path: str | Path) -> Artifact:
     Example:
         artifacts.read("artifacts/1.5m/onnx-fp32").manifest.labels
     """
-    return _retry_if_incomplete(lambda: _read(Path(path)))
-
-
-def _read_manifest(file: Path) -> Manifest:
-    try:
-        if file.stat().st_size > strict_json.MAX_CHARACTERS:
-            raise ArtifactError(f"{file} is too large to be a manifest; export the artifact again")
-        return Manifest.from_json(file.read_text("utf-8"), where=str(file))
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"cannot read {file}: {error}; export the artifact again") from error
-    except OSError as error:
-        raise _IncompleteError(
-            f"cannot read {file}: {files.error_message(error)}; export the artifact again"
-        ) from error
+    for _ in range(_READ_ATTEMPTS - 1):
+        with contextlib.suppress(_IncompleteError):
+            return _read(Path(path))
+        time.sleep(_READ_PAUSE_S)
+    return _read(Path(path))
 
 
 def _read(path: Path) -> Artifact:
     try:
         folder = path if path.is_dir() else path.parent
-        manifest_file = folder / MANIFEST_NAME
         if not path.exists():
             raise _IncompleteError(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
-        if not manifest_file.is_file():
+        if not (folder / MANIFEST_NAME).is_file():
             raise _IncompleteError(
                 f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32"
             )
-        manifest = _read_manifest(manifest_file)
+        manifest = read_manifest(folder)
         model_file = folder / FORMATS[manifest.format].model_file
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
@@ -216,7 +203,7 @@ def _make_temporary(folder: Path) -> Path:
 
 def _replace(folder: Path, new: Path, temporary: Path) -> None:
     """Rename `new` to `folder`. The old artifact is moved to `temporary` first: a full folder cannot be replaced."""
-    for attempt in range(100):  # another process may publish the same artifact: the last one wins
+    for attempt in itertools.count():  # another process may publish the same artifact: the last one wins
         old = temporary / f"old-{attempt}"
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -228,9 +215,8 @@ def _replace(folder: Path, new: Path, temporary: Path) -> None:
             if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
-            files.sync(folder.parent)
-            return
-    raise OSError(errno.EBUSY, "other processes keep writing the same artifact")
+            break
+    files.sync(folder.parent)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -87,7 +87,9 @@ def build_model(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
     network = models.create(variant, num_classes)
     expected: Tensors = network.state_dict()
     if mismatch := _mismatch(tensors, expected):
-        fitting = _fitting_variants(tensors, num_classes)
+        with torch.device("meta"):  # shapes only, no memory
+            shapes = {name: models.create(name, num_classes).state_dict() for name in variants.VARIANTS}
+        fitting = [name for name in shapes if not _mismatch(tensors, shapes[name])]
         advice = f"it fits {', '.join(fitting)}: type --variant {fitting[0]}" if fitting else "name another checkpoint"
         raise WeightsError(f"{path} does not fit {variant}: {mismatch}; {advice}")
     network.load_state_dict({name: _checked(tensor, expected[name], name, path) for name, tensor in tensors.items()})
@@ -105,8 +107,6 @@ def _read_safetensors(path: Path) -> tuple[Tensors, ModelCard | None]:
 
 
 def _read_torch(path: Path) -> Any:
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path} is empty; copy or download it again")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:  # a small file may unpack to any size
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
@@ -147,23 +147,14 @@ def _state_dict(content: Any, path: Path) -> Tensors:
 
 def _mismatch(tensors: Tensors, expected: Tensors) -> str:
     """Describe the first missing and unexpected tensor, or the first other shape; "" if all fit."""
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    parts = [f"missing {name!r}" for name in missing[:1]]
-    parts += [f"unexpected {one_line(repr(name), 80)}" for name in unexpected[:1]]
-    if parts:
-        return ", ".join(parts)
+    missing = [f"missing {name!r}" for name in expected if name not in tensors]
+    unexpected = [f"unexpected {one_line(repr(name), 80)}" for name in tensors if name not in expected]
+    if missing or unexpected:
+        return ", ".join(missing[:1] + unexpected[:1])
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             return f"{name} is {list(tensor.shape)}, not {list(expected[name].shape)}"
     return ""
-
-
-def _fitting_variants(tensors: Tensors, num_classes: int | None) -> list[str]:
-    with torch.device("meta"):  # shapes only, no memory
-        return [
-            name for name in variants.VARIANTS if not _mismatch(tensors, models.create(name, num_classes).state_dict())
-        ]
 
 
 def _checked(tensor: torch.Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:

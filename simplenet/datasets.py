@@ -64,19 +64,13 @@ def shipped(name: str, split: Split) -> LabeledImages:
     """Return a shipped data set's split: "evaluation" has test images, "calibration" training images.
 
     Raises:
-        UsageError: no such data set or split; the message lists the choices.
+        UsageError: no such data set; the message lists the choices.
         DataError: the file is missing or damaged.
     """
-    check_choice("split", split, SPLITS)
-    path = SHIPPED / name / f"{split}.npz"
-    if name not in (choices := names()):
-        if name and Path(name).name == name and path.parent.is_dir():
-            raise DataError(
-                f"{path.parent} has no {' or '.join(SPLITS)} images; install simplenet again, or make them: "
-                "python train/make_shipped_subsets.py"
-            )
-        check_choice("data set", name, choices)
-    return load(path)
+    if not (choices := names()):
+        raise DataError("no shipped data sets are installed; install simplenet again")
+    check_choice("data set", name, choices)
+    return load(SHIPPED / name / f"{split}.npz")
 
 
 def load(path: Path) -> LabeledImages:

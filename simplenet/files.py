@@ -40,15 +40,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
             f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
         ) from error
     try:
-        try:
-            yield temporary
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise SimpleNetError(f"cannot write {path}: {error_message(error)}; the old file is unchanged") from error
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SimpleNetError(f"cannot write {path}: {error_message(error)}; the old file is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -116,11 +116,7 @@ def check_source(source: str) -> None:
     names = (*datasets.names(), SYNTHETIC)
     if source in names:
         return
-    try:
-        is_folder = Path(source).is_dir()
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {files.error_message(error)}; name another folder") from error
-    if not is_folder:
+    if not files.is_folder(source):
         raise DataError(f"{source!r} is neither a folder of images nor one of: {', '.join(names)}")
     images.find_images(source)
 

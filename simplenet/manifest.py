@@ -95,7 +95,7 @@ class Manifest:
         try:
             values = strict_json.loads(text)
             version = values["schema_version"]
-            if not strict_json.is_integer(version):
+            if type(version) is not int:
                 raise ValueError(f"schema version {version!r}")
             if version != MANIFEST_SCHEMA_VERSION:
                 advice = "update this program" if version > MANIFEST_SCHEMA_VERSION else "export it again"
@@ -125,7 +125,7 @@ class Manifest:
         if self.weights.source not in _WEIGHTS_SOURCES or not isinstance(self.weights.sha256, str):
             raise ValueError(f"weights from {self.weights.source!r}")
         self._check_input()
-        if not strict_json.is_integer(self.num_classes) or not 1 <= self.num_classes <= 1_000_000:
+        if type(self.num_classes) is not int or not 1 <= self.num_classes <= 1_000_000:
             raise ValueError(f"num_classes {self.num_classes!r}")
         if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
             raise ValueError("the number of labels is not the number of classes")
@@ -142,9 +142,9 @@ class Manifest:
         if not isinstance(spec.name, str) or (spec.dtype, spec.layout) not in (("uint8", "NHWC"), ("float32", "NCHW")):
             raise ValueError(f"input {spec.name!r} {spec.dtype!r} {spec.layout!r}")
         size = self.preprocessing.input_size
-        if not all(map(strict_json.is_integer, (spec.height, spec.width))) or (spec.height, spec.width) != (size, size):
+        if type(spec.height) is not int or type(spec.width) is not int or (spec.height, spec.width) != (size, size):
             raise ValueError(f"input {spec.height!r}x{spec.width!r}, preprocessing {size}")
-        if spec.batch is not None and not (strict_json.is_integer(spec.batch) and 1 <= spec.batch <= MAX_BATCH):
+        if spec.batch is not None and not (type(spec.batch) is int and 1 <= spec.batch <= MAX_BATCH):
             raise ValueError(f"batch {spec.batch!r}")
 
 

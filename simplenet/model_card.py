@@ -40,7 +40,7 @@ class ModelCard:
         try:
             values = strict_json.loads(text)
             version = values.pop("schema_version")
-            if not strict_json.is_integer(version) or version != CARD_SCHEMA_VERSION:
+            if type(version) is not int or version != CARD_SCHEMA_VERSION:
                 raise WeightsError(
                     f"the checkpoint's card has schema version {version!r}, this program reads {CARD_SCHEMA_VERSION}; "
                     "update this program"
@@ -59,7 +59,7 @@ class ModelCard:
         """Raise ValueError for values that no training writes."""
         if not isinstance(self.variant, str) or not isinstance(self.training, dict):
             raise ValueError(f"variant {self.variant!r}, training {type(self.training).__name__}")
-        if not strict_json.is_integer(self.num_classes) or self.num_classes < 1:
+        if type(self.num_classes) is not int or self.num_classes < 1:
             raise ValueError(f"num_classes {self.num_classes!r}")
         if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
             raise ValueError("the number of labels is not the number of classes")

@@ -1,8 +1,8 @@
 """Preprocessing: from an image of any size to the model's input, as configured in the manifest.
 
 The reference implementation of SimpleNet resizes the shorter side with Pillow's antialiased bicubic filter, then takes
-a center crop. `reference` does the same in two steps. `to_model_input` is the fast path: it resizes only the crop, from
-its exact fractional box; tests bound its difference from `reference`.
+a center crop. `to_model_input` resizes only the crop, from its exact fractional box, which is faster; tests bound the
+difference.
 """
 
 from __future__ import annotations
@@ -134,22 +134,14 @@ def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Arra
     crop = preprocessing.crop_size
     if (geometry.resized_width, geometry.resized_height) == (width, height):
         pixels = image[geometry.top : geometry.top + crop, geometry.left : geometry.left + crop].copy()
+    elif fast_resize.can_resize(geometry.box, crop):
+        pixels = fast_resize.resize(image, geometry.box, crop)
     else:
-        pixels = _resize_crop(image, geometry, crop)
-    return _pad(pixels, preprocessing.padding)
+        from PIL import Image
 
-
-def reference(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """Like `to_model_input`, but in the two steps of the reference implementation; slow."""
-    from PIL import Image
-
-    image = check_image(image)
-    height, width = image.shape[:2]
-    geometry = crop_geometry(width, height, preprocessing)
-    resized = Image.fromarray(image).resize((geometry.resized_width, geometry.resized_height), Image.Resampling.BICUBIC)
-    crop = preprocessing.crop_size
-    cropped = resized.crop((geometry.left, geometry.top, geometry.left + crop, geometry.top + crop))
-    return _pad(np.asarray(cropped), preprocessing.padding)
+        pixels = np.array(Image.fromarray(image).resize((crop, crop), Image.Resampling.BICUBIC, box=geometry.box))
+    padding = preprocessing.padding
+    return np.pad(pixels, ((padding, padding), (padding, padding), (0, 0))) if padding else pixels
 
 
 def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
@@ -163,20 +155,3 @@ def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
 def model_batch(cropped: UInt8Array, dtype: str, preprocessing: Preprocessing) -> npt.NDArray[Any]:
     """Return cropped uint8 [N, S, S, 3] unchanged for a uint8 model, normalized for a float32 model."""
     return cropped if dtype == "uint8" else normalize(cropped, preprocessing)
-
-
-def resizer_name() -> str:
-    """Return the library that downscales images on this machine: 'cykooz-resizer' (fast) or 'Pillow'."""
-    return "cykooz-resizer" if fast_resize.available() else "Pillow"
-
-
-def _pad(pixels: UInt8Array, padding: int) -> UInt8Array:
-    return np.pad(pixels, ((padding, padding), (padding, padding), (0, 0))) if padding else pixels
-
-
-def _resize_crop(image: UInt8Array, geometry: CropGeometry, crop: int) -> UInt8Array:
-    if fast_resize.can_resize(geometry.box, crop):
-        return fast_resize.resize(image, geometry.box, crop)
-    from PIL import Image
-
-    return np.array(Image.fromarray(image).resize((crop, crop), Image.Resampling.BICUBIC, box=geometry.box))

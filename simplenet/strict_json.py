@@ -42,11 +42,6 @@ def _check(value: object, depth: int) -> None:
         raise ValueError("a number that is not finite")
 
 
-def is_integer(value: object) -> bool:
-    """Whether a value is an int; True and 2.0 are not."""
-    return type(value) is int
-
-
 def plain_strings(value: object) -> tuple[str, ...]:
     """Return a list of strings as a tuple.
 

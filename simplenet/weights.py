@@ -85,11 +85,7 @@ def _auto(spec: Variant, seed: int) -> LoadedWeights:
 
 
 def _pretrained(spec: Variant) -> LoadedWeights:
-    path = download.fetch_official(spec.name)
-    tensors, _ = checkpoints.read(path)
-    network = checkpoints.build_model(tensors, spec.name, path)
-    origin = WeightsOrigin("pretrained", "pretrained", files.sha256(path))
-    return LoadedWeights(network, _default_card(spec, network.classifier.out_features), origin)
+    return _read(spec, download.fetch_official(spec.name), "pretrained", "pretrained")
 
 
 def _random(spec: Variant, seed: int) -> LoadedWeights:
@@ -106,8 +102,7 @@ def _shipped(spec: Variant, name: str) -> LoadedWeights:
     if not path.is_file():
         fitting = ", ".join(other for other in variants.VARIANTS if name in datasets.shipped_weights(other))
         raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {fitting}")
-    network, card, sha256 = _read(spec, path)
-    return LoadedWeights(network, card, WeightsOrigin("shipped", name, sha256))
+    return _read(spec, path, "shipped", name)
 
 
 def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
@@ -119,12 +114,11 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
     for other in variants.VARIANTS.values():  # m1 and m2 have the same shapes: only the file's name differs
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
-    network, card, sha256 = _read(spec, path)
-    return LoadedWeights(network, card, WeightsOrigin("checkpoint", _slug(spec, path.stem, sha256), sha256))
+    return _read(spec, path, "checkpoint", None)
 
 
-def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard, str]:
-    """Return the network, the card and the SHA-256 of a checkpoint, all of the same version of the file."""
+def _read(spec: Variant, path: Path, source: str, name: str | None) -> LoadedWeights:
+    """Load a file; tensors, card and SHA-256 are of the same version of it. `name` None: made from the file's."""
     before = _identity(path)
     tensors, card = checkpoints.read(path)
     try:
@@ -151,7 +145,7 @@ def _read(spec: Variant, path: Path) -> tuple[SimpleNet, ModelCard, str]:
         spec.check_side(card.preprocessing.input_size, "train it on larger ones")
     except UsageError as error:
         raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
-    return network, card, sha256
+    return LoadedWeights(network, card, WeightsOrigin(source, name or _slug(spec, path.stem, sha256), sha256))
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -32,7 +32,7 @@ if not __package__:
 import torch
 from torch.optim.swa_utils import update_bn
 
-from simplenet import checkpoints, cli, strict_json, variants, weights
+from simplenet import checkpoints, cli, variants, weights
 from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
@@ -171,7 +171,7 @@ def _augmentation(card: ModelCard, path: Path, allows_flip: bool, images: int) -
     """
     recorded: Any = card.training.get("recipe")
     pixels: list[Any] = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("translate", "cutout")]
-    if not all(strict_json.is_integer(value) and 0 <= value <= 32 for value in pixels):
+    if not all(type(value) is int and 0 <= value <= 32 for value in pixels):
         raise WeightsError(f"{path} has no valid recipe of train/cifar.py in its card; name the file of another run")
     flip = allows_flip and recorded.get("flip") is not False
     return Recipe(batch_size=min(_BATCH, images), translate=pixels[0], cutout=pixels[1], flip=flip)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
-from simplenet import hardware
-from simplenet.preprocessing import resizer_name
+from simplenet import fast_resize, hardware
 
 
 def describe() -> dict[str, str | int | float]:
@@ -20,7 +19,7 @@ def describe() -> dict[str, str | int | float]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "resizer": resizer_name(),
+        "resizer": "cykooz-resizer" if fast_resize.available() else "Pillow",
     }
 
 

@@ -208,7 +208,7 @@ def test_rejects_hostile_manifests_in_one_line(folder: Path, text: str, reason: 
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"\xff\xfe{}", "codec can't decode"), (b" " * (5 << 20), "too large to be a manifest")]
+    ("content", "reason"), [(b"\xff\xfe{}", "codec can't decode"), (b" " * (5 << 20), "more than 4194304 characters")]
 )
 def test_rejects_a_manifest_that_is_no_text(folder: Path, content: bytes, reason: str) -> None:
     (folder / "manifest.json").write_bytes(content)

@@ -50,11 +50,6 @@ def test_an_unknown_name_lists_the_choices(name: str) -> None:
         datasets.shipped(name, "evaluation")
 
 
-def test_an_unknown_split_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'evaluation'"):
-        datasets.shipped("fashion-mnist", "evaluatoin")  # type: ignore[arg-type]
-
-
 def _savez(path: Path, **arrays: object) -> Path:
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path

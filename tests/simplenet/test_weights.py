@@ -142,7 +142,7 @@ def test_impossible_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
     assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
     for look in (image_sets.check_source, lambda name: images.evaluation_folder(Path(name), ("test", "val"))):
-        with pytest.raises(DataError, match=r"cannot read x+: File name too long"):
+        with pytest.raises(DataError, match=r"there is no folder x+;|'x+' is neither a folder"):
             look("x" * 300)
 
 

@@ -26,6 +26,7 @@ from simplenet.preprocessing import (
     UInt8Array,
     crop_geometry,
 )
+from tests.reference_preprocessing import reference
 
 SCRIPT = Path(__file__).resolve().parents[4] / "demos/live/browser/static/preprocessing.js"
 GRAY28 = Preprocessing(28, 28, mean=(0.286,) * 3, std=(0.353,) * 3, padding=2)
@@ -139,7 +140,7 @@ def test_matches_server_preprocessing(call: Call, size: tuple[int, int], configu
     found = in_javascript(call, image, configuration).astype(int)
     for expected in (
         preprocessing.to_model_input(image, configuration),
-        preprocessing.reference(image, configuration),
+        reference(image, configuration),
     ):
         difference = np.abs(found - expected)
         assert difference.mean() <= 0.3
