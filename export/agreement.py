@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 COSINE_FLOORS = {"fp32": 0.99999, "fp16": 0.999}
 """Lowest accepted cosine similarity of an image's logits with PyTorch's."""
 INT8_TOP1_AGREEMENT_FLOOR = 0.9
-"""Lowest accepted share of images with PyTorch's top-1. Not for random weights, whose top-1 is unstable: their logits
-are nearly the same for every image."""
+"""Lowest accepted share of images with PyTorch's top-1. Not required of random weights: their logits are nearly equal
+for every image, so their top-1 is unstable."""
 
 _BATCH = 64
-# Images outside the check may differ more than the worst image in it.
+# The manifest's tolerance, relative to the largest difference in the check: other images may differ more.
 _TOLERANCE_MARGIN = 3.0
-# CPUs round differently: the share of the largest logit by which a correct export may differ.
+# The smallest absolute tolerance, as a share of the largest logit: CPUs round differently.
 _MIN_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.0}
 
 
@@ -76,8 +76,8 @@ def compare_outputs(
         logits: of the exported model, float32 [N, num_classes].
         expected: of PyTorch, float32 [N, num_classes].
         images: the N images; with labels, accuracy is computed too.
-        untrained: the weights are random: int8 is measured, but not required to agree.
-        max_drop: points of top-1 that int8 may lose where the images have labels.
+        untrained: whether the weights are random; then int8 is measured, but not required to agree.
+        max_drop: percentage points of top-1 that int8 may lose; ignored if the images have no labels.
 
     Returns:
         The manifest's `measured`: agreement, tolerance, and accuracy if the images have labels.

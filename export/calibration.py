@@ -1,4 +1,4 @@
-"""Choose images for an export: one part to calibrate int8 with, another part to check the result with."""
+"""Choose the images of an export: some to calibrate int8 with, others to check the result with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ SYNTHETIC_IMAGES = 64
 SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
 FLOAT_CHECK_IMAGES = 16
 """Enough for fp32 and fp16: a wrong float export is wrong on every image."""
-
 INT8_LABELED_CHECK_IMAGES, INT8_UNLABELED_CHECK_IMAGES = 2000, 200
 
 
@@ -37,7 +36,7 @@ class ImageBatch:
         source: the name of the set or of the folder.
         inputs: uint8 [N, S, S, 3], preprocessed but not normalized.
         labels: class indices int64 [N], or None.
-        fingerprint: hash of a calibration folder's content: folders of the same name may differ.
+        fingerprint: hash of a calibration folder's files, as folders of one name may differ; '' for other images.
     """
 
     source: str
@@ -54,7 +53,7 @@ class ImageBatch:
 
 
 def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
-    """Up to CALIBRATION_IMAGES images to calibrate int8 with.
+    """Read up to CALIBRATION_IMAGES images to calibrate int8 with.
 
     Args:
         requested: 'auto', 'synthetic', the name of a shipped set, or a folder.
@@ -65,8 +64,8 @@ def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
     source = _source(loaded, requested)
     if source is None:
         raise DataError(
-            f"int8 needs images to calibrate {loaded.origin.name} weights with, and the project ships none for them; "
-            "pass a folder of a few hundred typical ones: --calibration DIR"
+            f"int8 needs calibration images, and none are shipped for the weights {loaded.origin.name}; "
+            "pass a folder of a few hundred typical images: --calibration DIR"
         )
     found = _load(loaded, source, "calibration")
     batch = _read(_half(found, 0), CALIBRATION_IMAGES)
@@ -79,7 +78,9 @@ def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
 
 
 def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -> ImageBatch:
-    """Images to compare the export with PyTorch on: the weights' shipped set, else `requested`, else synthetic ones.
+    """Read the images on which the export is compared with PyTorch.
+
+    They are the set shipped with the weights, else `requested`, else synthetic images.
 
     Args:
         requested: as in `for_calibration`.
@@ -94,8 +95,8 @@ def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -
     return _read(found, INT8_UNLABELED_CHECK_IMAGES if found.labels is None else INT8_LABELED_CHECK_IMAGES)
 
 
-def note(batch: ImageBatch) -> dict[str, Any]:
-    """The manifest's record of the calibration images."""
+def manifest_entry(batch: ImageBatch) -> dict[str, Any]:
+    """The manifest's `calibration`: source and number of the images, and the fingerprint of a folder."""
     source = SYNTHETIC_NOTE if batch.is_synthetic else batch.source
     fingerprint = {"fingerprint": batch.fingerprint} if batch.fingerprint else {}
     return {"source": source, "images": len(batch), **fingerprint}
@@ -113,7 +114,7 @@ def _source(loaded: LoadedWeights, requested: str | Path) -> str | None:
 
 
 def _shipped_set(loaded: LoadedWeights) -> str | None:
-    """The shipped set of these weights: the one of their name, or for other weights one of the same classes."""
+    """Return the shipped set of the weights' own name, or for a checkpoint one with the same classes, or None."""
     names = datasets.names()
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None
@@ -160,6 +161,6 @@ def _read(found: ImageSet, limit: int) -> ImageBatch:
     if subset.unreadable:
         count = f"{len(subset.unreadable)} of {len(subset)} images of {found.source} cannot be read and are left out"
         warnings.warn(f"{count}; the first: {subset.unreadable[0]}", SimpleNetWarning, stacklevel=2)
-    # Only the folder's name: the manifest is passed on, and a path reveals more than it should.
+    # Only the folder's name: the manifest is shared with others, and a path may contain private names.
     source = Path(found.source).resolve().name if _is_folder(found) else found.source
     return ImageBatch(source, inputs, labels)

@@ -43,7 +43,7 @@ def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="points of top-1 that int8 may lose on labeled images; a larger drop refuses the export (default: 1)",
+        help="points of top-1 that int8 may lose on labeled images; a larger drop fails the export (default: 1)",
     )
     cli.add_artifacts(parser)
     cli.add_json(parser)
@@ -60,7 +60,7 @@ def run(
 
     Args:
         export: called with the flags as keyword arguments, and with `progress`, a status line on stderr.
-        details: gives a second line for this format; not printed with --json.
+        details: returns a second line to print, about the format; not called with --json.
 
     Returns:
         The exit code, 0.
@@ -73,7 +73,7 @@ def run(
 
     def show(step: str) -> None:
         status.update(step)
-        status.start()  # at the first step: a download of weights shows its own progress bar before
+        status.start()  # not before the first step: the download of weights has its own progress bar
 
     try:
         artifact = export(**options, progress=show)

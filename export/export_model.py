@@ -16,9 +16,12 @@ class ExportModel(nn.Module):
     """A copy of a trained SimpleNet for export; the original is not changed.
 
     Input: uint8 [N, H, W, 3] RGB images if `preprocessing` is given, else normalized float32 [N, 3, H, W].
-    Output: logits float32 [N, num_classes]. With `half`, layers compute in float16 and the normalization in float32.
-    With `cast_first`, uint8 images are cast, then transposed: the only order that TensorRT supports. Other runtimes are
-    faster in the opposite order.
+    Output: logits, float32 [N, num_classes].
+
+    Args:
+        half: compute the layers in float16; the normalization stays in float32.
+        cast_first: cast uint8 images before they are transposed. TensorRT supports only this order; the other runtimes
+            are faster in the opposite order.
     """
 
     scale: torch.Tensor
@@ -70,12 +73,8 @@ def _without_batch_norms(features: nn.Sequential) -> list[nn.Module]:
             convolution = module
         elif isinstance(module, nn.BatchNorm2d):
             assert convolution is not None
-            layers.append(_fold(convolution, module))
+            pair = copy.deepcopy(convolution).double(), copy.deepcopy(module).double()
+            layers.append(fuse_conv_bn_eval(*pair).float())  # folded in float64, which loses no accuracy
         elif not isinstance(module, nn.Dropout2d):
             layers.append(module)
     return layers
-
-
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Fold in float64: no loss of accuracy."""
-    return fuse_conv_bn_eval(copy.deepcopy(convolution).double(), copy.deepcopy(norm).double()).float()

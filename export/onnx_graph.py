@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: opset 18, input `image`, output `logits`, batch norms folded.
+"""Convert a network to an ONNX graph: opset 18, input `image`, output `logits`, batch norms folded.
 
 TensorRT 10 and later, TensorRT-RTX, ONNX Runtime 1.20 and later and OpenVINO all read opset 18.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
 
+import onnx
+import onnxslim
 import torch
 
 from export.export_model import ExportModel
-from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
 from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
@@ -23,22 +23,18 @@ OPSET = 18
 
 def build(
     model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False, cast_first: bool = False
-) -> Any:
+) -> onnx.ModelProto:
     """Export to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 
     Args:
-        spec: the input; the graph normalizes uint8 NHWC images, float32 NCHW images must be normalized already.
-        half: convolutions and the linear layer in float16; the normalization and the logits stay float32.
-        cast_first: for TensorRT, see `ExportModel`.
+        spec: the graph's input: uint8 NHWC images, which the graph normalizes, or normalized float32 NCHW.
+        half, cast_first: as in `ExportModel`.
 
     Raises:
-        BackendUnavailable: a package is missing. ExportError: PyTorch's exporter failed.
+        ExportError: PyTorch's exporter failed.
     """
-    onnx = vendor_import("onnx", "export")
-    vendor_import("onnxscript", "export")
-    onnxslim = vendor_import("onnxslim", "export")
     module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half, cast_first)
-    # Hides "torchvision is not installed", logged four times.
+    # Hides the message "torchvision is not installed", which is logged four times.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)

@@ -22,6 +22,8 @@ from simplenet.formats import FORMATS
 from simplenet.manifest import InputSpec, Manifest
 
 if TYPE_CHECKING:
+    import onnx
+
     from simplenet.weights import LoadedWeights
 
 
@@ -57,8 +59,8 @@ class ExportContext:
         self.request.progress(f"calibrating with {len(self.calibration)} images")
         return self.model_inputs(self.calibration)
 
-    def onnx_graph(self, half: bool = False, cast_first: bool = False) -> Any:
-        """The network as an `onnx.ModelProto`; see `onnx_graph.build`."""
+    def onnx_graph(self, half: bool = False, cast_first: bool = False) -> onnx.ModelProto:
+        """The network as an ONNX graph; see `onnx_graph.build`."""
         from export import onnx_graph
 
         self.request.progress("exporting to ONNX")
@@ -155,7 +157,7 @@ def _manifest(context: ExportContext, built: BuildResult, packages: Sequence[str
         preprocessing=card.preprocessing,
         labels=card.labels,
         class_ids=card.class_ids,
-        calibration={"method": method, **calibration.note(context.calibration)} if method else None,
+        calibration={"method": method, **calibration.manifest_entry(context.calibration)} if method else None,
         target=built.target,
         tools={package: str(importlib.import_module(package).__version__) for package in packages},
     )

@@ -14,7 +14,6 @@ from typing import Any
 import numpy.typing as npt
 
 from export import calibration
-from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
 
 ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, int8 activations, 7-bit weights"
@@ -35,13 +34,13 @@ def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
         The int8 `onnx.ModelProto`.
 
     Raises:
-        BackendUnavailable: onnxruntime is missing. ExportError: onnxruntime cannot quantize the graph.
+        ExportError: onnxruntime cannot quantize the graph.
     """
     return _quantize(graph, inputs, reduce_range=True)
 
 
 def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """Quantize symmetrically, as TensorRT's parser requires, and in a way that lets it fuse Conv with Relu.
+    """Quantize symmetrically, as TensorRT's parser requires, and only where TensorRT can still fuse Conv with Relu.
 
     Arguments, result and errors are those of `for_onnxruntime`.
     """
@@ -57,9 +56,10 @@ def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 
 def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
-    onnx = vendor_import("onnx", "export")
-    quantization = vendor_import("onnxruntime.quantization", "export")
-    shape_inference = vendor_import("onnxruntime.quantization.shape_inference", "export")
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization import shape_inference
+
     with tempfile.TemporaryDirectory() as folder:
         # quantize_static reads and writes files.
         float_file, prepared_file, int8_file = (str(Path(folder) / f"{name}.onnx") for name in ("float", "pre", "int8"))

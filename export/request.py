@@ -14,13 +14,9 @@ from simplenet.manifest import MAX_BATCH
 INPUTS = ("uint8", "float32")
 
 
-def ignore_progress(step: str) -> None:
-    """Default of `ExportRequest.progress`: show nothing."""
-
-
 @dataclass(frozen=True)
 class ExportRequest:
-    """One export. Unknown variants and weights are reported when they are loaded.
+    """One export. Variant and weights are checked when they are loaded.
 
     Raises:
         UsageError: the format does not support a value.
@@ -37,9 +33,9 @@ class ExportRequest:
     calibration: str | Path = "auto"
     """Images for int8: 'auto', 'synthetic', the name of a shipped set, or a folder."""
     max_drop: float = 1.0
-    """Points of top-1 that an int8 model may lose; a larger drop refuses the export."""
+    """Percentage points of top-1 that an int8 model may lose; a larger drop fails the export."""
     artifacts: str | Path = cli.DEFAULT_ARTIFACTS
-    progress: Callable[[str], None] = ignore_progress
+    progress: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it starts."""
 
     def __post_init__(self) -> None:

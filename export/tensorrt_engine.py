@@ -1,7 +1,7 @@
 """Build a TensorRT engine from an ONNX graph: TensorRT 10 or 11 on a GPU, TensorRT-RTX without one.
 
-The network is strongly typed: the ONNX graph sets the precision (fp16 tensors, or symmetric int8 QuantizeLinear and
-DequantizeLinear). All three TensorRTs support that, and no other way in common.
+The network is strongly typed: the ONNX graph sets the precision, by fp16 tensors or by symmetric int8 QuantizeLinear
+and DequantizeLinear. It is the only way to set the precision that all three TensorRTs support.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runtimes import gpu
-from runtimes.base import vendor_import
 from simplenet.errors import BackendUnavailable, ExportError, UsageError, check_choice, one_line
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def choose_targets(builder: str, requested: Sequence[str] = ()) -> tuple[str, ..
 
     Args:
         builder: 'tensorrt' or 'tensorrt-rtx'.
-        requested: for TensorRT-RTX only; if empty, all GPUs that it supports from Ampere (sm80) on.
+        requested: for TensorRT-RTX only; empty for all GPUs from Ampere (sm80) on that it supports.
 
     Raises:
         UsageError: TensorRT-RTX does not support a GPU, or targets are requested from the full TensorRT.
@@ -96,9 +95,9 @@ def build(model: onnx.ModelProto, builder: str, targets: Sequence[str]) -> Engin
         targets: from `choose_targets`.
 
     Raises:
-        ExportError: TensorRT rejects the graph or a target. BackendUnavailable: the builder is not installed.
+        ExportError: TensorRT rejects the graph or a target.
     """
-    refuse_asymmetric(model)
+    check_symmetric(model)
     trt = gpu.tensorrt(builder)
     log = gpu.error_log(trt)
     trt_builder = trt.Builder(log)
@@ -114,31 +113,25 @@ def build(model: onnx.ModelProto, builder: str, targets: Sequence[str]) -> Engin
     return Engine(bytes(plan), _describe(builder, trt, network, targets))
 
 
-def refuse_asymmetric(model: onnx.ModelProto) -> None:
-    """Raise ExportError unless every quantization in the graph is to int8 with zero point 0.
+def check_symmetric(model: onnx.ModelProto) -> None:
+    """Raise ExportError unless every QuantizeLinear and DequantizeLinear has an int8 zero point of 0.
 
-    TensorRT's parser accepts uint8 zero points of 0 (NNCF writes them) and reads the values as int8: wrong results,
-    without an error.
+    TensorRT's parser accepts uint8 zero points of 0 (NNCF writes them), but reads the values as int8. The results are
+    wrong, and no error is raised.
     """
-    onnx = vendor_import("onnx", "export")
-    numpy_helper = vendor_import("onnx.numpy_helper", "export")
+    from onnx import TensorProto, numpy_helper
+
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero_point is None:
-            found = "no zero point in the initializers"  # the ONNX default is uint8
-        elif zero_point.data_type != onnx.TensorProto.INT8:
-            found = f"a zero point of type {onnx.TensorProto.DataType.Name(zero_point.data_type).lower()}"
-        elif numpy_helper.to_array(zero_point).any():
-            found = "a zero point other than 0"
-        else:
-            continue
-        raise ExportError(
-            f"{node.op_type} {node.name or node.output[0]!r} has {found}, but TensorRT supports symmetric int8 only; "
-            "type: python export/to_tensorrt.py --precision int8"
-        )
+        # The default of a missing zero point is uint8.
+        if zero_point is None or zero_point.data_type != TensorProto.INT8 or numpy_helper.to_array(zero_point).any():
+            raise ExportError(
+                f"{node.op_type} {node.name or node.output[0]!r} has no int8 zero point of 0, and TensorRT supports "
+                "symmetric int8 only; type: python export/to_tensorrt.py --precision int8"
+            )
 
 
 def _parse(trt: ModuleType, network: Any, model: onnx.ModelProto, log: Any) -> None:

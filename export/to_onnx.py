@@ -21,7 +21,6 @@ if not __package__:
 from export import command_line, publish, quantize
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
-from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import Artifact
 from simplenet.manifest import METADATA_KEY
@@ -35,7 +34,8 @@ def export_onnx(**options: Any) -> Artifact:
 
 
 def _build(context: ExportContext) -> BuildResult:
-    onnx = vendor_import("onnx", "export")
+    import onnx
+
     graph = context.onnx_graph(half=context.request.precision == "fp16")
     method = None
     if context.request.precision == "int8":

@@ -42,9 +42,10 @@ def export_openvino(**options: Any) -> Artifact:
 
 
 def _build(context: ExportContext) -> BuildResult:
-    openvino = vendor_import("openvino", "openvino-export")
+    import openvino
+
     precision = context.request.precision
-    model = _convert(openvino, context.onnx_graph().SerializeToString())
+    model = _convert(context.onnx_graph().SerializeToString())
     if precision == "int8":
         model = openvino_int8.quantize(model, context.calibration_inputs(), context)
 
@@ -62,13 +63,14 @@ def _build(context: ExportContext) -> BuildResult:
     return BuildResult(save, openvino_int8.METHOD if precision == "int8" else None)
 
 
-def _convert(openvino: Any, onnx_bytes: bytes) -> Any:
-    """Convert to an openvino.Model with constants folded: reading ONNX adds shape arithmetic.
+def _convert(onnx_bytes: bytes) -> Any:
+    """Convert to an openvino.Model, and fold the shape arithmetic that reading ONNX adds into constants.
 
-    `openvino.convert_model` does the same, and also sends telemetry to Intel.
+    `openvino.convert_model` does the same, but also sends telemetry to Intel.
     """
-    passes = vendor_import("openvino.passes", "openvino-export")
-    model = openvino.Core().read_model(onnx_bytes, b"")
+    from openvino import Core, passes
+
+    model = Core().read_model(onnx_bytes, b"")
     manager = passes.Manager()
     manager.register_pass(passes.ConstantFolding())
     manager.run_passes(model)

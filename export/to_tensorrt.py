@@ -31,7 +31,6 @@ from export import calibration, command_line, publish, quantize, tensorrt_engine
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
 from runtimes import gpu
-from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import Artifact
 from simplenet.errors import BackendUnavailable, one_line
@@ -92,7 +91,8 @@ def _why_not_runnable(targets: Sequence[str]) -> str | None:
 
 def _run_on_cpu(graph: Any, inputs: npt.NDArray[Any], batch: int | None) -> npt.NDArray[np.float32]:
     """Logits float32 [N, num_classes] of an `onnx.ModelProto` for N inputs."""
-    ort = vendor_import("onnxruntime", "export")
+    import onnxruntime as ort
+
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -10,6 +10,7 @@ from runtimes.base import Description, Float32Array, Runtime, vendor_import
 from simplenet.errors import BackendUnavailable
 from simplenet.manifest import METADATA_KEY
 
+# INFERENCE_PRECISION_HINT of each precision. The quantized layers of an int8 model compute in int8 whatever the hint.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
@@ -21,16 +22,16 @@ class Backend(Runtime):
     PRECISIONS = {"fp32": ("bf16",)}
 
     def _open(self) -> None:
-        openvino = vendor_import("openvino", "openvino")
-        core, device = openvino.Core(), self.device.upper()
-        if device not in {name.split(".")[0] for name in core.available_devices}:
+        self._openvino = vendor_import("openvino", "openvino")
+        core, device = self._openvino.Core(), self.device.upper()
+        if device not in {name.split(".")[0] for name in core.available_devices}:  # a second GPU is 'GPU.1'
             raise BackendUnavailable(
                 f"OpenVINO finds no {device}, only {', '.join(core.available_devices)}; check the driver"
             )
         if self.precision == "bf16" and "BF16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
             raise BackendUnavailable(f"this {device} does not support bf16; load the artifact with precision='fp32'")
-        # Without a hint, OpenVINO runs fp32 models in bf16 on every CPU that supports it.
-        # On a CPU, "fp16" means compressed weights and float32 arithmetic.
+        # Without this hint, OpenVINO runs fp32 models in bf16 on CPUs that support it.
+        # On CPUs, fp16 artifacts have fp16 weights and compute in float32.
         hint = "f32" if device == "CPU" and self.precision == "fp16" else _HINTS[self.precision]
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device != "NPU":  # NPUs always compute in fp16
@@ -39,10 +40,9 @@ class Backend(Runtime):
             settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
         self._compiled = core.compile_model(core.read_model(self.artifact.model_file), device, settings)
         self._request = self._compiled.create_infer_request()
-        self._tensor = openvino.Tensor
 
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
-        self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
+        self._request.set_input_tensor(self._openvino.Tensor(batch, shared_memory=True))
         self._request.infer()
         logits: Float32Array = self._request.get_output_tensor().data.copy()  # the next inference reuses this buffer
         return logits
@@ -51,8 +51,6 @@ class Backend(Runtime):
         del self._request, self._compiled
 
     def _describe(self) -> Description:
-        import openvino
-
         on_cpu = self.device == "cpu"
         notes = {("cpu", "fp16"): "fp16 weights, computed in fp32", ("npu", "fp32"): "computed in fp16"}
         note = notes.get((self.device, self.precision))
@@ -61,7 +59,7 @@ class Backend(Runtime):
             device=str(self._compiled.get_property("EXECUTION_DEVICES")[0]),
             precision=self.precision,
             threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if on_cpu else None,
-            versions={"openvino": openvino.__version__},
+            versions={"openvino": self._openvino.__version__},
             notes=(note,) if note else (),
         )
 
@@ -69,7 +67,7 @@ class Backend(Runtime):
     def embedded_manifest(cls, model_file: str) -> str | None:
         openvino = vendor_import("openvino", "openvino")
         model = openvino.Core().read_model(model_file)
-        for path in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second one in ONNX files
+        for path in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second path: ONNX files
             if model.has_rt_info(path):
                 return str(model.get_rt_info(path).astype(str))
         return None

@@ -43,7 +43,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a model. None: the backend's first device, all physical cores, the artifact's precision."""
+    """How to run a model. None stands for the backend's first device, all physical cores, the artifact's precision."""
 
     device: str | None = None
     threads: int | None = None
@@ -54,7 +54,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Description:
-    """What is running: device or provider, threads, compute precision, versions of the vendor's packages."""
+    """What is running, for tables and logs.
+
+    Attributes:
+        device: the device or provider in use, in the vendor's words: 'CPU', 'CUDAExecutionProvider'.
+        precision: the precision that was requested; a note states where the vendor computes in another one.
+        threads: CPU threads, or None where the model does not run on the CPU.
+        versions: of the vendor's packages: {'openvino': '2025.3.0'}.
+        notes: what else the reader of a measurement must know, such as 'CUDA graph'.
+    """
 
     backend: str
     device: str
@@ -68,8 +76,9 @@ class Runtime(abc.ABC):
     """A loaded model. Use it as a context manager, or call `close`. Thread-safe."""
 
     FORMATS: ClassVar[tuple[str, ...]]
-    """Artifact formats that this backend opens."""
+    """Artifact formats that this backend opens, from simplenet/formats.py. The first one is exported for it."""
     DEVICES: ClassVar[tuple[str, ...]] = ("cpu",)
+    """Values of `device` that a caller may pass; the first is the default."""
     PRECISIONS: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Other precisions that an artifact can run in, by the artifact's precision: {'fp32': ('bf16',)}."""
     THREAD_SAFE: ClassVar[bool] = False
@@ -94,7 +103,7 @@ class Runtime(abc.ABC):
             raise
         except Exception as error:
             raise BackendError(
-                f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again on this version"
+                f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again here"
             ) from error
         if manifest.weights.source == "random":
             warnings.warn(
@@ -207,7 +216,7 @@ class Runtime(abc.ABC):
         return np.concatenate(parts)
 
     def describe(self) -> Description:
-        """What is running; works after `close`, too."""
+        """Return what is running; also after `close`."""
         return self._description
 
     def close(self) -> None:
@@ -237,11 +246,22 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Load `self.artifact` with `self.device`, `self.threads` and `self.precision`, or raise; no fallback."""
+        """Load `self.artifact.model_file` (a Path) on `self.device`, with `self.threads` and `self.precision`.
+
+        The values are in `DEVICES` and `PRECISIONS`; never fall back to others. If the vendor's idle threads busy-wait,
+        `self.options.allow_spinning` says whether they may.
+
+        Raises:
+            BackendUnavailable: the package or this machine does not support a value, or a precision of the format.
+            Exception: `__init__` reports any other error as a BackendError.
+        """
 
     @abc.abstractmethod
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Run a valid, contiguous, writeable batch; return float32 logits that the backend does not reuse."""
+        """Run a batch as `infer` documents it, contiguous and writeable; return float32 logits [N, num_classes].
+
+        Return an array that no later call changes: copy it if the vendor reuses its output buffer.
+        """
 
     @abc.abstractmethod
     def _close(self) -> None:
@@ -249,7 +269,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _describe(self) -> Description:
-        """Describe what `_open` loaded, from the vendor's API where it reports that."""
+        """Describe what `_open` loaded; called once, after it. Ask the vendor's API where it reports the value."""
 
     @classmethod  # noqa: B027, optional
     def disable_spinning(cls) -> None:
@@ -257,7 +277,10 @@ class Runtime(abc.ABC):
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        """The manifest's JSON inside a model file, or None where the format has no place for one."""
+        """Return the manifest's JSON from METADATA_KEY of a model file, or None if it has none.
+
+        Needed only to load a model file without its manifest.json.
+        """
         return None
 
     def _check_options(self) -> None:
@@ -298,7 +321,11 @@ def _kind(value: Any) -> str:
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
-    """Import a vendor's package; raise BackendUnavailable with the install command if that fails."""
+    """Import a vendor's package, which the extra `extra` of pyproject.toml installs.
+
+    Raises:
+        BackendUnavailable: it cannot be imported; the message contains the install command.
+    """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing

@@ -1,4 +1,4 @@
-"""What the TensorRT exporter and backend share: the installed TensorRT, the GPU, results of CUDA calls."""
+"""Shared by the TensorRT exporter and backend: import TensorRT, find the GPU, check the results of CUDA calls."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 from runtimes.base import vendor_import
 from simplenet.errors import BackendError, BackendUnavailable, one_line
 
-# TensorRT-RTX's module: of the metapackage, or of the bindings alone.
+# TensorRT-RTX: the module of the metapackage, else the module of the bindings alone.
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 TENSORRTS = tuple(_MODULES)
 
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
-_MAX_ERRORS = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Gpu:
 
 
 def tensorrt(builder: str) -> ModuleType:
-    """The Python module of 'tensorrt' (10 or 11) or 'tensorrt-rtx'.
+    """Import 'tensorrt' (10 or 11) or 'tensorrt-rtx'.
 
     Raises:
         BackendUnavailable: not installed, or its libraries cannot be loaded.
@@ -43,10 +42,10 @@ def tensorrt(builder: str) -> ModuleType:
 
 
 def first_gpu(purpose: str) -> Gpu:
-    """The first GPU that CUDA lists, which is the one used; CUDA_VISIBLE_DEVICES selects another.
+    """Return the first GPU that CUDA lists, on which engines run; CUDA_VISIBLE_DEVICES selects another.
 
     Args:
-        purpose: the subject of the error message, such as 'this TensorRT engine'.
+        purpose: what needs the GPU, for the error message: 'this TensorRT engine'.
 
     Raises:
         BackendUnavailable: no driver, no GPU, or no cuda-python.
@@ -87,23 +86,22 @@ def checked(result: tuple[Any, ...]) -> Any:
 
 
 def error_log(trt: ModuleType) -> Any:
-    """A TensorRT logger that prints nothing and keeps the first errors; `.reason()` returns and clears them."""
+    """A TensorRT logger that prints nothing and keeps the first error; `.reason()` returns and clears it."""
     levels = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.first = ""
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in levels and len(self.errors) < _MAX_ERRORS:
-                self.errors.append(message)
+            if severity in levels:
+                self.first = self.first or message  # the first error causes the later ones
 
         def reason(self) -> str:
-            """The first error since the last call, which caused the others, as one line."""
-            first = self.errors[0] if self.errors else "TensorRT gave no reason"
-            self.errors.clear()
-            return one_line(RuntimeError(first))
+            """The first error since the last call, as one line."""
+            first, self.first = self.first, ""
+            return one_line(first or "TensorRT gave no reason")
 
     return ErrorLog()
 

@@ -17,7 +17,7 @@ _PREFIX = "backend_"
 
 
 def names() -> tuple[str, ...]:
-    """The names of all backends: <name> of each file runtimes/backend_<name>.py, whether it can run here or not."""
+    """The names of all backends, installed or not: <name> of each file runtimes/backend_<name>.py."""
     return tuple(sorted(file.stem[len(_PREFIX) :] for file in Path(__file__).parent.glob(f"{_PREFIX}*.py")))
 
 
@@ -35,8 +35,8 @@ def backend_class(name: str) -> type[Runtime]:
 def disable_spinning() -> None:
     """Let idle threads of every backend sleep, for the rest of this process.
 
-    Call it where models share the CPU, before anything imports PyTorch, which reads this setting only at its import:
-    `load(allow_spinning=False)` is too late after an export.
+    Use it where models share the CPU. PyTorch reads the setting only when it is imported, so call this before. After an
+    export, which imports PyTorch, `load(allow_spinning=False)` is too late.
     """
     for name in names():
         backend_class(name).disable_spinning()
@@ -55,15 +55,16 @@ def load(
 
     Args:
         artifact: its folder, its manifest.json, or a model file, with or without the manifest beside it.
-        backend: one of `names()`; by default the one of the artifact's format.
+        backend: one of `names()`; by default that of the artifact's format.
         device: 'cpu', 'cuda', 'gpu' or 'npu'; by default the backend's first (TensorRT: 'cuda').
         threads: CPU threads; by default all physical cores.
         precision: by default the artifact's; 'bf16' runs an fp32 artifact in bfloat16 if the backend supports it.
         allow_spinning: allow idle threads to busy-wait; pass False where models share the CPU.
 
     Raises:
-        ArtifactError: missing, damaged or tampered with. BackendUnavailable: a package, driver or device is missing.
-        UsageError: unknown backend, or an option that it does not support. BackendError: the vendor's call failed.
+        ArtifactError: the artifact is missing, damaged or tampered with.
+        BackendUnavailable: a package, driver or device is missing. BackendError: the vendor's call failed.
+        UsageError: unknown backend, or an option that it does not support.
     """
     options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
     if not isinstance(artifact, Artifact):
@@ -75,7 +76,7 @@ def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
     """Read an artifact without opening it: its folder, its manifest, or a model file with an embedded manifest.
 
     Args:
-        backend: the one that reads an embedded manifest; by default the one of the file's format.
+        backend: the backend that reads an embedded manifest; by default that of the file's format.
 
     Raises:
         ArtifactError, BackendUnavailable, UsageError: as `load`.
@@ -107,7 +108,7 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
         raise ArtifactError(f"{path} cannot be read: {one_line(error)}; export it again") from error
     if text is None:
         raise ArtifactError(
-            f"{path} contains no manifest; put its manifest.json beside it, or export it with this project"
+            f"{path} contains no manifest; put its manifest.json beside it, or export the model with this project"
         )
     manifest = Manifest.from_json(text, where=f"the manifest inside {path}")
     if manifest.format != formats[path.suffix]:

@@ -1,8 +1,8 @@
 """Validate a PyTorch program (.pt2) from an untrusted source.
 
 `torch.export.load` trusts its file: it unpickles the sample inputs, and evaluates shape expressions and guards as
-Python. So PyTorch never opens the file itself, only a copy of it that holds nothing else than this project's exporter
-writes: raw weights, and a graph of a few known operators in which every string is a plain word.
+Python. So PyTorch opens a checked copy instead, which contains only what this project's exporter writes: raw weights,
+and a graph of a few known operators in which every string is a plain word.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def checked(path: str | Path) -> io.BytesIO:
     """Return a copy of the archive that is safe for `torch.export.load`.
 
     Raises:
-        ArtifactError: the file cannot be read, or holds something that this project's exporter does not write.
+        ArtifactError: the file cannot be read, or contains something that this project's exporter does not write.
     """
     records = _read(path)
     try:
@@ -69,8 +69,8 @@ def checked(path: str | Path) -> io.BytesIO:
                 raise ValueError(f"the text {one_line(text, 60)!r}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} holds something that this project's exporter does not write ({one_line(error)}) and that may run "
-            "code; export it again"
+            f"{path} contains something that this project's exporter does not write ({one_line(error)}), and that "
+            "may run code; export it again"
         ) from error
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:

@@ -117,19 +117,20 @@ def test_int8_may_lose_at_most_max_drop() -> None:
     assert compare_outputs(with_changed_top1(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
 
 
-def build_with_wrong_sign(context: ExportContext) -> BuildResult:
-    """An exporter with a bug: one convolution has the wrong sign."""
-    graph = context.onnx_graph()
+def test_wrong_export_leaves_the_old_artifact(tmp_path: Path, make_artifact: MakeArtifact) -> None:
+    """The export has a bug: one convolution has the wrong sign."""
+    correct = make_artifact("onnx", "fp32")
+    old = tmp_path / "cifar-310k-fashion-mnist" / "onnx-fp32"
+    shutil.copytree(correct.folder, old)
+    graph = onnx.load(correct.model_file)
     weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "features.2.weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
-    return BuildResult(lambda model_file, manifest_json: onnx.save(graph, model_file))
 
+    def build(context: ExportContext) -> BuildResult:
+        return BuildResult(lambda model_file, manifest_json: onnx.save(graph, model_file))
 
-def test_wrong_export_leaves_the_old_artifact(tmp_path: Path, make_artifact: MakeArtifact) -> None:
-    old = tmp_path / "cifar-310k-fashion-mnist" / "onnx-fp32"
-    shutil.copytree(make_artifact("onnx", "fp32").folder, old)
     before = {path: path.read_bytes() for path in old.iterdir()}
     request = ExportRequest("onnx", "cifar-310k", "fashion-mnist", artifacts=tmp_path)
     with pytest.raises(AgreementError, match="disagrees with PyTorch"):
-        publish.publish(request, build_with_wrong_sign, to_onnx.PACKAGES)
+        publish.publish(request, build, to_onnx.PACKAGES)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -66,7 +66,7 @@ def test_trained_weights_of_other_classes_need_a_folder(shipped: LoadedWeights) 
 
 def test_random_weights_are_calibrated_with_synthetic_images(random: LoadedWeights) -> None:
     samples = calibration.for_calibration(random, "auto")
-    assert calibration.note(samples) == {"source": "synthetic: for latency only", "images": 64}
+    assert calibration.manifest_entry(samples) == {"source": "synthetic: for latency only", "images": 64}
     again = calibration.for_calibration(random, "synthetic")
     np.testing.assert_array_equal(samples.inputs, again.inputs)
     assert len(levels(samples)) > 1
@@ -78,7 +78,7 @@ def test_calibration_and_check_use_different_images(random: LoadedWeights, folde
     assert levels(calibrating).isdisjoint(levels(checking))
     assert levels(calibrating) | levels(checking) == set(range(60))
     fingerprint = images.fingerprint(folder)
-    assert calibration.note(calibrating) == {"source": folder.name, "images": 30, "fingerprint": fingerprint}
+    assert calibration.manifest_entry(calibrating) == {"source": folder.name, "images": 30, "fingerprint": fingerprint}
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated with only")
@@ -145,5 +145,5 @@ def test_folder_named_synthetic_is_not_the_synthetic_set(
     Image.new("RGB", (32, 32)).save(tmp_path / "synthetic" / "1.png")
     with pytest.warns(SimpleNetWarning, match="only 1 images"):
         named = calibration.for_calibration(random, tmp_path / "synthetic")
-    assert calibration.note(named)["source"] == "synthetic"
-    assert calibration.note(samples)["source"] == "synthetic: for latency only"
+    assert calibration.manifest_entry(named)["source"] == "synthetic"
+    assert calibration.manifest_entry(samples)["source"] == "synthetic: for latency only"

@@ -21,5 +21,5 @@ def test_unknown_format_lists_the_choices(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_exporter(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown precision 'int7' for onnx"):
+    with pytest.raises(UsageError, match="unknown onnx precision 'int7'"):
         export.make("onnx", precision="int7", artifacts=tmp_path)

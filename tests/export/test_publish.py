@@ -67,7 +67,10 @@ def test_stdout_and_stderr_of_a_script_in_a_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "precision"),
-    [("to_torch", "fp32"), ("to_onnx", "int8"), pytest.param("to_openvino", "int8", marks=pytest.mark.slow)],
+    [
+        ("to_torch", "fp32"),
+        *(pytest.param(each, "int8", marks=pytest.mark.slow) for each in ("to_onnx", "to_openvino")),
+    ],
 )
 def test_stdout_holds_only_the_json(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, precision: str
@@ -83,12 +86,14 @@ def test_stdout_holds_only_the_json(
     assert [path.name for path in artifact.folder.parent.iterdir()] == [artifact.folder.name]  # nothing temporary
 
 
-def test_prints_one_line_without_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert to_torch.main(["--variant", "cifar-310k", "--weights", "fashion-mnist", "--artifacts", str(tmp_path)]) == 0
+def test_prints_one_line_without_json(capsys: pytest.CaptureFixture[str], make_artifact: MakeArtifact) -> None:
+    made = make_artifact("torch", "fp32")
+    capsys.readouterr()
+    assert command_line.run(to_torch.build_parser(), lambda **_options: made, []) == 0
     output, errors = capsys.readouterr()
     assert errors == ""
     assert output.startswith(
-        f"{tmp_path}/cifar-310k-fashion-mnist/torch-fp32: 1.30 MB, top-1 agrees with PyTorch on 100.0% of 16 images "
+        f"{made.folder}: 1.30 MB, top-1 agrees with PyTorch on 100.0% of 16 images "
         "(fashion-mnist evaluation), cosine at least "
     )
     assert output.count("\n") == 1

@@ -111,21 +111,10 @@ def test_accepts_symmetric_int8() -> None:
     assert build(quantized_graph(np.array(0, np.int8))).plan
 
 
-@pytest.mark.parametrize(
-    ("zero_point", "message"),
-    [
-        (np.array(0, np.uint8), "of type uint8"),
-        (np.array(7, np.int8), "other than 0"),
-        (np.array(0, np.int16), "of type int16"),
-        (None, "no zero point in the initializers"),
-    ],
-)
-def test_rejects_quantization_that_is_not_symmetric_int8(zero_point: np.ndarray[Any, Any] | None, message: str) -> None:
-    model = quantized_graph(zero_point)
-    with pytest.raises(
-        ExportError, match=rf"QuantizeLinear 'quantize' has .*{message}.*to_tensorrt.py --precision int8"
-    ):
-        build(model)
+@pytest.mark.parametrize("zero_point", [np.array(0, np.uint8), np.array(7, np.int8), np.array(0, np.int16), None])
+def test_rejects_quantization_that_is_not_symmetric_int8(zero_point: np.ndarray[Any, Any] | None) -> None:
+    with pytest.raises(ExportError, match=r"QuantizeLinear 'quantize' has .*to_tensorrt.py --precision int8"):
+        build(quantized_graph(zero_point))
 
 
 def test_parser_error_names_the_node() -> None:
