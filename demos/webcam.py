@@ -31,14 +31,13 @@ if not __package__:
 
 from demos import models
 from demos.live.dashboard import UNTRAINED, keys_help
-from demos.live.events import EventWriter
+from demos.live.events import EventWriter, StatusLine
 from demos.live.model_config import ModelConfig
 from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.sources.base import Source
 from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
-from demos.live.status_line import StatusLine
 from demos.live.summary import Summary, print_summary
 from demos.live.window import display
 from demos.live.window.recorder import CODECS
@@ -225,10 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             ended = "Ctrl-C"
             return 130
         finally:
-            session.timer.stop()
+            summary = session.summary(ended)
             screen.stop_recording()
             status.clear()
-            _report(session, session.summary(ended), events, stdout)
+            _report(session, summary, events, stdout)
     if screen.recording_error is not None:
         raise SimpleNetError(f"the recording is incomplete: {screen.recording_error}")
     return 0
@@ -286,7 +285,7 @@ def why_no_page() -> str | None:
 
 def _check_port(host: str, port: int) -> None:
     """Raise SimpleNetError if the page cannot be served there, before models are loaded."""
-    from demos.live.page.listener import bind
+    from demos.live.page.server import bind
 
     bind(host, port).close()
 
@@ -295,11 +294,10 @@ def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextM
     from demos.live.page.server import Page
 
     page = Page(session, host, port)
-    page.start()
     cli.log(f"open {page.url}")
     if page.is_public:
         cli.log("no password: everyone who can reach this machine can watch, switch models, pause and write recordings")
-    return contextlib.closing(page)
+    return page
 
 
 def _start(session: Session, events: EventWriter | None) -> None:

@@ -1,23 +1,29 @@
-"""--json: the events of a live demo on stdout, as JSON Lines."""
+"""What a live demo reports while it runs: --json events on stdout, and a status line on stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from demos.live.result import FrameResult
 from demos.live.summary import Summary
+from simplenet import cli
+from simplenet.errors import one_line
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from demos.live.session import Session
+
+_STATUS_EVERY_S = 0.25
 
 
 class EventWriter:
-    """Writes one JSON object per line, with `event` and `time_s` (seconds since the start). The summary comes last."""
+    """Writes events to stdout as JSON Lines, with `event` and `time_s` (seconds since the start)."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self) -> None:
+        self._stream = sys.stdout  # an export redirects sys.stdout
         self._started_s = time.perf_counter()
 
     def __call__(self, event: str, **fields: object) -> None:
@@ -29,4 +35,30 @@ class EventWriter:
         self("frame", source=result.source.name, **result.to_json())
 
     def summary(self, summary: Summary) -> None:
-        self("summary", schema_version=SCHEMA_VERSION, **summary.to_json())
+        self("summary", schema_version=1, **summary.to_json())
+
+
+class StatusLine:
+    """A line on stderr, if it is a terminal. Subscribe `update` to a session; call `clear` before other output."""
+
+    def __init__(self, session: Session) -> None:
+        self._console, self._session, self._next_s = cli.console(), session, 0.0
+
+    def update(self, result: FrameResult) -> None:
+        now_s = time.perf_counter()
+        if not self._console.is_terminal or now_s < self._next_s:
+            return
+        self._next_s = now_s + _STATUS_EVERY_S
+        top = result.model_results[0].predictions[0]
+        line = f"{result.source.name}: frame {result.number}, {self._session.timer.recent_fps():.0f} FPS, "
+        line += f"{top.label} {100 * top.probability:.1f} %"
+        self._write(one_line(line, self._console.width - 1))
+
+    def clear(self) -> None:
+        if self._next_s:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal must not prevent the summary, which may go to a file
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()

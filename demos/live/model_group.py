@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.default_models import Log
-from demos.live.latency_window import LIVE_SAMPLES, LatencyWindow
 from demos.live.result import ModelResult
+from demos.live.stage_timer import LIVE_SAMPLES, LatencyWindow
 from demos.models import ModelRequest
 from runtimes import Prediction, Runtime, disable_spinning
 from simplenet.errors import SimpleNetError, WeightsError

@@ -1,11 +1,11 @@
-"""Statistics of one source: its state for window and page, and its part of the summary after it is closed."""
+"""Statistics of one source: its state for window and page, and its part of the summary."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from demos.live.latency_window import LIVE_SAMPLES, LatencyWindow
 from demos.live.sources.base import Frame, Source
+from demos.live.stage_timer import LIVE_SAMPLES, LatencyWindow
 from demos.live.summary import SourceSummary
 
 
@@ -15,7 +15,7 @@ class SourceStats:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.reported_state = ""
-        """The last state that was logged."""
+        """The state that was logged last."""
         self._frames = self._width = self._height = self._dropped_before_pause = 0
         self._ages = LatencyWindow()
 
@@ -30,7 +30,7 @@ class SourceStats:
         self._dropped_before_pause = self.source.dropped
 
     def resume(self) -> None:
-        """Do not count the frames of the pause as dropped."""
+        """Forget the frames that were dropped during the pause."""
         self.source.dropped = self._dropped_before_pause
 
     def state(self) -> dict[str, Any]:
@@ -47,14 +47,6 @@ class SourceStats:
         }
 
     def summary(self) -> SourceSummary:
-        source = self.source
-        return SourceSummary(
-            name=source.name,
-            kind=source.kind,
-            state=source.state,
-            frames=self._frames,
-            dropped=source.dropped,
-            reconnects=source.reconnects,
-            frame_age=self._ages.summary(),
-            note=source.note,
-        )
+        fields = ("name", "kind", "state", "note", "dropped", "reconnects")
+        shared = {field: getattr(self.source, field) for field in fields}
+        return SourceSummary(**shared, frames=self._frames, frame_age=self._ages.summary())

@@ -1,4 +1,4 @@
-"""Times the stages of the live loop: capture, preprocess, infer, post, draw."""
+"""Time the stages of the live loop: capture, preprocess, infer, post, draw."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from demos.live.latency_window import LatencyWindow
 from demos.live.summary import STAGES, ModelSummary, SourceSummary, Summary
+from runtimes.timing import LatencySummary, summarize
 
-_FPS_FRAMES = 30
+KEPT_SAMPLES = 10_000
+"""Bounds the memory of a loop that runs for weeks: its summary is that of its latest frames."""
+LIVE_SAMPLES = 1_000
+"""For the percentiles in window and page: about the last half minute."""
+_FRAME_AGE = "frame age"
+
+
+class LatencyWindow:
+    """The latest `KEPT_SAMPLES` latencies in milliseconds. One thread adds them, any thread reads them."""
+
+    def __init__(self) -> None:
+        self._ms: deque[float] = deque(maxlen=KEPT_SAMPLES)
+
+    def add(self, milliseconds: float) -> None:
+        self._ms.append(milliseconds)
+
+    def latest_ms(self, count: int = KEPT_SAMPLES) -> list[float]:
+        """Return at most `count` samples, oldest first."""
+        return list(self._ms)[-count:]  # `list` holds the GIL, so no sample is added meanwhile
+
+    def summary(self, count: int = KEPT_SAMPLES) -> LatencySummary | None:
+        """Summarize the latest `count` samples; None if there are none."""
+        return summarize(samples) if (samples := self.latest_ms(count)) else None
 
 
 class StageTimer:
@@ -18,23 +40,21 @@ class StageTimer:
 
     timer = StageTimer()
     with timer.stage("capture"):
-        frame = source.next()
+        source, frame = scheduler.next(0.1)
     timer.frame_done()
     timer.summary("end of file").stages["capture"].p50_ms
     """
 
     def __init__(self) -> None:
         self.frames = 0
-        self._latencies = {stage: LatencyWindow() for stage in STAGES}
-        self._frame_ages = LatencyWindow()
+        self._latencies = {stage: LatencyWindow() for stage in (*STAGES, _FRAME_AGE)}
         self._current_ms: dict[str, float] = {}
-        self._current_age_ms: float | None = None
-        self._frame_ends_s: deque[float] = deque(maxlen=_FPS_FRAMES)
+        self._frame_ends_s: deque[float] = deque(maxlen=30)
         self.start()
 
     def start(self) -> None:
         """Start the clock of the loop, after models are loaded and warmed up."""
-        self._started_s = self._latest_s = time.perf_counter()
+        self._started_s = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -44,24 +64,22 @@ class StageTimer:
         self.record(name, (time.perf_counter() - start_s) * 1e3)
 
     def record(self, name: str, milliseconds: float) -> None:
-        """Add time that was measured elsewhere to a stage of the current frame."""
+        """Add milliseconds to a stage of the current frame."""
         self._current_ms[name] = self._current_ms.get(name, 0.0) + milliseconds
 
     def frame_age(self, captured_s: float) -> float:
         """Record and return the age of the current frame, in milliseconds since `captured_s`."""
-        self._current_age_ms = (time.perf_counter() - captured_s) * 1e3
-        return self._current_age_ms
+        age_ms = (time.perf_counter() - captured_s) * 1e3
+        self.record(_FRAME_AGE, age_ms)
+        return age_ms
 
     def frame_done(self) -> None:
-        """Commit the current frame. Stages of a frame that is never committed are not counted."""
+        """Commit the current frame. Stages that were timed since the last one count only now."""
         self.frames += 1
         for name, milliseconds in self._current_ms.items():
             self._latencies[name].add(milliseconds)
-        if self._current_age_ms is not None:
-            self._frame_ages.add(self._current_age_ms)
-        self._discard_current()
-        self._latest_s = time.perf_counter()
-        self._frame_ends_s.append(self._latest_s)
+        self._current_ms.clear()
+        self._frame_ends_s.append(time.perf_counter())
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -69,18 +87,13 @@ class StageTimer:
         start_s = time.perf_counter()
         yield
         self._started_s += time.perf_counter() - start_s
-        self._latest_s = max(self._latest_s, self._started_s)
         self._frame_ends_s.clear()
-        self._discard_current()
+        self._current_ms.clear()
 
     @property
     def seconds(self) -> float:
         """Time since the start, without pauses."""
         return time.perf_counter() - self._started_s
-
-    def stop(self) -> None:
-        """End the loop's time now rather than at its last frame."""
-        self._latest_s = time.perf_counter()
 
     def recent_fps(self) -> float:
         """Frame rate over the latest 30 frames; 0 before the second."""
@@ -91,20 +104,19 @@ class StageTimer:
     def summary(
         self, ended: str, models: Sequence[ModelSummary] = (), sources: Sequence[SourceSummary] = ()
     ) -> Summary:
-        """Summarize the frames until now; `ended` is the reason, as in `webcam.run`."""
-        seconds = self._latest_s - self._started_s
-        latencies = {stage: window.summary() for stage, window in self._latencies.items()}
+        """Summarize the loop until now; `ended` is the reason, as in `webcam.run`."""
+        seconds = self.seconds
+        latencies = {
+            stage: latency for stage, window in self._latencies.items() if (latency := window.summary()) is not None
+        }
+        frame_age = latencies.pop(_FRAME_AGE, None)
         return Summary(
             ended=ended,
             frames=self.frames,
             seconds=seconds,
             loop_fps=self.frames / seconds if self.frames and seconds > 0 else None,
-            stages={stage: latency for stage, latency in latencies.items() if latency is not None},
-            frame_age=self._frame_ages.summary(),
+            stages=latencies,
+            frame_age=frame_age,
             models=tuple(models),
             sources=tuple(sources),
         )
-
-    def _discard_current(self) -> None:
-        self._current_ms.clear()
-        self._current_age_ms = None

@@ -1,4 +1,4 @@
-"""What a live demo reports when it ends: latency per stage and model, frames and drops per source."""
+"""The summary of a live demo: latency per stage and model, frames and drops per source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """Latency of one model, and how often its top-1 equals the first model's (None for the first model)."""
+    """Latency of one model, and how often its top-1 equals the first model's; None for the first model."""
 
     name: str
     infer: LatencySummary
@@ -34,9 +34,6 @@ class ModelSummary:
     def model_fps(self) -> float | None:
         """Frames per second of this model alone, from its median latency."""
         return 1e3 / self.infer.p50_ms if self.infer.p50_ms > 0 else None
-
-    def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "model_fps": self.model_fps}
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ class Summary:
     sources: tuple[SourceSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "models": [model.to_json() for model in self.models]}
+        models = [{**dataclasses.asdict(model), "model_fps": model.model_fps} for model in self.models]
+        return {**dataclasses.asdict(self), "models": models}
 
 
 def print_summary(summary: Summary, title: str, console: Console) -> None:

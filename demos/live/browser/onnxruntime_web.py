@@ -3,8 +3,8 @@
     make web
     python demos/live/browser/onnxruntime_web.py
 
-It keeps only the files that the page serves: about 41 MB of a package of 145 MB. The hash of the package is pinned,
-for any registry or mirror that npm is configured for. Files that are already there are not fetched again.
+It keeps only the files that the page serves: about 41 MB of 145 MB. Any registry or mirror that npm is configured for
+will do: the hash of the package is pinned. Files that were fetched before are not fetched again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """Base64, as npm writes it: `npm view onnxruntime-web@VERSION dist.integrity`."""
 
-SERVED = {
-    "ort.wasm.bundle.min.mjs": "text/javascript",
-    "ort-wasm-simd-threaded.wasm": "application/wasm",
-    "ort.webgpu.bundle.min.mjs": "text/javascript",
-    "ort-wasm-simd-threaded.asyncify.wasm": "application/wasm",
-}
-"""The files that the browser requests, with their MIME types: a module and its WebAssembly per execution provider."""
+SERVED = (
+    "ort.wasm.bundle.min.mjs",
+    "ort-wasm-simd-threaded.wasm",
+    "ort.webgpu.bundle.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+)
+"""The files that the browser requests: for each execution provider, a module and its WebAssembly."""
 
 COMMAND = "make web"
 VENDOR = Path(__file__).resolve().parent / "vendor"
@@ -50,12 +50,12 @@ def folder(vendor: Path = VENDOR) -> Path:
 
 
 def is_complete(vendor: Path = VENDOR) -> bool:
-    """Whether all served files are there."""
+    """Whether all served files have been fetched."""
     return all((folder(vendor) / name).is_file() for name in SERVED)
 
 
 def fetch(vendor: Path = VENDOR) -> Path:
-    """Fetch the package with `npm pack`, check its hash, and unpack the served files; the folder appears complete.
+    """Fetch the package with `npm pack` unless it `is_complete`, and unpack the served files in one atomic step.
 
     Raises:
         DownloadError: no npm, no network, a package with another hash, or a folder that cannot be written.
@@ -70,11 +70,9 @@ def fetch(vendor: Path = VENDOR) -> Path:
             unpacked = Path(temporary) / "unpacked"
             unpacked.mkdir()
             _unpack(package, unpacked)
-            shutil.rmtree(target, ignore_errors=True)  # it is incomplete
+            shutil.rmtree(target, ignore_errors=True)  # incomplete
             os.replace(unpacked, target)
     except OSError as error:
-        if is_complete(vendor):  # another process was faster
-            return target
         reason = files.error_message(error)
         raise DownloadError(
             f"cannot keep onnxruntime-web in {vendor}: {reason}; make room there and type: {COMMAND}"
@@ -114,12 +112,9 @@ def _unpack(package: Path, target: Path) -> None:
         )
     with tarfile.open(package, "r:gz") as archive:
         for name in (*_LICENSE_FILES, *(f"package/dist/{name}" for name in SERVED)):
-            source = archive.extractfile(name)
-            assert source is not None  # they are plain files in the pinned package
-            kept = target / Path(name).name
-            with source, open(kept, "wb") as file:
-                shutil.copyfileobj(source, file)
-            files.sync(kept)
+            member = archive.extractfile(name)
+            assert member is not None  # a plain file, in the pinned package
+            (target / Path(name).name).write_bytes(member.read())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,11 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     build_parser().parse_args(argv)
-    if is_complete():
-        print(f"onnxruntime-web {VERSION} is in {folder()}")
-        return 0
-    cli.log(f"fetching onnxruntime-web {VERSION} with npm (33 MB)")
-    print(fetch())
+    if not is_complete():
+        cli.log(f"fetching onnxruntime-web {VERSION} with npm (33 MB)")
+    print(f"onnxruntime-web {VERSION} is in {fetch()}")
     return 0
 
 

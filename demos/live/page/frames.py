@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 
-import numpy as np
-import numpy.typing as npt
-
 from demos.live.page.protocol import pack_frame, result_message
 from demos.live.result import FrameResult
+from demos.live.sources.base import UInt8Array
 from demos.live.sources.opencv import opencv
-from simplenet.errors import ImageError
 
-LONGEST_SIDE = 1280  # the page shows no more pixels, and encoding 4K would take CPU time from the models
-_JPEG_QUALITY = 80
+_LONGEST_SIDE = 1280  # the page shows no more pixels, and encoding 4K would take CPU time from the models
 
 
 class FrameEncoder:
@@ -25,16 +21,12 @@ class FrameEncoder:
         self._newest: dict[int, FrameResult] = {}
         self._messages: dict[int, tuple[FrameResult, asyncio.Future[bytes]]] = {}
         self._waiting: set[asyncio.Event] = set()
-        self._is_waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.encoded = 0
-        """The number of frames encoded so far."""
 
     def put(self, result: FrameResult) -> None:
-        """Keep `result` as its source's newest; a dictionary entry while no viewer waits."""
+        """Keep `result` as its source's newest. Takes no time while no viewer waits for a frame."""
         self._newest[result.source.id] = result
-        if self._waiting and not self._is_waking and self._loop is not None:
-            self._is_waking = True
+        if self._waiting and self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)
 
     def newest(self, source_id: int) -> FrameResult | None:
@@ -54,28 +46,24 @@ class FrameEncoder:
         if known is None or known[0] is not result:
             known = result, asyncio.get_running_loop().run_in_executor(self._executor, _encode_message, result)
             self._messages[result.source.id] = known
-            self.encoded += 1
-        return await asyncio.shield(known[1])  # a viewer who leaves must not cancel it for the others
+        return await asyncio.shield(known[1])  # a viewer that leaves must not cancel it for the others
 
     def _wake(self) -> None:
-        self._is_waking = False
         waiting, self._waiting = self._waiting, set()
         for event in waiting:
             event.set()
 
 
-def encode_jpeg(image: npt.NDArray[np.uint8], longest_side: int = LONGEST_SIDE) -> tuple[bytes, int, int]:
-    """Encode RGB uint8 [H, W, 3] as JPEG, scaled down to `longest_side`; returns it with its width and height."""
+def encode_jpeg(image: UInt8Array) -> tuple[bytes, int, int]:
+    """Encode RGB uint8 [H, W, 3] as JPEG of at most 1280 pixels a side; returns it with its width and height."""
     cv2 = opencv()
     height, width = image.shape[:2]
-    scale = longest_side / max(height, width)
+    scale = _LONGEST_SIDE / max(height, width)
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    is_encoded, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not is_encoded:
-        raise ImageError(f"OpenCV cannot encode {width}x{height} pixels as JPEG")
+    _, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return content.tobytes(), width, height
 
 

@@ -14,11 +14,12 @@ from demos.live.result import FrameResult
 from simplenet.errors import one_line
 
 SEND_TIMEOUT_S = 10.0
+MAX_REQUEST_CHARACTERS = 2_000
 GOING_AWAY, UNSUPPORTED, UNUSABLE, POLICY, TOO_BIG, TRY_LATER = 1001, 1003, 1007, 1008, 1009, 1013
 
 
 class Disconnect(Exception):
-    """Close the WebSocket with this code and a reason for the person in front of the browser."""
+    """Close the WebSocket with this code and a reason, which the browser shows."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -54,12 +55,14 @@ class Endpoint:
         raise NotImplementedError
 
 
-async def send(websocket: WebSocket, message: str | bytes) -> None:
-    """Send text or bytes.
+async def send(websocket: WebSocket, message: dict[str, Any] | str | bytes) -> None:
+    """Send bytes, text, or a dictionary as JSON.
 
     Raises:
         WebSocketDisconnect: the client left, or did not read for `SEND_TIMEOUT_S`.
     """
+    if isinstance(message, dict):
+        message = json.dumps(message)
     sending = websocket.send_text(message) if isinstance(message, str) else websocket.send_bytes(message)
     try:
         await asyncio.wait_for(sending, SEND_TIMEOUT_S)
@@ -68,38 +71,42 @@ async def send(websocket: WebSocket, message: str | bytes) -> None:
 
 
 def result_message(result: FrameResult) -> dict[str, Any]:
-    """One frame's result, JSON-able, with its source and its size in pixels."""
+    """The result of one frame, JSON-able, with its source's id and its size in pixels."""
     height, width = result.frame.image.shape[:2]
     return {**result.to_json(), "source": result.source.id, "width": width, "height": height}
 
 
 def pack_frame(head: dict[str, Any], jpeg: bytes) -> bytes:
-    """One binary message: the length of `head` (4 bytes, big-endian), `head` as JSON in UTF-8, the JPEG."""
+    """Pack one binary message: the length of `head` (4 bytes, big-endian), `head` as JSON in UTF-8, the JPEG."""
     text = json.dumps(head).encode()
     return struct.pack(">I", len(text)) + text + jpeg
 
 
 def unpack_frame(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """The head and the JPEG of a `pack_frame` message."""
+    """Return the head and the JPEG of a `pack_frame` message."""
     (length,) = struct.unpack_from(">I", message)
     return json.loads(message[4 : 4 + length]), message[4 + length :]
 
 
-def parse_request(text: str) -> dict[str, Any]:
-    """Parse a request: an object with 'command' and 'value', or with 'look' (source id) or 'shown' (frame number).
+def parse_request(text: str | None) -> dict[str, Any]:
+    """Parse a viewer's request: an object with 'command' and 'value', 'look' (source id) or 'shown' (frame number).
 
     Raises:
-        ValueError: the text is not such an object.
+        Disconnect: the request is bytes (None), too long or not such an object.
     """
+    if text is None:
+        raise Disconnect(UNSUPPORTED, "text expected, not bytes")
+    if len(text) > MAX_REQUEST_CHARACTERS:
+        raise Disconnect(TOO_BIG, f"a request has at most {MAX_REQUEST_CHARACTERS} characters")
     try:
         request = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(request, dict):
-        raise ValueError("not an object")
-    if "command" in request:
-        if not isinstance(request["command"], str) or not isinstance(request.get("value"), str | None):
-            raise ValueError("command and value must be strings")
-    elif not (numbers := request.keys() & {"look", "shown"}) or any(type(request[name]) is not int for name in numbers):
-        raise ValueError("it needs a command, or the number of a source or frame")
+    except (ValueError, RecursionError) as error:
+        raise Disconnect(UNUSABLE, f"not JSON: {error}") from None
+    types = {"command": (str,), "value": (str, type(None)), "look": (int,), "shown": (int,)}
+    if (
+        not isinstance(request, dict)
+        or not request.keys() & {"command", "look", "shown"}
+        or any(type(value) not in types.get(name, ()) for name, value in request.items())
+    ):
+        raise Disconnect(UNUSABLE, "a request has a 'command' and a 'value', a source to 'look' at or a frame 'shown'")
     return request

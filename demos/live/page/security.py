@@ -12,9 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
-_SAFE_METHODS = ("GET", "HEAD")
 
-# COOP and COEP are what WebAssembly threads need; 'wasm-unsafe-eval' only allows compiling WebAssembly.
+# WebAssembly threads need COOP and COEP; 'wasm-unsafe-eval' only allows compiling WebAssembly.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -33,20 +32,23 @@ log = logging.getLogger("simplenet.page")
 class SecurityMiddleware:
     """ASGI middleware: answers foreign requests with 403, and adds `HEADERS` to every response.
 
-    It stops three attacks of a foreign page that is open in the visitor's browser:
-    - its name resolves to 127.0.0.1 (DNS rebinding): the Host header contains that name.
-    - it opens a WebSocket to this server: the Origin header names the page.
-    - it embeds a URL of this server, for example to start an export: on the loopback and over https, browsers mark
-      that request with Sec-Fetch-Site.
+    It stops three attacks by a foreign page in a visitor's browser:
+    - The page's name resolves to 127.0.0.1 (DNS rebinding): the Host header contains that name.
+    - The page opens a WebSocket to this server: the Origin header names the page.
+    - The page embeds a URL of this server, for example to start an export: on the loopback and over https, browsers
+      mark that request with Sec-Fetch-Site.
 
-    The server's own port is not compared, because with `ssh -L 9000:127.0.0.1:8000 device` the browser uses another
-    one. Origin and Host must name the same port.
+    Origin and Host must name the same port, but not the server's: `ssh -L 9000:127.0.0.1:8000 device` changes it.
     """
 
     def __init__(self, app: ASGIApp, bound_host: str) -> None:
         self._app = app
         self._is_local = is_loopback(bound_host)
-        self._names = {"localhost", bound_host.lower().strip("[]"), *(() if self._is_local else machine_names())}
+        self._names = {"localhost", bound_host.lower().strip("[]")}
+        if not self._is_local:
+            name = socket.gethostname().lower()
+            short = name.partition(".")[0]
+            self._names |= {name, short, f"{short}.local"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -69,26 +71,26 @@ class SecurityMiddleware:
         except OSError:
             raise  # the client went away
         except Exception:
-            log.exception("the page failed at %s", scope["path"])  # a bug: log its traceback
+            log.exception("the page failed at %s", scope["path"])
             raise
 
     def _reason_to_reject(self, scope: Scope, headers: Headers) -> str | None:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.allows_host(hosts[0]):
             return "unknown host name; open the address that the demo printed, or the IP address"
-        if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
             is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
             return "requests from other sites are not allowed" if is_foreign and not is_link else None
-        if len(origins) != 1 or not _is_same_origin(origins[0], hosts[0]):
+        same = [f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")]
+        if len(origins) != 1 or origins[0].lower() not in same:
             return "requests from other sites are not allowed"
         return None
 
     def allows_host(self, header: str) -> bool:
-        """Check a Host header. On the loopback, only its names pass.
+        """Check a Host header. A server on the loopback accepts only the loopback's names and addresses.
 
-        On other addresses, this machine's names and any IP address pass: a browser does not look up an IP address, so
-        it cannot be rebound.
+        Others accept this machine's names and any IP address: rebinding needs a name, which a browser looks up.
         """
         match = _HOST.fullmatch(header)
         if match is None:
@@ -109,14 +111,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def machine_names() -> set[str]:
-    """This machine's names in its network, found without a name server."""
-    name = socket.gethostname().lower()
-    short = name.partition(".")[0]
-    return {name, short, f"{short}.local"}
-
-
-def _is_same_origin(origin: str, host: str) -> bool:
-    return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")

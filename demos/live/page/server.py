@@ -1,86 +1,74 @@
-"""The page's server: uvicorn in a thread, on a socket that is bound before `Page.start` returns.
+"""The page's server: uvicorn in a thread, on a socket that is bound before `Page` returns.
 
-It binds to the loopback by default. Browsers give a page a camera (getUserMedia) only in a secure context: https, or an
-address of the same machine. From another machine, http://device:8000 shows the device's frames but cannot use the
-visitor's camera. A tunnel can, and it keeps strangers out:
+It binds to the loopback by default: there is no password, and browsers allow a camera (getUserMedia) only on https
+pages and on pages of their own machine. From another machine, use a tunnel: ssh -L 8000:127.0.0.1:8000 device
 
-    ssh -L 8000:127.0.0.1:8000 device        then open http://127.0.0.1:8000/
-
-With --host 0.0.0.0, everybody in the network can watch, switch models, pause, and write snapshots and recordings to the
-disk: there is no password.
-
-Limits: 128 connections at once (uvicorn answers 503 to further requests), 5 s between two requests of a connection, and
-on Linux 30 s for a client to read some of what it was sent. uvicorn does not limit the time for sending a request: a
-client that sends half of one keeps its connection until it leaves. It does not delay other clients or `close`.
+Limits: 128 connections at once (uvicorn answers 503 to more), 5 s between two requests of a connection, and on Linux
+30 s for a client to read some of what it was sent. uvicorn does not limit the time for sending a request: a client that
+sends half of one keeps its connection until it leaves, but delays neither other clients nor `close`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 
-from demos.live.page.application import make_application
+from demos.live.browser import routes as browser_routes
 from demos.live.page.frames import FrameEncoder
-from demos.live.page.listener import bind
+from demos.live.page.protocol import unpack_frame
 from demos.live.page.security import SecurityMiddleware, is_loopback
-from demos.live.page.viewer import LiveSession, Viewers
+from demos.live.page.viewer import Viewers
 from demos.live.page.visitor import MAX_BYTES, Visitors
 from demos.live.result import FrameResult
-from simplenet.errors import UsageError
+from simplenet.errors import SimpleNetError
 
+if TYPE_CHECKING:
+    from demos.live.session import Session
+
+STATIC = Path(__file__).parent / "static"
 _MAX_CONNECTIONS = 128
-_KEEP_ALIVE_S = 5
 _STALLED_TIMEOUT_S = 30.0
-_SHUTDOWN_TIMEOUT_S = 1
-_CLOSE_TIMEOUT_S = 2.0
 
 
 class Page:
-    """Show a session in browsers. Use it as a context manager, or call `start` and `close`."""
+    """Shows a session in browsers until `close`, or until its block as a context manager ends."""
 
-    def __init__(self, session: LiveSession, host: str = "127.0.0.1", port: int = 8000) -> None:
-        """Port 0 takes any free one."""
-        if not 0 <= port <= 65_535:
-            raise UsageError(f"port {port} is not between 0 and 65535; type: --port 8000")
-        self._session, self._host, self._port = session, host, port
-        self._executor = ThreadPoolExecutor(2, "page worker")
-        self.frames = FrameEncoder(self._executor)
-        self.viewers = Viewers(session, self.frames)
-        self.visitors = Visitors(session, self._executor)
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
-
-    @property
-    def url(self) -> str:
-        """The address to open in a browser on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host).strip("[]")
-        return f"http://[{host}]:{self._port}/" if ":" in host else f"http://{host}:{self._port}/"
-
-    @property
-    def is_public(self) -> bool:
-        """Whether other machines can reach it."""
-        return not is_loopback(self._host)
-
-    def start(self) -> None:
-        """Bind the socket, then serve in a thread.
+    def __init__(self, session: Session, host: str = "127.0.0.1", port: int = 8000) -> None:
+        """Bind the socket, then serve in a thread; port 0 takes any free one.
 
         Raises:
             SimpleNetError: the port is taken or forbidden, or this machine has no such address.
         """
-        listener = bind(self._host, self._port)
-        self._port = listener.getsockname()[1]
+        listener = bind(host, port)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STALLED_TIMEOUT_S * 1e3))
-        app = make_application(self._session, self.viewers, self.visitors, self.frames)
+        shown_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host).strip("[]")
+        shown_host = f"[{shown_host}]" if ":" in shown_host else shown_host
+        self.url = f"http://{shown_host}:{listener.getsockname()[1]}/"
+        """The address to open in a browser on this machine."""
+        self.is_public = not is_loopback(host)
+        """Whether other machines can reach it."""
+        self._session = session
+        self._executor = ThreadPoolExecutor(2, "page worker")
+        self.frames = FrameEncoder(self._executor)
+        self.viewers = Viewers(session, self.frames)
+        self.visitors = Visitors(session, self._executor)
         config = uvicorn.Config(
-            SecurityMiddleware(app, self._host),
+            SecurityMiddleware(self._application(), host),
             http="h11",
             ws="websockets-sansio",
             lifespan="off",
@@ -92,30 +80,47 @@ class Page:
             ws_max_size=MAX_BYTES,
             ws_per_message_deflate=False,  # JPEG does not compress, and a small message could inflate to a huge one
             limit_concurrency=_MAX_CONNECTIONS,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=1,
         )
         config.load()
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(_serve(server, listener)), name="page", daemon=True)
         self._thread.start()
-        self._unsubscribe = self._session.subscribe(self._on_result)
+        self._unsubscribe = session.subscribe(self._on_result)
 
     def close(self) -> None:
-        """Disconnect everybody within two seconds; a second call does nothing."""
-        unsubscribe, self._unsubscribe = self._unsubscribe, lambda: None
-        unsubscribe()
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join(_CLOSE_TIMEOUT_S)
+        """Disconnect all clients within two seconds. Idempotent."""
+        self._unsubscribe()
+        self._server.should_exit = True
+        self._thread.join(2)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Page:
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _application(self) -> Starlette:
+        async def snapshot(request: Request) -> Response:
+            """The newest frame of a local source: curl -o image.jpg 'http://127.0.0.1:8000/snapshot.jpg?source=0'."""
+            requested = request.query_params.get("source")
+            for source in self._session.scheduler.sources:
+                result = self.frames.newest(source.id)
+                if result is not None and requested in (None, str(source.id)):
+                    return Response(unpack_frame(await self.frames.message(result))[1], media_type="image/jpeg")
+            return PlainTextResponse("there is no frame yet\n", 404)
+
+        return Starlette(
+            routes=[
+                WebSocketRoute("/live", self.viewers.serve),
+                WebSocketRoute("/visitor", self.visitors.serve),
+                Route("/snapshot.jpg", snapshot),
+                *browser_routes.routes(self._session),
+                Mount("/", StaticFiles(directory=STATIC, html=True)),
+            ]
+        )
 
     def _on_result(self, result: FrameResult) -> None:
         if result.source.kind == "visitor":
@@ -125,10 +130,35 @@ class Page:
                 self.frames.put(result)
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes any free one.
+
+    Raises:
+        SimpleNetError: the port is taken or forbidden, or this machine has no such address.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise SimpleNetError(f"{host} is not a name or address of this machine; type: --host 127.0.0.1") from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # IPv4 if there is one
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(address, family=family, backlog=128, dualstack_ipv6=both)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            with bind(host, 0) as free:
+                hint = f"type: --port {free.getsockname()[1]}"
+            raise SimpleNetError(f"port {port} on {host} is taken by another program; {hint}") from None
+        if error.errno == errno.EACCES:
+            raise SimpleNetError(f"only root may open port {port}; type: --port 8000") from None
+        reason = os.strerror(error.errno or 0)
+        raise SimpleNetError(f"{host} is not an address of this machine ({reason}); type: --host 127.0.0.1") from None
+
+
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
     try:
         await server.serve(sockets=[listener])
     finally:
         for connection in list(server.server_state.connections):
-            connection.transport.abort()  # clients that do not read: uvicorn waits until they do
+            connection.transport.abort()  # uvicorn would wait for clients that do not read
         await asyncio.sleep(0)

@@ -5,43 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket
 
 from demos.live.dashboard import PAGE_COMMANDS
 from demos.live.page import protocol
 from demos.live.page.frames import FrameEncoder
-from demos.live.page.protocol import Disconnect
 from demos.live.result import FrameResult
-from demos.live.sources.scheduler import SourceScheduler
-from simplenet.artifacts import Artifact
 from simplenet.errors import SimpleNetError
+
+if TYPE_CHECKING:
+    from demos.live.session import Session
 
 STATE_EVERY_S = 0.25
 _FAST_STATE_EVERY_S, _FAST_STATES_FOR_S = 0.05, 0.5  # after a command
 MAX_VIEWERS = 16
-MAX_REQUEST_CHARACTERS = 2_000
 _REQUEST_PAUSE_S, _COMMAND_PAUSE_S = 0.005, 0.05
-_MAX_REPLIES = 8
-
-
-class LiveSession(Protocol):
-    """The part of demos.live.session.Session that the page uses."""
-
-    scheduler: SourceScheduler
-
-    def command(self, name: str, value: str | None = None) -> None: ...
-    def state(self) -> dict[str, Any]: ...
-    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]: ...
-    def onnx_artifact(self) -> Artifact: ...
 
 
 class Viewers(protocol.Endpoint):
     """The /live endpoint."""
 
-    def __init__(self, session: LiveSession, frames: FrameEncoder) -> None:
+    def __init__(self, session: Session, frames: FrameEncoder) -> None:
         super().__init__(MAX_VIEWERS)
         self.session, self.frames = session, frames
         self._state_json, self._state_made_s = "", float("-inf")
@@ -58,24 +44,20 @@ class Viewers(protocol.Endpoint):
 
 
 class _Viewer:
-    """One connection. It gets a new frame only after its browser has reported the last one as shown."""
+    """One connection. A new frame is sent only after the browser has reported the last one as shown."""
 
     def __init__(self, websocket: WebSocket, viewers: Viewers) -> None:
         self._websocket, self._session, self._frames = websocket, viewers.session, viewers.frames
         self._state_json = viewers.state_json
         self._wake = asyncio.Event()
-        self._replies: deque[str] = deque(maxlen=_MAX_REPLIES)
+        self._replies: deque[dict[str, Any]] = deque(maxlen=8)
         self._requested_source: int | None = None
         self._sent: FrameResult | None = None
         self._is_ready, self._is_closed = True, False
         self._next_state_s = self._fast_until_s = 0.0
 
     async def run(self) -> None:
-        """Return when the viewer leaves.
-
-        Raises:
-            Disconnect: the viewer sent something invalid.
-        """
+        """Serve until the viewer leaves. Raises Disconnect if it sent something invalid."""
         tasks = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._send_updates())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -91,15 +73,7 @@ class _Viewer:
 
     async def _receive(self) -> None:
         while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
-            text = message.get("text")
-            if text is None:
-                raise Disconnect(protocol.UNSUPPORTED, "text expected, not bytes")
-            if len(text) > MAX_REQUEST_CHARACTERS:
-                raise Disconnect(protocol.TOO_BIG, f"a request has at most {MAX_REQUEST_CHARACTERS} characters")
-            try:
-                request = protocol.parse_request(text)
-            except ValueError as error:
-                raise Disconnect(protocol.UNUSABLE, f"invalid request: {error}") from None
+            request = protocol.parse_request(message.get("text"))
             self._handle_request(request)
             # Nothing is read during this pause, so a flood of requests fills the client's own buffers.
             await asyncio.sleep(_COMMAND_PAUSE_S if "command" in request else _REQUEST_PAUSE_S)
@@ -119,10 +93,10 @@ class _Viewer:
     def _command(self, name: str, value: str | None) -> None:
         try:
             if name not in PAGE_COMMANDS:
-                raise SimpleNetError(f"the page has no command {name[:40]!r}; one of: {', '.join(PAGE_COMMANDS)}")
+                raise SimpleNetError(f"the page has no command {name!r}; one of: {', '.join(PAGE_COMMANDS)}")
             self._session.command(name, value)
         except SimpleNetError as error:
-            self._replies.append(json.dumps({"type": "error", "command": name[:40], "message": str(error)[:500]}))
+            self._replies.append({"type": "error", "command": name, "message": str(error)})
 
     async def _send_updates(self) -> None:
         """Send replies first, then a due state, then a new frame."""
@@ -144,7 +118,7 @@ class _Viewer:
                 await protocol.send(self._websocket, await self._frames.message(result))
 
     def _new_result(self) -> FrameResult | None:
-        """The newest frame of the selected source; None if it has been sent, or the last one is not yet shown."""
+        """Return the newest frame of the selected source; None if it has been sent or the last one is not yet shown."""
         if not self._is_ready:
             return None
         self._frames.wait(self._wake)
@@ -156,7 +130,7 @@ class _Viewer:
         return result
 
     def _source_id(self) -> int | None:
-        """The source shown to this viewer. Visitors' cameras are never shown to others."""
+        """The id of the source that this viewer sees, never a visitor's camera."""
         local = [source.id for source in self._session.scheduler.sources if source.kind != "visitor"]
         return self._requested_source if self._requested_source in local else next(iter(local), None)
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import time
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket
 
 from demos.live.page import protocol
 from demos.live.page.protocol import Disconnect
-from demos.live.page.viewer import LiveSession
 from demos.live.result import FrameResult
 from demos.live.sources.live import LiveSource
 from simplenet.errors import ImageError
 from simplenet.images import decode_rgb
 from simplenet.preprocessing import UInt8Array
+
+if TYPE_CHECKING:
+    from demos.live.session import Session
 
 MAX_VISITORS = 4
 MAX_PIXELS = 8_000_000
@@ -32,15 +33,15 @@ _MIN_FRAME_S = 1 / 60
 class Visitors(protocol.Endpoint):
     """The /visitor endpoint. The session's thread calls `deliver`; the page's thread calls everything else."""
 
-    def __init__(self, session: LiveSession, executor: Executor) -> None:
+    def __init__(self, session: Session, executor: Executor) -> None:
         super().__init__(MAX_VISITORS)
         self._session, self._executor = session, executor
         self._pending: dict[int, tuple[float, asyncio.Future[FrameResult]]] = {}
-        """By source id: the capture time of the frame being classified, and where its result goes."""
+        """By source id: the capture time of the frame being classified, and the future of its result."""
         self._numbers = itertools.count(1)
 
     def deliver(self, result: FrameResult) -> None:
-        """Hand a visitor its result; one that is late, or for a visitor who left, is discarded."""
+        """Pass a result to its visitor. Discards it if it is late or the visitor has left."""
         captured_s, future = self._pending.get(result.source.id, (None, None))
         if future is not None and captured_s == result.frame.captured_s:
             with contextlib.suppress(RuntimeError):  # the page has just closed
@@ -50,7 +51,7 @@ class Visitors(protocol.Endpoint):
         source = LiveSource(f"visitor {next(self._numbers)}", "visitor")
         self._session.scheduler.add(source)
         try:
-            await _send_json(websocket, {"type": "welcome", "source": source.id, "name": source.name})
+            await protocol.send(websocket, {"type": "welcome", "source": source.id, "name": source.name})
             await self._classify_frames(websocket, source)
         finally:
             self._pending.pop(source.id, None)
@@ -75,12 +76,12 @@ class Visitors(protocol.Endpoint):
             # Nothing is read before this frame has its result, so a flood of frames fills the client's own buffers.
             result = await self._classify(source, image, received_s)
             fields = protocol.result_message(result) if result is not None else {"model_results": None}
-            await _send_json(websocket, {"type": "result", "decode_ms": decode_ms, **fields})
+            await protocol.send(websocket, {"type": "result", "decode_ms": decode_ms, **fields})
             await asyncio.sleep(_MIN_FRAME_S - (time.perf_counter() - received_s))
         raise Disconnect(protocol.GOING_AWAY, "the demo has ended")
 
     async def _classify(self, source: LiveSource, image: UInt8Array, captured_s: float) -> FrameResult | None:
-        """The result, or None after `RESULT_TIMEOUT_S`: the session is paused or too busy."""
+        """Return the result, or None after `RESULT_TIMEOUT_S`, if the session is paused or too busy."""
         future: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
         self._pending[source.id] = captured_s, future
         source.push(image, captured_s)
@@ -99,7 +100,3 @@ def decode_frame(content: bytes) -> UInt8Array:
 def _set_result(future: asyncio.Future[FrameResult], result: FrameResult) -> None:
     if not future.done():
         future.set_result(result)
-
-
-async def _send_json(websocket: WebSocket, message: dict[str, Any]) -> None:
-    await protocol.send(websocket, json.dumps(message))

@@ -22,7 +22,7 @@ from simplenet.files import error_message
 from simplenet.images import SUFFIXES, find_images
 
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
-_SIZE = r"(?::(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<rate>\d{1,3}))?"
+_SIZE = r"(?::(\d{1,5})x(\d{1,5}))?(?:@(\d{1,3}))?"
 _MIN_SIDE, _MAX_SIDE, _MAX_RATE = 16, 7680, 240
 
 
@@ -86,8 +86,7 @@ def _parse_size(text: str, prefix: str, default: tuple[int, int, int], example: 
     found = re.fullmatch(prefix + _SIZE, text)
     if found is None:
         raise UsageError(f"{one_line(text, 60)} cannot be parsed; type {example}")
-    named = (found["width"], found["height"], found["rate"])
-    width, height, rate = (usual if value is None else int(value) for value, usual in zip(named, default, strict=True))
+    width, height, rate = (int(value or usual) for value, usual in zip(found.groups(), default, strict=True))
     if not (min(width, height) >= _MIN_SIDE and max(width, height) <= _MAX_SIDE and 1 <= rate <= _MAX_RATE):
         limits = f"width and height are {_MIN_SIDE} to {_MAX_SIDE} pixels, the frame rate at most {_MAX_RATE}"
         raise UsageError(f"{one_line(text, 60)} is out of range; {limits}")

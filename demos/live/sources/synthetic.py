@@ -21,16 +21,11 @@ _COLORS = ((60, 110, 70), (110, 75, 50), (60, 60, 115), (105, 100, 45), (95, 55,
 
 
 class Scene:
-    """Draws frames that depend only on their number, in OpenCV's BGR order.
-
-    Attributes:
-        images: uint8 [N, 28, 28, 3], shown one after another.
-        labels: the class name of each image.
-    """
+    """Draws frames that depend only on their number. `images`, uint8 [N, 28, 28, 3], slide in one after another."""
 
     def __init__(self, width: int, height: int, frame_rate: int) -> None:
         self.width, self.height, self.frame_rate = width, height, frame_rate
-        self.images, self.labels = _images_by_rank()
+        self.images = _images_by_rank()
         self._side = min(width, height)
         self._background = _background(width + _DRIFT, height + _DRIFT)
         self._scaled = functools.lru_cache(maxsize=2)(self._scale)
@@ -100,15 +95,15 @@ def open_synthetic(width: int, height: int, frame_rate: int) -> FrameReader:
     return FrameReader(SyntheticCapture(Scene(width, height, frame_rate)), "synthetic", frame_rate=float(frame_rate))
 
 
-def _images_by_rank() -> tuple[UInt8Array, tuple[str, ...]]:
-    """Images and labels of the shipped data set: the first image of each class, then the second of each."""
+def _images_by_rank() -> UInt8Array:
+    """Images of the shipped data set: the first one of each class, then the second one of each."""
     data = datasets.shipped("fashion-mnist", "evaluation")
     rank_in_class = np.zeros(len(data), np.int64)
     for label in range(len(data.classes)):
         is_label = data.labels == label
         rank_in_class[is_label] = np.arange(is_label.sum())
-    order = np.lexsort((data.labels, rank_in_class))[:_IMAGES]
-    return data.images[order], tuple(data.classes[label] for label in data.labels[order])
+    images: UInt8Array = data.images[np.lexsort((data.labels, rank_in_class))[:_IMAGES]]
+    return images
 
 
 def _background(width: int, height: int) -> UInt8Array:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import runtimes
-from demos.live.latency_window import KEPT_SAMPLES
 from demos.live.model_config import ModelConfig
 from demos.live.model_group import ModelGroup, ModelStats
+from demos.live.stage_timer import KEPT_SAMPLES
 from simplenet import datasets
 from simplenet.errors import BackendError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact

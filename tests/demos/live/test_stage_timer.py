@@ -1,12 +1,14 @@
-"""The stage timer counts finished frames, and excludes pauses."""
+"""The stage timer counts finished frames, and excludes pauses; a latency window keeps the latest samples in order."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from demos.live import stage_timer
-from demos.live.latency_window import KEPT_SAMPLES
-from demos.live.stage_timer import StageTimer
+from demos.live.stage_timer import KEPT_SAMPLES, LatencyWindow, StageTimer
+from runtimes.timing import summarize
 
 
 class Clock:
@@ -87,5 +89,25 @@ def test_excludes_pauses_and_includes_waiting_at_the_end(clock: Clock) -> None:
         clock.now_s += 60
     assert timer.seconds == pytest.approx(1)
     clock.now_s += 2  # no more frames
-    timer.stop()
     assert timer.summary("q").seconds == pytest.approx(3)
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=50), st.integers(1, 60))
+def test_returns_and_summarizes_the_latest_samples(milliseconds: list[float], count: int) -> None:
+    window = LatencyWindow()
+    for sample in milliseconds:
+        window.add(sample)
+    latest = milliseconds[-count:]
+    assert window.latest_ms(count) == latest
+    assert window.summary(count) == (summarize(latest) if latest else None)
+
+
+def test_latency_window_is_bounded() -> None:
+    window = LatencyWindow()
+    for number in range(KEPT_SAMPLES + 10):
+        window.add(float(number))
+    assert len(window.latest_ms()) == KEPT_SAMPLES
+    summary = window.summary()
+    assert summary is not None
+    assert (summary.n, summary.min_ms) == (KEPT_SAMPLES, 10)
+    assert window.latest_ms(2) == pytest.approx([KEPT_SAMPLES + 8, KEPT_SAMPLES + 9])

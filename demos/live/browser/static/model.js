@@ -125,12 +125,12 @@ export function mount(element) {
     let body;
     try {
       response = await fetch("/model/manifest.json", { cache: "no-cache" });
-      body = await response.json();
+      body = await (response.ok ? response.json() : response.text());
     } catch {
       return; // the page itself reports a server that is gone
     }
     if (current !== worker) return;
-    if (!response.ok) stop(body.error);
+    if (!response.ok) stop(body);
     else if (body.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) start();
   }
 }

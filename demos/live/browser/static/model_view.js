@@ -76,12 +76,12 @@ export function makeView(element, { onStart, onStop }) {
     },
 
     /** Takes the worker's "loaded" message. */
-    showModel({ manifest, threads: used, isolated, version, adapter, load_ms, first_infer_ms }) {
+    showModel({ manifest, threads: used, version, adapter, load_ms, first_infer_ms }) {
       write(status, `${manifest.variant}, weights ${manifest.weights.name}, ${manifest.precision}`);
       untrained.classList.toggle("shown", manifest.weights.source === "random");
       const where = adapter ?? `${used} thread${used === 1 ? "" : "s"}`;
       modelFigures = [
-        ["Runs on", where, `onnxruntime-web ${version}${isolated ? "" : ", page not isolated"}`],
+        ["Runs on", where, `onnxruntime-web ${version}`],
         ["Loaded in", milliseconds(load_ms), `first inference ${milliseconds(first_infer_ms)}`],
       ];
       figureList.replaceChildren(...modelFigures.map(makeFigure));

@@ -46,7 +46,6 @@ async function load(provider, threads) {
     load_ms: performance.now() - startMs,
     first_infer_ms: runsMs[0],
     threads: provider === "wasm" ? ort.env.wasm.numThreads : null, // 1 without isolation
-    isolated: self.crossOriginIsolated,
     version: ort.env.versions.web,
     adapter: provider === "webgpu" ? await adapterName() : null,
     manifest,
@@ -61,10 +60,7 @@ async function get(address) {
   } catch {
     throw new Error("the server does not respond; start it again");
   }
-  if (!response.ok) {
-    const { error } = await response.json().catch(() => ({}));
-    throw new Error(error ?? `the server returned ${response.status} for ${address}; reload the page`);
-  }
+  if (!response.ok) throw new Error(await response.text());
   return response;
 }
 

@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demos.live.browser import routes as browser_routes
-from demos.live.page import application
+from demos.live.page import server as page_server
 from demos.live.page.security import HEADERS
 from simplenet import artifacts
 from simplenet.artifacts import Artifact
@@ -116,7 +116,7 @@ def serve_tile(session: FakeSession, vendor: Path, headers: dict[str, str] = HEA
         return Response(PAGE_SCRIPT, media_type="text/javascript")
 
     pages = [Route("/", page), Route("/page.js", script), *browser_routes.routes(session, vendor)]
-    static = Mount("/", StaticFiles(directory=application.STATIC))
+    static = Mount("/", StaticFiles(directory=page_server.STATIC))
     app = Starlette(routes=[*pages, static], middleware=[Middleware(_Headers, headers=headers)])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))

@@ -75,7 +75,7 @@ def test_follows_session_to_another_model(artifact: Artifact, tmp_path: Path) ->
         assert (status, json.loads(body)["variant"]) == (200, "cifar-460k")
         status, _, body = get(port, f"/model/model.onnx?sha256={old}")
         assert status == 409
-        assert "changed" in json.loads(body)["error"]
+        assert b"changed" in body
         # The same model, made anew on disk:
         session.artifact = changed(artifact, tmp_path / "anew", variant="cifar-460k")
         shutil.copy(session.artifact.model_file, tmp_path / "other" / "model.onnx")
@@ -100,7 +100,7 @@ def test_failed_export_is_a_one_line_error(artifact: Artifact, tmp_path: Path) -
         for address in ("/model/manifest.json", "/model/model.onnx"):
             status, _, body = get(port, address)
             assert status == 503
-            assert json.loads(body) == {"error": "PyTorch cannot export this network; type: make tea"}
+            assert body == b"PyTorch cannot export this network; type: make tea"
         session.artifact = changed(artifact, tmp_path / "fleeting")
         session.artifact.model_file.unlink()
         assert get(port, "/model/model.onnx")[0] == 503
@@ -126,7 +126,7 @@ def test_runtime_files_have_mime_types_and_etags(artifact: Artifact, vendor: Pat
     with serve_tile(FakeSession(artifact), vendor) as port:
         for name in onnxruntime_web.SERVED:
             status, headers, body = get(port, f"/onnxruntime-web/{name}")
-            wanted = "application/wasm" if name.endswith(".wasm") else "text/javascript"
+            wanted = "application/wasm" if name.endswith(".wasm") else "text/javascript; charset=utf-8"
             assert (status, headers["content-type"], body) == (200, wanted, f"this is {name}".encode())
             assert get(port, f"/onnxruntime-web/{name}", If_None_Match=headers["etag"])[0] == 304
 
@@ -163,4 +163,4 @@ def test_missing_runtime_error_says_what_to_type(artifact: Artifact, tmp_path: P
     with serve_tile(FakeSession(artifact), tmp_path) as port:
         status, _, body = get(port, "/onnxruntime-web/ort.wasm.bundle.min.mjs")
         assert status == 404
-        assert json.loads(body) == {"error": "onnxruntime-web has not been fetched; type: make web"}
+        assert body == b"onnxruntime-web has not been fetched; type: make web"

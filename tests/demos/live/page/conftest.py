@@ -100,7 +100,11 @@ class Demo:
 
     def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
         self._listeners.append(callback)
-        return lambda: self._listeners.remove(callback)
+
+        def unsubscribe() -> None:
+            self._listeners = [other for other in self._listeners if other is not callback]
+
+        return unsubscribe
 
     def onnx_artifact(self) -> Artifact:
         raise ArtifactError("this demo has no model; type: python export/to_onnx.py")

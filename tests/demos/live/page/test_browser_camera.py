@@ -99,7 +99,6 @@ def test_reconnects_to_a_restarted_server(demo: Demo, film: str, open_tab: OpenT
     scene = Scene()
     demo.scheduler.add(scene)
     page = Page(demo, port=0)
-    page.start()
     port = urllib.parse.urlsplit(page.url).port or 0
     tab, mine = open_tab(page), open_tab(page, ALLOWED, FAKE, film)
     mine.view.get_by_label("My camera").check()

@@ -14,9 +14,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from demos.live.page import protocol, server, viewer
+from demos.live.page import frames, protocol, server, viewer
 from demos.live.page.server import Page
 from demos.live.page.visitor import decode_frame
+from demos.live.result import FrameResult
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_server import deaf_client, open_socket
 from tests.waiting import wait_until
@@ -80,11 +81,21 @@ def test_sends_no_frame_before_the_last_one_is_shown(page: Page, demo: Demo) -> 
         assert second["number"] >= first["number"] + 10  # the newest one, not the next
 
 
-def test_encodes_once_for_all_viewers_and_never_for_none(page: Page, demo: Demo) -> None:
+def test_encodes_once_for_all_viewers_and_never_for_none(
+    page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[FrameResult] = []
+    encode = frames._encode_message
+
+    def count_and_encode(result: FrameResult) -> bytes:
+        encoded.append(result)
+        return encode(result)
+
+    monkeypatch.setattr(frames, "_encode_message", count_and_encode)
     start = demo._number
     while demo._number < start + 10:
         time.sleep(0.01)
-    assert page.frames.encoded == 0
+    assert not encoded
     demo.command("pause")
     before = -1
     while before != demo._number:  # a frame may be on its way
@@ -93,7 +104,7 @@ def test_encodes_once_for_all_viewers_and_never_for_none(page: Page, demo: Demo)
     with ExitStack() as stack:
         clients = [stack.enter_context(open_socket(page)) for _ in range(5)]
         assert len({receive(client, bytes)[1] for client in clients}) == 1
-        assert page.frames.encoded == 1
+        assert len(encoded) == 1
 
 
 def test_command_changes_the_state_at_once(page: Page, demo: Demo) -> None:

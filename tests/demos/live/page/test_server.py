@@ -17,9 +17,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from demos.live.page import listener, protocol, server
+from demos.live.page import protocol, server
 from demos.live.page.server import Page
-from simplenet.errors import SimpleNetError, UsageError
+from simplenet.errors import SimpleNetError
 from tests.demos.live.page.conftest import Demo, Scene
 from tests.waiting import wait_until
 
@@ -144,33 +144,21 @@ def test_loopback_page_is_not_public(shared_page: Page) -> None:
 def test_taken_port_error_names_a_free_one(page: Page, demo: Demo) -> None:
     port = urllib.parse.urlsplit(page.url).port
     with pytest.raises(SimpleNetError, match=rf"port {port} .* is taken .* type: --port \d+$") as caught:
-        Page(demo, port=port or 0).start()
+        Page(demo, port=port or 0)
     assert "\n" not in str(caught.value)
     with Page(demo, port=int(str(caught.value).split()[-1])) as other:
         assert get(other).status == 200
 
 
-def test_taken_port_without_a_free_one(page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_PORTS_TO_TRY", 0)
-    with pytest.raises(SimpleNetError, match=r"; choose another --port$"):
-        Page(demo, port=urllib.parse.urlsplit(page.url).port or 0).start()
-
-
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "x" * 300, "a\x00b", "999.1.1.1"])
 def test_unknown_address_is_a_one_line_error(demo: Demo, host: str) -> None:
     with pytest.raises(SimpleNetError, match=r"type: --host 127\.0\.0\.1$") as caught:
-        Page(demo, host, 0).start()
+        Page(demo, host, 0)
     assert "\n" not in str(caught.value)
-
-
-def test_invalid_port_is_a_usage_error(demo: Demo) -> None:
-    with pytest.raises(UsageError, match="65535"):
-        Page(demo, port=70_000)
 
 
 def test_binds_before_start_returns_and_can_restart(demo: Demo) -> None:
     page = Page(demo, port=0)
-    page.start()
     port = urllib.parse.urlsplit(page.url).port
     assert get(page).status == 200
     page.close()
@@ -185,7 +173,6 @@ def test_close_takes_two_seconds_with_any_clients(demo: Demo, scene: Scene) -> N
     scene.size = (1280, 960)
     before = threading.enumerate()
     page = Page(demo, port=0)
-    page.start()
     address = urllib.parse.urlsplit(page.url)
     with ExitStack() as clients:
         for path in ("live", "live", "visitor"):

@@ -10,6 +10,7 @@ import pytest
 import runtimes
 from demos.live.sources.factory import open_source
 from demos.live.sources.synthetic import HOLD_S, SLIDE_S, Scene, SyntheticCapture
+from simplenet import datasets
 from simplenet.artifacts import Artifact
 from tests.demos.live.sources.scripted_camera import next_frame
 
@@ -37,15 +38,18 @@ def test_draws_frames_of_any_shape(size: tuple[int, int]) -> None:
 
 
 def test_model_classifies_most_images_correctly(onnx_artifact: Artifact) -> None:
-    scene = Scene(640, 480, 30)
+    scene, shipped = Scene(640, 480, 30), datasets.shipped("fashion-mnist", "evaluation")
+    labels = {
+        image.tobytes(): shipped.classes[label] for image, label in zip(shipped.images, shipped.labels, strict=True)
+    }
     predicted, expected = [], []
     with runtimes.load(onnx_artifact, threads=1) as model:
         for turn in range(20):
             number = int((turn * (HOLD_S + SLIDE_S) + 1.5) * 30)
             (top,) = model.classify([np.ascontiguousarray(scene.frame(number)[..., ::-1])], k=1)
             predicted.append(top[0].label)
-            expected.append(scene.labels[turn])
-    assert set(expected[:10]) == set(scene.labels)
+            expected.append(labels[scene.images[turn].tobytes()])
+    assert set(expected[:10]) == set(shipped.classes)
     assert len(set(predicted)) >= 8
     assert sum(found == truth for found, truth in zip(predicted, expected, strict=True)) >= 16
 
