@@ -37,7 +37,7 @@ class FrameResult:
     number: int
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that page and --json get: all but source and image."""
+        """The fields for the page and --json: all except source and image."""
         return {
             "number": self.number,
             "frame_age_ms": self.frame_age_ms,

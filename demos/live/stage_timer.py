@@ -70,11 +70,11 @@ class StageTimer:
     def frame_age(self, captured_s: float) -> float:
         """Record and return the age of the current frame, in milliseconds since `captured_s`."""
         age_ms = (time.perf_counter() - captured_s) * 1e3
-        self.record(_FRAME_AGE, age_ms)
+        self._current_ms[_FRAME_AGE] = age_ms
         return age_ms
 
     def frame_done(self) -> None:
-        """Commit the current frame. Stages that were timed since the last one count only now."""
+        """Count the current frame and its stages."""
         self.frames += 1
         for name, milliseconds in self._current_ms.items():
             self._latencies[name].add(milliseconds)
@@ -106,9 +106,7 @@ class StageTimer:
     ) -> Summary:
         """Summarize the loop until now; `ended` is the reason, as in `webcam.run`."""
         seconds = self.seconds
-        latencies = {
-            stage: latency for stage, window in self._latencies.items() if (latency := window.summary()) is not None
-        }
+        latencies = {stage: latency for stage, window in self._latencies.items() if (latency := window.summary())}
         frame_age = latencies.pop(_FRAME_AGE, None)
         return Summary(
             ended=ended,

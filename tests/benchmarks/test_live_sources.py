@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from demos.live.sources.base import LiveSource
 from demos.live.sources.factory import open_source
-from demos.live.sources.live import LiveSource
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.sources.synthetic import Scene
 from tests.demos.live.sources.network_camera import Request, jpeg, send_part, serving, start_stream

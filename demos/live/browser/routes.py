@@ -52,7 +52,7 @@ class _ArtifactCache:
         self._lock = asyncio.Lock()
 
     async def get(self) -> Artifact:
-        """Return the current artifact. Raises HTTPException 503, with the reason, if it cannot be had."""
+        """Return the current artifact. Raises HTTPException 503 with the reason if there is none."""
         try:
             async with self._lock:  # one export for many requests at once
                 return await run_in_threadpool(self._get)

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 
 from demos.live.page.protocol import pack_frame, result_message
 from demos.live.result import FrameResult
-from demos.live.sources.base import UInt8Array
 from demos.live.sources.opencv import opencv
+from simplenet.preprocessing import UInt8Array
 
 _LONGEST_SIDE = 1280  # the page shows no more pixels, and encoding 4K would take CPU time from the models
 
@@ -24,7 +24,7 @@ class FrameEncoder:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, result: FrameResult) -> None:
-        """Keep `result` as its source's newest. Takes no time while no viewer waits for a frame."""
+        """Keep `result` as the newest of its source, and wake the viewers that wait for a frame."""
         self._newest[result.source.id] = result
         if self._waiting and self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)

@@ -26,8 +26,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-log = logging.getLogger("simplenet.page")
-
 
 class SecurityMiddleware:
     """ASGI middleware: answers foreign requests with 403, and adds `HEADERS` to every response.
@@ -71,7 +69,7 @@ class SecurityMiddleware:
         except OSError:
             raise  # the client went away
         except Exception:
-            log.exception("the page failed at %s", scope["path"])
+            logging.getLogger("simplenet.page").exception("the page failed at %s", scope["path"])
             raise
 
     def _reason_to_reject(self, scope: Scope, headers: Headers) -> str | None:

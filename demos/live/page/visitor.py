@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 from demos.live.page import protocol
 from demos.live.page.protocol import Disconnect
 from demos.live.result import FrameResult
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import LiveSource
 from simplenet.errors import ImageError
 from simplenet.images import decode_rgb
 from simplenet.preprocessing import UInt8Array

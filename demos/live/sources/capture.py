@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from demos.live.sources.base import HINT, Frame, Pacer, SourceKind, check_size
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import HINT, Frame, LiveSource, Pacer, SourceKind, check_size
 from demos.live.sources.opencv import DecodeError, FrameReader, is_unicode, opencv, read_frame, to_rgb
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, one_line
 
 OPEN_TIMEOUT_S = READ_TIMEOUT_S = 5
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
-MAX_FRAME_RATE = 1000
 _APPSINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 
 
@@ -235,7 +233,7 @@ def _open(
             capture,
             name,
             first,
-            frame_rate if 0 < frame_rate <= MAX_FRAME_RATE else None,  # a header may contain any number, or NaN
+            frame_rate if 0 < frame_rate <= 1000 else None,  # a header may contain any number, or NaN
             int(frames) if not is_camera and 0 < frames < 2**53 else 0,  # FFmpeg: negative if unknown
         )
     except BaseException:

@@ -1,8 +1,4 @@
-"""Opens the source that --source names.
-
-source = open_source("rtsp://camera.local/stream")
-scheduler.add(source)
-"""
+"""Opens the source that --source names."""
 
 from __future__ import annotations
 
@@ -42,7 +38,7 @@ def open_source(
         loop: restart files at their end.
         pace: limit videos to their frame rate, and images to one per second. No frame is dropped.
         reconnect_timeout_s: a live source fails after this time without a frame.
-        connect_in_background: open cameras and streams in the background, and retry. Otherwise failure raises at once.
+        connect_in_background: open cameras and streams in the background, and retry, instead of raising an error.
 
     Raises:
         SourceError: the source cannot be opened. The message has the reason, what to type, and no credentials.

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from demos.live.sources.base import Frame, Pacer, Source, SourceKind, UInt8Array, check_size
+from demos.live.sources.base import Frame, Pacer, Source, SourceKind, check_size
 from demos.live.sources.opencv import FrameReader, to_rgb
 from simplenet.errors import ImageError, SourceError, one_line
 from simplenet.images import read_rgb
+from simplenet.preprocessing import UInt8Array
 
 IMAGES_PER_SECOND = 1.0
 _MAX_NAMED = 3

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.sources.base import UInt8Array, check_size
+from demos.live.sources.base import check_size
 from runtimes.base import vendor_import
 from simplenet.errors import SourceError, one_line
+from simplenet.preprocessing import UInt8Array
 
-CAMERA_STALL_S = 5
 MAX_DAMAGED_FRAMES, MAX_DAMAGED_S = 8, 1.0
 
 # Read by OpenCV, FFmpeg and Qt when they load. Their messages are off: they repeat the errors that this project raises.
 _ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
-    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": str(CAMERA_STALL_S),
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "5",  # seconds
     # Otherwise an address that does not respond blocks opening every other stream and file.
     "OPENCV_FFMPEG_IS_THREAD_SAFE": "1",
     "QT_LOGGING_RULES": "*.warning=false",
@@ -29,11 +29,10 @@ _ENVIRONMENT = {
 
 # Security: FFmpeg also opens playlists of other files and addresses (m3u8, ffconcat, dash, sdp), text, image sequences
 # and devices. Only containers and plain streams are allowed.
-_FORMATS = "asf,avi,flv,gif,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mpjpeg,ogg,rtsp"
-_PROTOCOLS = "file,http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 _FFMPEG_OPTIONS = {
-    "format_whitelist": _FORMATS,
-    "protocol_whitelist": _PROTOCOLS,
+    "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,"
+    "live_flv,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mpjpeg,ogg,rtsp",
+    "protocol_whitelist": "file,http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp",
     "rtsp_flags": "prefer_tcp",  # OpenCV's own default, which it drops if options are given
 }
 _FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -41,7 +40,7 @@ _FFMPEG_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 @functools.cache
 def opencv() -> Any:
-    """Import cv2 with the environment above.
+    """Import cv2 with the environment that this project needs.
 
     Raises:
         BackendUnavailable: it is not installed; the message has the install command.
@@ -87,11 +86,7 @@ class FrameReader:
         frame_rate: float | None = None,
         announced_frames: int = 0,
     ) -> None:
-        """
-        Args:
-            capture: cv2.VideoCapture, or an object with its `read` and `release`.
-            first: the first frame, if it has been read already.
-        """
+        """`capture` has the `read` and `release` of cv2.VideoCapture; `first` is a frame that was read already."""
         self.frame_rate, self.announced_frames, self.frames = frame_rate, announced_frames, 0
         self._capture, self._name, self._first = capture, name, first
 
@@ -119,7 +114,7 @@ class FrameReader:
 
 
 def read_frame(capture: Any, name: str) -> UInt8Array | None:
-    """As `FrameReader.read`. OpenCV reports a damaged frame like the end, so it reads again a few times."""
+    """As `FrameReader.read`. OpenCV reports a damaged frame like the end of a video, so a failed read is repeated."""
     start_s = time.perf_counter()
     for _ in range(MAX_DAMAGED_FRAMES):
         try:

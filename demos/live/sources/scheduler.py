@@ -9,6 +9,7 @@ while not scheduler.all_ended:
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -23,7 +24,7 @@ class SourceScheduler:
     def __init__(self, sources: Iterable[Source] = ()) -> None:
         self.changed = threading.Condition()
         self._queue: list[Source] = []  # least recently served first
-        self._added = 0
+        self._ids = itertools.count()
         self._woken = self._closed = False
         for source in sources:
             self.add(source)
@@ -44,15 +45,13 @@ class SourceScheduler:
     def add(self, source: Source) -> None:
         """Add a source and set its `id`. After `close`, the source is closed instead."""
         with self.changed:
-            is_closed = self._closed
-            if not is_closed and source not in self._queue:
-                source.id = self._added
-                self._added += 1
+            if not self._closed:
+                source.id = next(self._ids)
                 self._queue.append(source)
                 source.subscribe(self.changed)
                 self.changed.notify_all()
-        if is_closed:
-            source.close()
+                return
+        source.close()
 
     def remove(self, source: Source) -> None:
         """Remove a source and close it. Idempotent."""
@@ -74,13 +73,13 @@ class SourceScheduler:
                 return source, frame
 
     def wake(self) -> None:
-        """Make `next` return at once: the call that waits now, or else the one that would wait next."""
+        """Make the current call of `next` return, or the next one if none is waiting."""
         with self.changed:
             self._woken = True
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Close all sources, in the time of the slowest one."""
+        """Close all sources. All are asked to stop first, so it takes as long as the slowest one."""
         with self.changed:
             self._closed = True
             sources, self._queue = self._queue, []

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 
-from demos.live.sources.base import UInt8Array
 from demos.live.sources.opencv import FrameReader, opencv
 from simplenet import datasets
+from simplenet.preprocessing import UInt8Array
 
 HOLD_S, SLIDE_S = 2.0, 0.5
 _DRIFT = 64  # pixels by which the background moves

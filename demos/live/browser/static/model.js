@@ -1,10 +1,9 @@
 /* The tile "In this browser": runs the server's ONNX artifact with onnxruntime-web, beside the server's backends.
 
-`mount(element)` builds it. It loads nothing before its button is pressed. Then it listens to
+`mount(element)` builds the tile. It loads nothing until its button is pressed. Then it handles the event
     document.dispatchEvent(new CustomEvent("frame", { detail: { canvas, sequence, results } }))
-where `results` are the server's results for that frame, the reference first, and classifies the newest frame, one at a
-time. For each it dispatches "browser-result" on document:
-    { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
+`results` are the server's results for that frame, the reference first. One frame at a time is classified, the newest.
+The event "browser-result" on document has { sequence, predictions, logits, preprocess_ms, infer_ms, agrees }. */
 
 import { makeView } from "./model_view.js";
 
@@ -54,10 +53,7 @@ export function mount(element) {
   }
 
   function onMessage(data) {
-    if (data.kind === "error") {
-      stop(data.text);
-      return;
-    }
+    if (data.kind === "error") return stop(data.text);
     if (data.kind === "loaded") {
       loaded = data;
       view.showModel(data);
@@ -78,10 +74,7 @@ export function mount(element) {
     } catch {
       return; // an empty canvas
     }
-    if (current !== worker || pending?.order > order) {
-      bitmap.close();
-      return;
-    }
+    if (current !== worker || pending?.order > order) return bitmap.close();
     pending?.bitmap.close();
     pending = { bitmap, order, sequence: detail.sequence, reference: detail.results?.[0] };
     sendFrame();
@@ -110,12 +103,10 @@ export function mount(element) {
     const detail = { sequence, predictions, logits, preprocess_ms, infer_ms, agrees };
     document.dispatchEvent(new CustomEvent("browser-result", { detail }));
     figures.predictions = predictions;
-    redrawTimer ||= setTimeout(redraw, REDRAW_MS);
-  }
-
-  function redraw() {
-    redrawTimer = 0;
-    view.showResult(figures);
+    redrawTimer ||= setTimeout(() => {
+      redrawTimer = 0;
+      view.showResult(figures);
+    }, REDRAW_MS);
   }
 
   /** Starts again if the server has switched to another model. */
@@ -127,7 +118,7 @@ export function mount(element) {
       response = await fetch("/model/manifest.json", { cache: "no-cache" });
       body = await (response.ok ? response.json() : response.text());
     } catch {
-      return; // the page itself reports a server that is gone
+      return; // the page reports that the server is gone
     }
     if (current !== worker) return;
     if (!response.ok) stop(body);

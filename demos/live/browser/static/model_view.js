@@ -9,7 +9,7 @@ const MAX_THREADS = 8;
 const SAMPLES_FOR_P90 = 64; // MLPerf LoadGen's rule, as in runtimes/timing.py
 const UNTRAINED = "UNTRAINED: random weights. The latencies are valid, the predictions are not.";
 
-/** Builds the tile; its button calls `onStart` and `onStop` in turn. */
+/** Builds the tile. Its button calls `onStart`, or `onStop` while the model runs. */
 export function makeView(element, { onStart, onStop }) {
   const style = new URL("./model.css", import.meta.url).href;
   document.head.append(make("link", { rel: "stylesheet", href: style }));
@@ -67,7 +67,7 @@ export function makeView(element, { onStart, onStop }) {
       figureList.replaceChildren();
     },
 
-    /** The last predictions and figures stay visible. `reason` is empty if the person stopped it. */
+    /** Keeps the last predictions and figures visible. `reason` is empty after the button was pressed. */
     showStopped(reason) {
       isRunning = false;
       write(button, START);

@@ -66,11 +66,11 @@ async function get(address) {
 
 async function importRuntime(provider) {
   const address = `/onnxruntime-web/${MODULES[provider]}`;
-  await get(address); // a failed import does not contain the reason
+  await get(address); // reports the reason, which the error of a failed import lacks
   return import(address);
 }
 
-/** The model file, its hash compared with the manifest's where crypto.subtle exists (https or localhost). */
+/** Fetches the model file. Checks its hash if crypto.subtle exists (https or localhost). */
 async function fetchModel(manifest) {
   const expected = manifest.files["model.onnx"];
   const bytes = await (await get(`/model/model.onnx?sha256=${encodeURIComponent(expected)}`)).arrayBuffer();

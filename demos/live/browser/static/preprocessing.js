@@ -1,16 +1,15 @@
-/* From a frame of any size to the model's input: the same pixels as simplenet/preprocessing.py.
+/* Converts a frame of any size to the model's input: the same pixels as simplenet/preprocessing.py.
 
-The shorter side is resized and the center cropped in one step: only the crop box, with fractions of a pixel, is
-resampled, with Pillow's antialiased bicubic filter (a = -0.5, wider when the image shrinks) in Pillow's fixed-point
-arithmetic, first horizontally, then vertically. (Pillow 13 goes vertically first if a frame is much taller than wide.)
-All numbers come from the manifest. It needs no DOM, so it runs in a worker and in Node. */
+Resizing and center crop are one step: only the crop box, whose edges may be fractions of a pixel, is resampled. The
+filter is Pillow's antialiased bicubic one (a = -0.5, wider when the image shrinks), in fixed-point arithmetic, first
+horizontally, then vertically. (Pillow 13 starts vertically if a frame is much taller than wide.) No DOM is needed. */
 
 const FRACTION_BITS = 22; // of a weight; weights sum to 1, a pixel has 8 bits, and the filter overshoots by less than 2x
-const HALF = 1 << (FRACTION_BITS - 1); // each sum starts with it, so that the shift rounds
+const HALF = 1 << (FRACTION_BITS - 1); // added to each sum, so that the shift rounds
 
 let plan = null; // the weights for the last frame size
 
-/** Where the model looks, rounded like `crop_geometry`; `box` is [left, top, right, bottom] in the frame's pixels. */
+/** The center crop, rounded as `crop_geometry` does; `box` is [left, top, right, bottom] in the frame's pixels. */
 export function cropGeometry(width, height, { resize_shorter_side: shorter, crop_size: crop }) {
   const resizedWidth = width <= height ? shorter : Math.trunc((shorter * width) / height);
   const resizedHeight = width <= height ? Math.trunc((shorter * height) / width) : shorter;
@@ -113,13 +112,11 @@ function filterWeights(limit, start, stop, size) {
 function bicubic(x) {
   const a = -0.5;
   const distance = Math.abs(x);
-  if (distance < 1) {
-    return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
-  }
+  if (distance < 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
   return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * a : 0;
 }
 
-/** Writes to `target[at...]` the weighted sum of RGB pixels, which start at `from`, `step` bytes apart. Arrays clamp. */
+/** Writes the weighted sum of RGB pixels, from `from` on and `step` bytes apart, to `target[at...]`, which clamps. */
 function blend(source, from, step, weights, tap, end, target, at) {
   let red = HALF;
   let green = HALF;

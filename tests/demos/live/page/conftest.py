@@ -17,7 +17,7 @@ from demos.live import dashboard
 from demos.live.page.frames import encode_jpeg
 from demos.live.page.server import Page
 from demos.live.result import FrameResult, ModelResult
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import LiveSource
 from demos.live.sources.scheduler import SourceScheduler
 from runtimes import Prediction
 from simplenet.artifacts import Artifact

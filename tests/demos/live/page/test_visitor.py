@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection
 from demos.live.page import visitor
 from demos.live.page.frames import encode_jpeg
 from demos.live.page.server import Page
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import LiveSource
 from tests.demos.live.page.conftest import Demo, Scene, plain
 from tests.demos.live.page.test_frames import announcing, encoded
 from tests.demos.live.page.test_live import receive, request, send_and_read_on, state_where

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import LiveSource
 from simplenet.errors import SourceError
 from tests.demos.live.sources.scripted_camera import next_frame
 

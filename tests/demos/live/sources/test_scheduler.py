@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demos.live.sources import files
-from demos.live.sources.base import Source
+from demos.live.sources.base import LiveSource, Source
 from demos.live.sources.factory import open_source
-from demos.live.sources.live import LiveSource
 from demos.live.sources.scheduler import SourceScheduler
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import Request, send_burst, serving, start_stream
@@ -134,7 +133,6 @@ def test_adds_and_removes_sources_while_waiting() -> None:
     served = scheduler.next(timeout_s=30)
     assert served is not None
     assert (served[0], source.id, scheduler.sources) == (source, 0, (source,))
-    scheduler.add(source)  # twice is once
     other = LiveSource("other", "visitor")
     scheduler.add(other)
     assert scheduler.sources == (source, other)

@@ -13,7 +13,7 @@ import pytest
 
 from demos import webcam
 from demos.live.result import FrameResult
-from demos.live.sources.live import LiveSource
+from demos.live.sources.base import LiveSource
 from demos.live.sources.opencv import opencv
 from demos.live.window.display import Display, NoDisplay
 from demos.live.window.view import Screen
