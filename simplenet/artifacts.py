@@ -59,7 +59,8 @@ def folder_for(
 ) -> Path:
     """Return artifacts/<variant>[-<weights>]/<format>-<precision>; official weights have no suffix.
 
-    Another input than uint8 in batches of 1 is part of the name: onnx-fp32-float32-batch8, onnx-fp32-dynamic.
+    An input dtype other than uint8 and a batch size other than 1 are appended: onnx-fp32-float32-batch8,
+    onnx-fp32-dynamic.
     """
     name = f"{format}-{precision}"
     if input_dtype != "uint8":
@@ -167,7 +168,7 @@ def publishing(folder: str | Path) -> Iterator[Path]:
             _replace(folder, new, temporary)
         except BrokenPipeError:
             raise
-        except OSError as error:  # also of a vendor's temporary file in another folder
+        except OSError as error:  # its file may also be a vendor's temporary file in another folder
             failed = str(error.filename or temporary)
             what = folder if failed.startswith(str(temporary)) else failed
             reason = files.error_message(error)
@@ -189,12 +190,15 @@ def _remove_new_parents_on_failure(folder: Path) -> Iterator[None]:
 
 
 def _make_temporary(folder: Path) -> Path:
-    """Make a new folder beside `folder`."""
+    """Make a new folder beside `folder`, and remove those that killed exports left a day or longer ago."""
     if files.is_file(folder):
         raise ArtifactError(f"cannot write {folder}: it is a file; move it, or choose another folder with --artifacts")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
+        for leftover in folder.parent.glob(f".{folder.name}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(leftover, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except (OSError, ValueError) as error:
         reason = files.error_message(error)
@@ -210,21 +214,13 @@ def _replace(folder: Path, new: Path, temporary: Path) -> None:
                 os.replace(folder, old)
             os.replace(new, folder)
         except BaseException as error:  # Ctrl-C too
-            with contextlib.suppress(OSError):  # it fails if the new artifact is in place, as it should
+            with contextlib.suppress(OSError):  # expected if the new artifact is in place
                 os.replace(old, folder)
             if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
             break
     files.sync(folder.parent)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the temporary folders that killed exports left beside `folder` a day or longer ago."""
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Artifact:

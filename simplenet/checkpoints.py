@@ -46,8 +46,7 @@ def read(path: Path) -> tuple[Tensors, ModelCard | None]:
     code in the file is run.
 
     Raises:
-        WeightsError: missing, damaged, of another format, with code in it, or without a state_dict. The message names
-            the file.
+        WeightsError: the file is missing or damaged, has another format, contains code, or has no state_dict.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"{path} is not a checkpoint; name a {', '.join(SUFFIXES)} file")
@@ -73,8 +72,8 @@ def build_model(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
     """Build the variant's network in eval mode from a checkpoint's tensors, with the checkpoint's number of classes.
 
     Raises:
-        WeightsError: the weights of another network, not for RGB, or not finite. The message names the first missing
-            and the first unexpected tensor, and the variants that the weights fit.
+        WeightsError: the weights do not fit the variant, are not for RGB images, or are not finite. The message names
+            the first missing and the first unexpected tensor, and the variants that the weights fit.
     """
     first, last = tensors.get("features.0.weight"), tensors.get("classifier.weight")
     if first is not None and first.ndim == 4 and first.shape[1] != 3:
@@ -120,11 +119,9 @@ def _read_torch(path: Path) -> Any:
             raise
         # torch's message is not repeated, because it suggests to load the file unsafely.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = (
-            f"contains code ({found[1]}), which is" if found else "is damaged or contains more than weights, which are"
-        )
+        what = f"contains code ({found[1]})" if found else "is damaged or contains more than weights"
         raise WeightsError(
-            f"{path} {what} never run; save only the weights: torch.save(model.state_dict(), PATH)"
+            f"{path} {what}, which is never run; save only the weights: torch.save(model.state_dict(), PATH)"
         ) from error
 
 

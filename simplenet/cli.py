@@ -124,7 +124,7 @@ def _show_warning(
 
 
 def variant_name(text: str) -> str:
-    """argparse type: a variant's name; reference names are replaced by ours."""
+    """argparse type: a variant's name; a reference name is replaced by it."""
     try:
         return variants.get(text).name
     except UsageError as error:
@@ -234,7 +234,6 @@ def add_threads(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--threads",
         type=integer_in(1, 1024),
-        default=None,
         metavar="N",
         help="CPU threads per model (default: all physical cores)",
     )

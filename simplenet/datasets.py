@@ -1,4 +1,4 @@
-"""The data sets and weights that ship with the project: which there are, and their labeled images."""
+"""The data sets and weights that ship with the project: names, model cards and labeled images."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _CACHE_HINT = "choose another folder: SIMPLENET_CACHE=DIR"
 
 _HTTP_FOLDER = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^\s/@:\[\]]+)(:\d+)?/[^\s@]*")
 _TIMEOUT_S = 10.0  # to connect, and for each wait for the next bytes
-_TIME_LIMIT_S = 3600.0  # of one attempt, and of waiting for another process's
+_TIME_LIMIT_S = 3600.0  # for one attempt, and for waiting while another process downloads
 _RETRY_PAUSES_S = (1.0, 3.0)
 _MAX_BYTES = 200 << 20
 
@@ -96,7 +96,7 @@ def fetch(url: str, target: Path, sha256: str, hint: str, accept_variable: str |
 
     Args:
         sha256: the hex digest, or its first digits. A file with another digest is moved to NAME.rejected.
-        hint: the end of the error message: what to type.
+        hint: the end of the error message, which says what to type.
         accept_variable: if this environment variable is 1, a file with another digest is accepted with a warning.
 
     Raises:

@@ -47,7 +47,7 @@ def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
     source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, part.tobytes())
     target = cykooz.ImageData(size, size, cykooz.PixelType.U8x3)
     options = cykooz.ResizeOptions(
-        cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),  # Pillow's bicubic under its own name
+        cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),  # the filter that Pillow calls bicubic
         crop_box=cykooz.CropBox(left, top, min(right, width) - left, min(bottom, height) - top),
     )
     cykooz.Resizer().resize(source, target, options)

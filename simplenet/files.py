@@ -1,4 +1,4 @@
-"""Atomic writes: after a crash, a full disk or Ctrl-C there is the old file or none, never half a file."""
+"""Atomic writes: after a crash, a full disk or Ctrl-C, the old file or none is left, never half a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError
 
-_NAME_CHARACTERS = 40  # of the final name in a temporary one: up to four bytes each, and a file name has at most 255
+_NAME_CHARACTERS = 40  # of a name that are kept in a temporary name: up to 4 bytes each, of at most 255
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether `path` is a folder; False in the same cases."""
+    """Whether `path` is a folder; False also if it cannot be accessed or the name is too long."""
     return os.path.isdir(path)  # noqa: PTH112
 
 

@@ -12,8 +12,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 class Format:
     """A row of the table.
 
-    `files` are the model files of an artifact; a backend opens the first one, whose suffix no other format's first file
-    has. `precisions` are those that export/to_<name>.py makes, fp32 first.
+    `files` are the model files of an artifact; a backend opens the first one, which has a different suffix in every
+    format. `precisions` are those that export/to_<name>.py makes, fp32 first.
     """
 
     name: str

@@ -31,7 +31,7 @@ class ImageSet:
     unreadable: list[str] = field(default_factory=list)
     """Messages about the files that could not be read; `batches` skips such files and appends here."""
     first_unlabeled: Path | None = None
-    """The first image outside the folders of the classes, if it is the reason that `labels` is None."""
+    """The first image outside the class folders, if `labels` is None because of such images."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -81,8 +81,8 @@ def load(
 
     Args:
         split: of a shipped data set: 'evaluation' or 'calibration'.
-        labels, class_ids: the model's classes, which name the folders of a folder of classes. A shipped data set of
-            other classes is loaded without labels.
+        labels, class_ids: the model's classes; class folders have their names. A shipped data set of other classes
+            is loaded without labels.
         limit: the maximum number of images, taken evenly from all of them.
 
     Raises:
@@ -112,7 +112,7 @@ def load(
 
 
 def check_source(source: str) -> None:
-    """Raise DataError if `load` would find no images; for a check before long work."""
+    """Raise DataError if `load` would find no images; call it before long work."""
     names = (*datasets.names(), SYNTHETIC)
     if source in names:
         return

@@ -29,7 +29,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1 << 30
-_MAX_JPEG_SCANS = 100  # encoders write 10; 4 MB of empty scans would take ten minutes, 100 of 8 megapixels take 0.3 s
+_MAX_JPEG_SCANS = 100  # encoders write 10; 100 scans of 8 megapixels take 0.3 s, 4 MB of empty scans 10 minutes
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
                7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
@@ -40,7 +40,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     """Read an image file as RGB uint8 [H, W, 3], turned upright by its EXIF orientation.
 
     Transparent pixels become white, 16-bit values are scaled to 8 bits (65535 becomes 255), CMYK is converted without
-    its color profile, and of an animation the first frame is read.
+    its color profile, and only the first frame of an animation is read.
 
     Args:
         reduction: a function of the upright image's width and height that returns the factor by which the result may
@@ -110,9 +110,9 @@ def decode_rgb(
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders (one level), sorted; of a file, the file itself.
+    """Return the sorted image files in a folder and its direct subfolders, or a file itself.
 
-    Files are chosen by suffix, without hidden ones, and not opened.
+    Files are selected by suffix and not opened; hidden ones are left out.
 
     Raises:
         DataError: no such folder, or no image in it.
@@ -146,7 +146,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
-    """Return the first of `folder`/`names` that exists: where a data set keeps its test images.
+    """Return the folder of a data set's test images: the first of `names` that exists in `folder`.
 
     Raises:
         DataError: there is none.

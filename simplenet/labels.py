@@ -27,7 +27,7 @@ def imagenet_labels() -> tuple[str, ...]:
 def class_lookup(*name_lists: Sequence[str]) -> Callable[[str], list[int]]:
     """Return a function from a folder's name to the indices of the classes of that name.
 
-    A name that no class has is compared without case, spaces and punctuation.
+    If no class has exactly that name, case, spaces and punctuation are ignored.
 
     Args:
         name_lists: such as labels and class ids, each in class order.

@@ -49,7 +49,7 @@ class InputSpec:
 class WeightsOrigin:
     """Where weights come from.
 
-    `source` is pretrained, shipped, checkpoint or random. `sha256` is that of the file, or of random tensors.
+    `source` is pretrained, shipped, checkpoint or random. `sha256` is the hash of the file, or of the random tensors.
     """
 
     source: str

@@ -44,7 +44,7 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> Loaded
 
     Args:
         variant: name or reference name.
-        weights: auto, pretrained, random, NAME or PATH (see above); a keyword or NAME precedes a file of that name.
+        weights: auto, pretrained, random, NAME or PATH (see above); keywords and NAMEs take precedence over files.
         seed: of random weights.
 
     Raises:
@@ -118,7 +118,7 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
 
 
 def _read(spec: Variant, path: Path, source: str, name: str | None) -> LoadedWeights:
-    """Load a file; tensors, card and SHA-256 are of the same version of it. `name` None: made from the file's."""
+    """Load a checkpoint. `source` and `name` describe its origin; None: the name is made from the file's name."""
     before = _identity(path)
     tensors, card = checkpoints.read(path)
     try:
