@@ -9,11 +9,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LIVE_TOOLS := chromium Xvfb xdotool
 INSTALL := $(RUN) -m pip install --constraint constraints.txt --editable
+# A process per core, at most four, because each may hold 1.5 GB; make test ARGS=--numprocesses=0 runs all in one.
+PYTEST := $(RUN) -m pytest --benchmark-disable --numprocesses logical --maxprocesses 4 --dist worksteal
 SUPPORTED := import sys; assert (3, 10) <= sys.version_info < (3, 13)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help compare test test-live lint bench web images format setup setup-dev setup-live clean distclean
+.PHONY: help compare test test-fast test-live lint bench web images format setup setup-dev setup-live clean distclean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +29,10 @@ compare: setup ## export the shipped model for every backend, measure it, print 
 	$(RUN) demos/compare.py $(ARGS)
 
 test: setup-dev ## run the test suite (each benchmark once, untimed)
-	$(RUN) -m pytest --benchmark-disable $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: setup-dev ## only what takes seconds: no browser, no window, no test above three seconds
+	$(PYTEST) -m "not slow and not browser and not window" $(ARGS)
 
 test-live: setup-live ## run the tests with a real window and browser; installs chromium, xvfb, xdotool with apt-get
 	$(RUN) -m pytest -m "browser or window" $(ARGS)

@@ -1,16 +1,18 @@
-"""Shared by all tests: artifacts of the shipped model, each exported once per session."""
+"""Shared by all tests: artifacts of the shipped model, each exported once per run."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 
 import export
 import runtimes
+from simplenet import artifacts
 from simplenet.artifacts import Artifact
 
 MakeArtifact = Callable[[str, str], Artifact]
@@ -39,15 +41,25 @@ def slow_if_int8(precision: str) -> list[pytest.MarkDecorator]:
 
 @pytest.fixture(scope="session")
 def make_artifact(tmp_path_factory: pytest.TempPathFactory) -> MakeArtifact:
-    """`make_artifact(format, precision)`: the shipped cifar-310k in that form."""
-    root: Path = tmp_path_factory.mktemp("artifacts")
+    """`make_artifact(format, precision)`: the shipped cifar-310k in that form, for reading only.
+
+    All workers of pytest-xdist share one folder, and the first that needs an artifact exports it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-artifacts"
+    root.mkdir(exist_ok=True)
     made: dict[tuple[str, str], Artifact] = {}
 
     def make(format: str, precision: str) -> Artifact:
-        if (format, precision) not in made:
-            made[format, precision] = export.make(
-                format, variant="cifar-310k", weights="fashion-mnist", precision=precision, artifacts=root
-            )
+        if (format, precision) in made:
+            return made[format, precision]
+        choice = {"variant": "cifar-310k", "weights": "fashion-mnist", "precision": precision}
+        folder = artifacts.folder_for(root, choice["variant"], choice["weights"], format, precision)
+        with filelock.FileLock(root / f"{format}-{precision}.lock"):
+            if folder.is_dir():
+                made[format, precision] = artifacts.read(folder)
+            else:
+                made[format, precision] = export.make(format, **choice, artifacts=root)
         return made[format, precision]
 
     return make

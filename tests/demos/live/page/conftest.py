@@ -186,9 +186,9 @@ def page(demo: Demo, scene: Scene) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_page() -> Iterator[Page]:
-    """A page for tests that do not change its state: starting one takes 0.2 s."""
+    """A page for tests that do not change its state: starting one takes 0.2 s, and running it a fifth of a core."""
     demo = Demo()
     demo.scheduler.add(Scene())
     with contextlib.closing(demo), Page(demo, port=0) as page:
