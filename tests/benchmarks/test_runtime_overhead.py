@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from simplenet import fast_resize, image_sets, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import UntrainedWarning
 from simplenet.preprocessing import IMAGENET_PREPROCESSING
+from tests.conftest import MakeArtifact
 from tests.reference_preprocessing import reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +36,12 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def make_imagenet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
-    """The 1.5m variant with random weights, which have the same latency as trained ones."""
+def make_benchmark_artifact(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_artifact: MakeArtifact
+) -> MakeArtifact:
+    """The 1.5m variant with random weights, which have the same latency as trained ones; untimed, the shared model."""
+    if request.config.getoption("benchmark_disable"):
+        return make_artifact
     root = tmp_path_factory.mktemp("artifacts")
 
     def make(format: str, precision: str) -> Artifact:
@@ -45,12 +51,11 @@ def make_imagenet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[2]}", scope="module")
-def runtime(
-    request: pytest.FixtureRequest, make_imagenet_artifact: Callable[[str, str], Artifact]
-) -> Iterator[runtimes.Runtime]:
+def runtime(request: pytest.FixtureRequest, make_benchmark_artifact: MakeArtifact) -> Iterator[runtimes.Runtime]:
     backend, format, precision = request.param
-    with pytest.warns(UntrainedWarning):
-        loaded = runtimes.load(make_imagenet_artifact(format, precision), backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedWarning)
+        loaded = runtimes.load(make_benchmark_artifact(format, precision), backend)
     with loaded:
         yield loaded
 
