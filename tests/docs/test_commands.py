@@ -55,7 +55,6 @@ MAKE_TARGETS_NOT_IN_CI = {
     "images": "needs a quiet machine; tests/docs/test_images.py checks its results",
     "setup": "the first step of compare",
     "test-fast": "a part of `make test`",
-    "test-fast": "a part of `make test`",
     "test-live": "the tests with a window and a browser, which `make test` runs in CI, too",
 }
 
