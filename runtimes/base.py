@@ -54,14 +54,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Description:
-    """What is running, for tables and logs.
-
-    Attributes:
-        device: the device or provider in use, in the vendor's words: 'CPU', 'CUDAExecutionProvider'.
-        precision: the precision that was requested; a note states where the vendor computes in another one.
-        threads: CPU threads, or None where the model does not run on the CPU.
-        versions: of the vendor's packages: {'openvino': '2025.3.0'}.
-        notes: what else the reader of a measurement must know, such as 'CUDA graph'.
+    """What is running. `device` is the vendor's name of the device or provider. `precision` is the requested one; a
+    note states where the vendor computes in another. `threads` is None where the model does not run on the CPU.
     """
 
     backend: str
@@ -246,22 +240,15 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Load `self.artifact.model_file` (a Path) on `self.device`, with `self.threads` and `self.precision`.
+        """Load `self.artifact.model_file` on `self.device`, with `self.threads` and `self.precision`; no fallback.
 
-        The values are in `DEVICES` and `PRECISIONS`; never fall back to others. If the vendor's idle threads busy-wait,
-        `self.options.allow_spinning` says whether they may.
-
-        Raises:
-            BackendUnavailable: the package or this machine does not support a value, or a precision of the format.
-            Exception: `__init__` reports any other error as a BackendError.
+        If the vendor's idle threads can busy-wait, apply `self.options.allow_spinning`. Raise BackendUnavailable for a
+        device or precision that the package or this machine does not support; other errors become BackendError.
         """
 
     @abc.abstractmethod
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Run a batch as `infer` documents it, contiguous and writeable; return float32 logits [N, num_classes].
-
-        Return an array that no later call changes: copy it if the vendor reuses its output buffer.
-        """
+        """Run a contiguous, writeable batch as in `infer`; return logits as in `infer`, never changed later."""
 
     @abc.abstractmethod
     def _close(self) -> None:
@@ -277,10 +264,7 @@ class Runtime(abc.ABC):
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        """Return the manifest's JSON from METADATA_KEY of a model file, or None if it has none.
-
-        Needed only to load a model file without its manifest.json.
-        """
+        """Return the manifest's JSON inside a model file, or None; needed for files without their manifest.json."""
         return None
 
     def _check_options(self) -> None:
@@ -321,11 +305,7 @@ def _kind(value: Any) -> str:
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
-    """Import a vendor's package, which the extra `extra` of pyproject.toml installs.
-
-    Raises:
-        BackendUnavailable: it cannot be imported; the message contains the install command.
-    """
+    """Import a package that an extra of pyproject.toml installs, or raise BackendUnavailable with the command."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
