@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +30,15 @@ if not __package__:
 import torch
 from torch.optim.swa_utils import update_bn
 
-from simplenet import checkpoints, cli, variants, weights
-from simplenet.errors import UsageError, WeightsError, one_line
+from simplenet import checkpoints, cli, weights
+from simplenet.errors import UsageError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from train import checkpoint, data, flags, launch, results
 from train.distributed import Group
 from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
+from train.results import Result
 
 STATISTICS_IMAGES = 10_000
 """Number of training images for the batch norm statistics, at most; whole batches only."""
@@ -47,34 +46,16 @@ _BATCH = 125
 
 
 @dataclass(frozen=True)
-class Member:
-    """One of the averaged checkpoints, and its top-1 in percent."""
+class AverageResult(Result):
+    """The average; `averaged` lists path and top-1 of each run's `weights`."""
 
-    weights: str
-    top1: float
-
-
-@dataclass(frozen=True)
-class AverageResult:
-    """The average, with top-1 in percent and mean cross-entropy on the test images, in float32 as stored."""
-
-    checkpoint: Path
-    dataset: str
-    variant: str
-    top1: float
-    test_loss: float
-    test_images: int
-    unreadable_images: int
-    averaged: list[Member]
-    machine: str
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
+    averaged: list[dict[str, Any]]
 
     def summary(self) -> str:
-        each = ", ".join(f"{member.top1:.2f}" for member in self.averaged)
+        """The result in one line."""
+        each = ", ".join(f"{member['top1']:.2f}" for member in self.averaged)
         runs = f"the average of {len(self.averaged)} runs" if len(self.averaged) > 1 else "one run"
-        is_worse = len(self.averaged) > 1 and self.top1 < min(member.top1 for member in self.averaged)
+        is_worse = len(self.averaged) > 1 and self.top1 < min(member["top1"] for member in self.averaged)
         hint = "; worse than each of them: did they start from the same weights?" if is_worse else ""
         return one_line(
             f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1, {runs} ({each} %){hint}: {self.checkpoint}",
@@ -115,66 +96,51 @@ def average(
                 f"{path} ({other.variant}, {other.training['dataset']}) and {paths[-1]} ({card.variant}, {dataset}) "
                 "have different networks, classes or preprocessing; leave one of them out"
             )
-    final = output / f"{card.variant}.safetensors"
     with checkpoint.lock(output, group):
         if checkpoint.holds_run(output, card.variant):
             raise UsageError(f"{output} holds a run already; choose another --output")
-        info, splits = data.read(dataset, data_folder)
-        if (info.labels, info.preprocessing) != (card.labels, card.preprocessing):
+        spec = data.get(dataset)
+        splits = data.load(spec, data_folder)
+        if (splits[0].classes, data.preprocessing(spec, splits[0])) != (card.labels, card.preprocessing):
             raise UsageError(f"{paths[-1]} was trained on other classes or images; name its dataset: --data DIR")
-        config = _augmentation(card, paths[-1], info.allows_flip, len(splits[0]))
-        images = InMemoryDataset.of(splits, info.preprocessing, config, group)
+        recorded = card.training["recipe"]
+        flip = spec.allows_flip and recorded.get("flip") is not False
+        augmentation = {"translate": recorded["translate"], "cutout": recorded["cutout"], "flip": flip}
+        config = Recipe(batch_size=min(_BATCH, len(splits[0])), **augmentation)
+        images = InMemoryDataset(splits, card.preprocessing, config, group)
         network = _mean([weights.load(card.variant, path).model for path in paths])
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // config.batch_size), network)
-        tensors = results.halved(network.state_dict()) if half else network.state_dict()
-        network.load_state_dict(tensors)  # evaluate the stored precision
-        top1, test_loss = images.evaluate(network, False, group)
-        if not all(map(math.isfinite, (test_loss, *(float(tensor.abs().max()) for tensor in tensors.values())))):
-            raise WeightsError(f"the average of {', '.join(map(str, paths))} is not finite; name other runs")
+        tensors, measured = results.evaluate_stored(network, images, card, group.device, half)
         result = AverageResult(
-            checkpoint=final,
+            checkpoint=output / f"{card.variant}.safetensors",
             dataset=dataset,
             variant=card.variant,
-            top1=round(top1, 2),
-            test_loss=round(test_loss, 5),
-            test_images=images.test_images,
-            unreadable_images=images.unreadable_images,
-            averaged=[Member(str(path), of.training["top1"]) for path, of in zip(paths, cards, strict=True)],
-            machine=results.machine(group.device),
+            **measured,
+            averaged=[
+                {"weights": str(path), "top1": of.training["top1"]} for path, of in zip(paths, cards, strict=True)
+            ],
         )
-        augmentation = {"translate": config.translate, "cutout": config.cutout, "flip": config.flip}
-        results.record(final, tensors, card, {**asdict(result), "recipe": augmentation, "command": command})
+        results.record(result, tensors, card, augmentation, command)
     return result
 
 
 def _card(path: Path) -> ModelCard:
-    """The card of a run's final weights. The file is untrusted, so the fields that are used are checked."""
+    """The card of a run's final weights.
+
+    Raises:
+        UsageError: the file is not the result of train/cifar.py or train/average.py.
+    """
     _, card = checkpoints.read(path)
     training: dict[str, Any] = card.training if card is not None else {}
-    dataset, top1 = training.get("dataset"), training.get("top1")
-    if card is None or not isinstance(dataset, str) or dataset not in data.DATASETS or not isinstance(top1, float):
+    recipe = training.get("recipe")
+    pixels: list[Any] = [recipe.get(name) if isinstance(recipe, dict) else None for name in ("translate", "cutout")]
+    is_run = isinstance(training.get("top1"), float) and training.get("dataset") in tuple(data.DATASETS)
+    if card is None or not is_run or not all(type(value) is int and 0 <= value <= 32 for value in pixels):
         raise UsageError(
             f"{path} is not the result of a run of train/cifar.py; name the <variant>.safetensors that it wrote last"
         )
-    try:
-        return replace(card, variant=variants.get(card.variant).name)
-    except UsageError as error:
-        raise WeightsError(f"{path} has weights of an {error}") from error
-
-
-def _augmentation(card: ModelCard, path: Path, allows_flip: bool, images: int) -> Recipe:
-    """A recipe with the translation, cutout and flip that the card records.
-
-    Raises:
-        WeightsError: the card has no such values, or impossible ones.
-    """
-    recorded: Any = card.training.get("recipe")
-    pixels: list[Any] = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("translate", "cutout")]
-    if not all(type(value) is int and 0 <= value <= 32 for value in pixels):
-        raise WeightsError(f"{path} has no valid recipe of train/cifar.py in its card; name the file of another run")
-    flip = allows_flip and recorded.get("flip") is not False
-    return Recipe(batch_size=min(_BATCH, images), translate=pixels[0], cutout=pixels[1], flip=flip)
+    return card
 
 
 def _mean(networks: Sequence[SimpleNet]) -> SimpleNet:

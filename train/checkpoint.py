@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +49,9 @@ def lock(output: Path, group: Group) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if group.is_first:
             try:
-                if not output.exists():
-                    output.mkdir(parents=True, exist_ok=True)  # another run may be creating it
-                    stack.callback(_remove, output)
+                output.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
-                stack.callback(_remove, output / LOCK_NAME)
+                stack.callback(_clean_up, output)
             except filelock.Timeout:
                 raise UsageError(f"{output} is in use by another run; choose another --output") from None
             except (OSError, NotImplementedError):
@@ -62,10 +59,11 @@ def lock(output: Path, group: Group) -> Iterator[None]:
         yield
 
 
-def _remove(path: Path) -> None:
-    """Remove the lock file, or the output folder if it is empty."""
+def _clean_up(output: Path) -> None:
+    """Remove the lock file, and the output folder if it is empty, as after a refused run."""
     with contextlib.suppress(OSError):  # on Windows, filelock itself removes the open file
-        path.rmdir() if path.is_dir() else path.unlink()
+        (output / LOCK_NAME).unlink(missing_ok=True)
+        output.rmdir()
 
 
 @dataclass
@@ -84,19 +82,6 @@ class TrainState:
     peak_memory_bytes: int = 0
     best_top1: float = -1.0
     log: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for values that no run can have, as in a file that was edited."""
-        counts = (self.epoch, self.step, self.peak_memory_bytes)
-        if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
-            raise ValueError(f"epoch {self.epoch!r}, step {self.step!r}")
-        sums = (self.loss_sum, self.epoch_seconds, self.seconds, self.best_top1)
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in sums):
-            raise ValueError("a sum that is not a finite number")
-        if self.step and self.epoch_seconds <= 0:
-            raise ValueError("steps without a duration")
-        if not isinstance(self.log, list) or [line["epoch"] for line in self.log] != list(range(1, self.epoch + 1)):
-            raise ValueError("the log does not match the epochs")
 
     def end_epoch(self, evaluation_seconds: float, top1: float) -> None:
         """Count one more epoch, trained and evaluated."""
@@ -164,7 +149,7 @@ def load(
         _restore(optimizer, _with_prefix(tensors, "optimizer."))
     except SimpleNetError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(
             f"{path} is damaged ({one_line(error, 120)}); start again without --resume and with another --output"
         ) from error

@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -47,11 +48,7 @@ def train(
     *,
     initial: str = "random",
     group: Group | None = None,
-    resume: bool = False,
-    compile: bool = False,
-    half: bool = False,
-    minutes_between_saves: float = 10.0,
-    command: str = "",
+    **settings: Any,
 ) -> TrainingResult | None:
     """Train a network and write the files that the module's docstring names.
 
@@ -60,8 +57,7 @@ def train(
     Args:
         data_folder: the dataset's files; None uses the Debian package or downloads them.
         initial: the initial weights, as --weights.
-        half: store the final weights as float16.
-        command: the command line, for the results.
+        settings: other fields of `loop.Run`: resume, compile, half, minutes_between_saves, command.
 
     Returns:
         The result, or None in all processes of `group` but the first.
@@ -74,38 +70,28 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     group = group or Group()
-    info, splits = data.read(dataset, data_folder)
+    dataset_spec = data.get(dataset)
+    splits = data.load(dataset_spec, data_folder)
+    labels, preprocessing = splits[0].classes, data.preprocessing(dataset_spec, splits[0])
     spec = variants.get(variant)
-    side = info.preprocessing.input_size
-    spec.check_side(side, "choose a cifar- variant")
+    spec.check_side(preprocessing.input_size, "choose a cifar- variant")
     if config.small_first:
-        spec.check_side(in_memory_dataset.reduced_side(side), "leave out --small-first")
-    config = dataclasses.replace(config, flip=config.flip and info.allows_flip)
-    network, _ = init_model.network(spec.name, initial, info.labels, config)
-    images = InMemoryDataset.of(splits, info.preprocessing, config, group)
-    run = Run(
-        dataset=dataset,
-        output=output,
-        config=config,
-        card=ModelCard(spec.name, len(info.labels), info.preprocessing, info.labels),
-        options={
-            "--dataset": dataset,
-            "--variant": spec.name,
-            "--weights": initial,
-            "training images": len(splits[0]),
-            "test images": len(splits[1]),
-            "image fingerprint": data.fingerprint(splits),
-            "preprocessing": str(info.preprocessing),
-            **flags.by_flag(config),
-        },
-        group=group,
-        resume=resume,
-        compile=compile,
-        half=half,
-        minutes_between_saves=minutes_between_saves,
-        command=command,
-    )
-    return results.train_and_report(network, images, run)
+        spec.check_side(in_memory_dataset.reduced_side(preprocessing.input_size), "leave out --small-first")
+    config = dataclasses.replace(config, flip=config.flip and dataset_spec.allows_flip)
+    network, _ = init_model.network(spec.name, initial, labels, config)
+    images = InMemoryDataset(splits, preprocessing, config, group)
+    options = {
+        "--dataset": dataset,
+        "--variant": spec.name,
+        "--weights": initial,
+        "training images": len(splits[0]),
+        "test images": len(splits[1]),
+        "image fingerprint": data.fingerprint(splits),
+        "preprocessing": str(preprocessing),
+        **flags.by_flag(config),
+    }
+    card = ModelCard(spec.name, len(labels), preprocessing, labels)
+    return results.train_and_report(network, images, Run(dataset, output, config, card, options, group, **settings))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -132,19 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = flags.device(arguments.device)
     output = arguments.output or Path("runs") / f"{arguments.dataset}-{arguments.variant}"
-    train_with_group = functools.partial(
-        train,
-        arguments.dataset,
-        arguments.variant,
-        output,
-        flags.recipe_from(arguments, recipe.DEFAULT, device),
-        arguments.data,
-        command=launch.command("train/cifar.py", argv),
-        **flags.run_from(arguments),
-    )
-    return launch.run(train_with_group, output, device, arguments.json)
+    call = functools.partial(train, arguments.dataset, arguments.variant, output, data_folder=arguments.data)
+    return launch.run(call, recipe.DEFAULT, output, arguments, "train/cifar.py", argv)
 
 
 if __name__ == "__main__":

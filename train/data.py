@@ -1,7 +1,8 @@
 """Datasets of small images: the table of sources, labels and preprocessing, and the loader.
 
 The official files come from --data DIR, the Debian package's folder, or a download that is verified and cached;
-SIMPLENET_DATASETS_URL is the URL of a mirror. --data DIR may also hold class folders: train/<class>/*, test/<class>/*.
+SIMPLENET_DATASETS_URL replaces the official address. --data DIR may also hold class folders: train/<class>/* and
+test/<class>/*.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, WeightsError, check_choice
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
 from train import class_folders
-from train.dataset_files import CifarArchive, read_idx, read_svhn
+from train.dataset_files import Split, read_cifar, read_mnist, read_svhn
 
 URL_VARIABLE = "SIMPLENET_DATASETS_URL"
 DEBIAN_FOLDER = Path("/usr/share/datasets")
@@ -32,11 +34,11 @@ class DatasetSpec:
     """A dataset's entry in the table.
 
     Args:
-        labels: empty if the files define them.
-        preprocessing: None if computed from the training images.
+        labels: empty for --dataset folder: the folders' names.
+        preprocessing: None for --dataset folder: computed from the training images.
         allows_flip: whether a mirrored image keeps its class.
         files: name and SHA-256 of each file below `url`.
-        read: reads both splits from the folder with these files.
+        read: reads the training and test split from the folder with these files.
     """
 
     name: str
@@ -45,24 +47,8 @@ class DatasetSpec:
     allows_flip: bool
     url: str = ""
     files: tuple[tuple[str, str], ...] = ()
-    read: Callable[[DatasetSpec, Path], Splits] | None = None
+    read: Callable[[Path], tuple[Split, Split]] | None = None
     debian_package: str = ""
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """Labels and preprocessing of a dataset that has been read."""
-
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
-    allows_flip: bool
-
-
-def read(name: str, folder: Path | None = None) -> tuple[DatasetInfo, Splits]:
-    """Read the training and test split of a dataset; raises the errors of `get` and `load`."""
-    spec = get(name)
-    splits = load(spec, folder)
-    return DatasetInfo(splits[0].classes, spec.preprocessing or _measured(splits[0]), spec.allows_flip), splits
 
 
 def fingerprint(splits: Splits) -> str:
@@ -91,24 +77,27 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
     if folder is not None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}; name the dataset's folder: --data DIR")
     if folder is not None and (folder / "train").is_dir():
-        side = None if spec.labels or spec.files else FOLDER_SIDE
+        side = None if spec.read else FOLDER_SIDE
         classes = spec.labels or class_folders.class_names(folder / "train")
         return (
             class_folders.load(f"{spec.name} train", folder / "train", classes, side),
             class_folders.load(f"{spec.name} test", images.evaluation_folder(folder, ("test", "val")), classes, side),
         )
     if spec.read is None:
-        where = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"
-        raise DataError(f"{where}; name one with train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
+        problem = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"
+        raise DataError(f"{problem}; name one with train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
     if folder is None:
         package = DEBIAN_FOLDER / spec.name
         folder = package if spec.debian_package and package.is_dir() else _downloaded(spec)
-    train, test = spec.read(spec, folder)
+    train, test = (
+        LabeledImages(f"{spec.name} {name}", *split, spec.labels)
+        for name, split in zip(("train", "test"), spec.read(folder), strict=True)
+    )
     for split in (train, test):
-        if split.labels.max() >= len(split.classes):
+        if split.labels.max() >= len(spec.labels):
             raise DataError(
                 f"{folder}: a label of {split.name} is {split.labels.max()}, the classes are 0 to "
-                f"{len(split.classes) - 1}; download the files again"
+                f"{len(spec.labels) - 1}; download the files again"
             )
     return train, test
 
@@ -126,8 +115,10 @@ def _downloaded(spec: DatasetSpec) -> Path:
     return folder
 
 
-def _measured(train: LabeledImages) -> Preprocessing:
-    """Preprocessing with the images' own size, mean and standard deviation."""
+def preprocessing(spec: DatasetSpec, train: LabeledImages) -> Preprocessing:
+    """The dataset's preprocessing, else one with the training images' own size, mean and standard deviation."""
+    if spec.preprocessing is not None:
+        return spec.preprocessing
     side = train.images.shape[1]
     counts = np.stack([np.bincount(train.images[..., channel].ravel(), minlength=256) for channel in range(3)])
     shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
@@ -137,53 +128,24 @@ def _measured(train: LabeledImages) -> Preprocessing:
     return Preprocessing(side, side, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
-def _read_idx_files(spec: DatasetSpec, folder: Path) -> Splits:
-    train, test = (_idx_split(spec, folder, prefix) for prefix in ("train", "t10k"))
-    return train, test
-
-
-def _idx_split(spec: DatasetSpec, folder: Path, prefix: str) -> LabeledImages:
-    images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
-    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
-    if len(images) != len(labels):
-        raise DataError(f"{folder}: {len(images)} {prefix} images but {len(labels)} labels; download the files again")
-    rgb = np.repeat(images[..., None], 3, axis=3)
-    return LabeledImages(f"{spec.name} {prefix}", rgb, labels.astype(np.int64), spec.labels)
-
-
-def _read_cifar10(spec: DatasetSpec, folder: Path) -> Splits:
-    archive = _cifar_archive(spec, folder, "cifar-10-batches-bin")
-    batches = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-    train, test = (archive.images(names, label_bytes=1) for names in (batches, ("test_batch.bin",)))
-    return _splits(spec.name, train, test, spec.labels)
-
-
-def _read_cifar100(spec: DatasetSpec, folder: Path) -> Splits:
-    archive = _cifar_archive(spec, folder, "cifar-100-binary")
-    classes = archive.lines("fine_label_names.txt")
-    train, test = (archive.images((name,), label_bytes=2) for name in ("train.bin", "test.bin"))
-    return _splits(spec.name, train, test, classes)
-
-
-def _cifar_archive(spec: DatasetSpec, folder: Path, unpacked: str) -> CifarArchive:
-    return CifarArchive(folder / unpacked if (folder / unpacked).is_dir() else folder / spec.files[0][0])
-
-
-def _read_svhn_files(spec: DatasetSpec, folder: Path) -> Splits:
-    train, test = (read_svhn(folder / f"{split}_32x32.mat") for split in ("train", "test"))
-    return _splits(spec.name, train, test, spec.labels)
-
-
-def _splits(
-    name: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], classes: tuple[str, ...]
-) -> Splits:
-    return LabeledImages(f"{name} train", *train, classes), LabeledImages(f"{name} test", *test, classes)
+def _read_svhn_files(folder: Path) -> tuple[Split, Split]:
+    return read_svhn(folder / "train_32x32.mat"), read_svhn(folder / "test_32x32.mat")
 
 
 def _gray28(mean: float, std: float) -> Preprocessing:
     """28x28 gray images, repeated to RGB and padded with black to 32x32: no pixel is interpolated."""
     return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
 
+
+_CIFAR100_LABELS = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
@@ -201,7 +163,7 @@ DATASETS: dict[str, DatasetSpec] = {
                 ("t10k-images-idx3-ubyte.gz", "78dcbbfb5a27efaf1b6c1d616caca68560be8766c5bffcb2791df9273a534229"),
                 ("t10k-labels-idx1-ubyte.gz", "42bd18137a62d5998cdeae52bf3a0676ac6b706f5cf8439b47bb5b151ae3dccf"),
             ),
-            read=_read_idx_files,
+            read=read_mnist,
             debian_package="dataset-fashion-mnist",
         ),
         DatasetSpec(
@@ -216,7 +178,7 @@ DATASETS: dict[str, DatasetSpec] = {
                 ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
                 ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
             ),
-            read=_read_idx_files,
+            read=read_mnist,
         ),
         DatasetSpec(
             name="cifar10",
@@ -227,18 +189,26 @@ DATASETS: dict[str, DatasetSpec] = {
             files=(
                 ("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
             ),
-            read=_read_cifar10,
+            read=partial(
+                read_cifar,
+                archive="cifar-10-binary.tar.gz",
+                train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+                test=("test_batch.bin",),
+                label_bytes=1,
+            ),
         ),
         DatasetSpec(
             name="cifar100",
-            labels=(),
+            labels=tuple(_CIFAR100_LABELS.split()),
             preprocessing=CIFAR100_PREPROCESSING,
             allows_flip=True,
             url="https://www.cs.toronto.edu/~kriz/",
             files=(
                 ("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
             ),
-            read=_read_cifar100,
+            read=partial(
+                read_cifar, archive="cifar-100-binary.tar.gz", train=("train.bin",), test=("test.bin",), label_bytes=2
+            ),
         ),
         DatasetSpec(
             name="svhn",

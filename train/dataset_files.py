@@ -1,4 +1,4 @@
-"""Readers for dataset files: IDX, CIFAR's binary archives, SVHN's MATLAB files.
+"""Readers for the official files of MNIST, Fashion-MNIST, CIFAR and SVHN.
 
 Files are untrusted: sizes are bounded before memory is allocated, nothing is unpacked to disk, no pickle is loaded.
 """
@@ -16,13 +16,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import strict_json
 from simplenet.errors import DataError, one_line
 
 UInt8Array = npt.NDArray[np.uint8]
+Split = tuple[UInt8Array, npt.NDArray[np.int64]]
+"""Images RGB uint8 [N, H, W, 3] and labels int64 [N]."""
 MAX_BYTES = 1 << 30  # of one decompressed file; the largest of the MNIST family, EMNIST, has 0.55e9
 _CIFAR_PIXELS = 3 * 32 * 32
 _LARGEST_MEMBER = 200 << 20
+
+
+def read_mnist(folder: Path) -> tuple[Split, Split]:
+    """Read MNIST's four files; gray images become RGB.
+
+    Raises:
+        DataError: as `read_idx`; or there are more or fewer labels than images.
+    """
+    splits = []
+    for prefix in ("train", "t10k"):
+        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
+        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
+        if len(images) != len(labels):
+            raise DataError(
+                f"{folder}: {len(images)} {prefix} images but {len(labels)} labels; download the files again"
+            )
+        splits.append((np.repeat(images[..., None], 3, axis=3), labels.astype(np.int64)))
+    return splits[0], splits[1]
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
@@ -48,78 +67,48 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-class CifarArchive:
-    """The binary version of CIFAR-10 or CIFAR-100; `path` is the .tar.gz or the unpacked folder."""
+def read_cifar(
+    folder: Path, archive: str, train: tuple[str, ...], test: tuple[str, ...], label_bytes: int
+) -> tuple[Split, Split]:
+    """Read the binary version of CIFAR-10 or CIFAR-100.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        archive: name of the .tar.gz in `folder`.
+        train, test: names of the files in the archive.
+        label_bytes: number of label bytes in each record; the last one is used.
 
-    def images(self, names: tuple[str, ...], label_bytes: int) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-        """Read images and labels of files, in the given order.
+    Raises:
+        DataError: the archive or a file in it is missing, damaged or has another form.
+    """
+    path, found = folder / archive, dict[str, UInt8Array]()
+    record = label_bytes + _CIFAR_PIXELS
+    try:
+        with tarfile.open(path, "r:gz") as members:
+            for member in members:
+                name = Path(member.name).name
+                if name not in (*train, *test) or not member.isreg():
+                    continue
+                if not 0 < member.size <= _LARGEST_MEMBER or member.size % record:
+                    raise DataError(f"{path}: {name} is not a file of {record}-byte records; download it again")
+                content = members.extractfile(member)
+                found[name] = np.frombuffer(content.read() if content else b"", np.uint8).reshape(-1, record)
+    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path} ({one_line(error)}); download it again") from error
+    if missing := [name for name in (*train, *test) if name not in found]:
+        raise DataError(f"{path} has no {missing[0]}; it is not the binary version of this dataset")
 
-        Returns:
-            RGB uint8 [N, 32, 32, 3], and the last label byte of each record, int64 [N].
-
-        Raises:
-            DataError: a file is missing, damaged or has another form.
-        """
-        record = label_bytes + _CIFAR_PIXELS
-        parts = self._read(names)
-        for name in names:
-            if not parts[name] or len(parts[name]) % record:
-                raise DataError(f"{self.path}: {name} is not a file of {record}-byte records; download it again")
-        records = np.frombuffer(b"".join(parts[name] for name in names), np.uint8).reshape(-1, record)
+    def split(names: tuple[str, ...]) -> Split:
+        records = np.concatenate([found[name] for name in names])
         planes = records[:, label_bytes:].reshape(-1, 3, 32, 32)
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, label_bytes - 1].astype(np.int64)
 
-    def lines(self, name: str) -> tuple[str, ...]:
-        """Read the class names in a text file; raises DataError."""
-        try:
-            lines = tuple(self._read((name,))[name][:100_000].decode("ascii").split())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: {name} is not a list of names; download it again") from error
-        if not lines or not all(map(strict_json.is_plain_string, lines)):
-            raise DataError(f"{self.path}: {name} is not a list of names; download it again")
-        return lines
-
-    def _read(self, names: tuple[str, ...]) -> dict[str, bytes]:
-        try:
-            read = self._from_folder if self.path.is_dir() else self._from_tar
-            found = read(names)
-        except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
-            raise DataError(f"cannot read {self.path} ({one_line(error)}); download it again") from error
-        if missing := [name for name in names if name not in found]:
-            raise DataError(f"{self.path} has no {missing[0]}; it is not the binary version of this dataset")
-        return found
-
-    def _from_folder(self, names: tuple[str, ...]) -> dict[str, bytes]:
-        paths = {name: self.path / name for name in names if (self.path / name).is_file()}
-        self._check_size(sum(path.stat().st_size for path in paths.values()))
-        return {name: path.read_bytes() for name, path in paths.items()}
-
-    def _from_tar(self, names: tuple[str, ...]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        with tarfile.open(self.path, "r:gz") as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if name in names and member.isreg():
-                    self._check_size(member.size)
-                    content = archive.extractfile(member)
-                    found[name] = content.read() if content else b""
-        return found
-
-    def _check_size(self, size: int) -> None:
-        if size > _LARGEST_MEMBER:
-            raise DataError(f"{self.path} has a file of {size} bytes, more than 200 MiB; download it again")
+    return split(train), split(test)
 
 
-def read_svhn(path: Path) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
+def read_svhn(path: Path) -> Split:
     """Read SVHN's cropped digits.
 
     The .mat file has `X` uint8 [32, 32, 3, N] and `y` [N, 1], in which 10 is the digit 0.
-
-    Returns:
-        RGB uint8 [N, 32, 32, 3] and the digits, int64 [N].
 
     Raises:
         DataError: the file is missing, damaged or has another form, or SciPy is not installed.
@@ -127,7 +116,7 @@ def read_svhn(path: Path) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
     try:
         matlab: Any = importlib.import_module("scipy.io")
     except ImportError as error:
-        raise DataError(f"reading {path.name} needs SciPy; pip install scipy") from error
+        raise DataError(f"reading {path.name} needs SciPy; type: pip install scipy") from error
     try:
         shapes = {name: (shape, kind) for name, shape, kind in matlab.whosmat(path)}
         (*image, count), kind = shapes["X"]

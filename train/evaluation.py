@@ -16,15 +16,20 @@ from train.recipe import autocast
 from train.signals import StopRequest
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images as the model's uint8 input [N, S, S, 3], and labels int64 [N], on the model's device."""
+"""Images and labels on the model's device.
+
+Test images are the model's uint8 input [N, S, S, 3] with labels int64 [N]; training images are float32 [N, 3, S, S]
+with labels or soft labels [N, classes].
+"""
 
 
-def batch_size(training_batch_size: int, largest: int) -> int:
-    """Batch size for evaluation: no activations are stored, so four times the batch fits."""
-    return min(4 * training_batch_size, largest)
+def batch_size(training_batch_size: int, processes: int, most: int) -> int:
+    """Four times a process's training batch, which fits because no activations are stored; `most` at most."""
+    return min(4 * (training_batch_size // processes), most)
 
 
 def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[Batch]:
+    """Split a test set into batches of `size`."""
     return zip(torch.split(pixels, size), torch.split(labels, size), strict=True)
 
 
@@ -37,7 +42,7 @@ def evaluate(
     group: Group | None = None,
     stop: StopRequest | None = None,
 ) -> tuple[float, float, int]:
-    """Evaluate `model` on the batches of all processes of `group`.
+    """Evaluate `model` on test batches; each process of `group` passes its own part.
 
     Returns:
         Top-1 in percent, mean cross-entropy, and the number of images.

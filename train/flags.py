@@ -121,17 +121,6 @@ def recipe_from(arguments: argparse.Namespace, default: Recipe, device: torch.de
     return replace(default, **given | {"bf16": arguments.bf16 and recipe.computes_bf16(device)})
 
 
-def run_from(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of both scripts' `train` that `add_weights` and `add_run` define."""
-    return {
-        "initial": arguments.weights,
-        "resume": arguments.resume,
-        "compile": arguments.compile,
-        "half": arguments.half,
-        "minutes_between_saves": arguments.save_minutes,
-    }
-
-
 def by_flag(config: Recipe) -> Mapping[str, Any]:
     """The recipe by flag; a resumed run must have the same."""
     return {_FLAGS.get(field, "--" + field.replace("_", "-")): value for field, value in asdict(config).items()}

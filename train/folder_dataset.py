@@ -9,11 +9,10 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from simplenet import images
@@ -23,8 +22,8 @@ from train import augmentation, evaluation, recipe
 from train.augmentation import RandomCrop, UInt8Array
 from train.class_folders import LabeledFiles, UnreadableImagesWarning
 from train.distributed import Group
+from train.evaluation import Batch
 from train.recipe import Recipe, RngStream, generator_for
-from train.signals import StopRequest
 
 _MOST_UNREADABLE_IN_A_ROW = 20  # more than this: a broken disk, or the wrong folder
 _MOST_WARNINGS = 10
@@ -73,106 +72,88 @@ class _DecodedFiles(Dataset[Sample]):
         return np.pad(pixels, ((spec.padding, spec.padding), (spec.padding, spec.padding), (0, 0)))
 
 
-class _BatchSampler:
-    """The batches of keys of an epoch, replaced between epochs because the loader's workers persist."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-@dataclass
 class FolderDataset:
     """The training and test files.
 
     Args:
         workers: decoding processes per training process; 0 decodes in the training process.
         crop_area: the smallest fraction of an image that a random crop shows.
+
+    Raises:
+        DataError: there are fewer files than one batch.
+        UsageError: the processes cannot share a batch equally.
     """
 
-    train: LabeledFiles
-    test: LabeledFiles
-    classes: int
-    preprocessing: Preprocessing
-    config: Recipe
-    group: Group
-    workers: int
-    crop_area: float
-    _sampler: _BatchSampler = field(default_factory=_BatchSampler)
-    _loader: DataLoader[Sample] | None = None
-    _unreadable: set[str] = field(default_factory=set)
-    _unreadable_tests: int = 0
-
-    def __post_init__(self) -> None:
-        recipe.check_batch(self.config, len(self.train), self.group)
+    def __init__(
+        self,
+        train: LabeledFiles,
+        test: LabeledFiles,
+        classes: int,
+        preprocessing: Preprocessing,
+        config: Recipe,
+        group: Group,
+        workers: int,
+        crop_area: float,
+    ) -> None:
+        recipe.check_batch(config, len(train), group)
+        self.config = config
+        self._train, self._test, self._classes, self._preprocessing = train, test, classes, preprocessing
+        self._group, self._workers, self._crop_area = group, workers, crop_area
+        self._batches: list[list[Key]] = []  # of the current epoch; changed in place, because the workers persist
+        self._loader: DataLoader[Sample] | None = None
+        self._unreadable: set[str] = set()
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches only: the last images of an epoch's random order are skipped."""
-        return len(self.train) // self.config.batch_size
-
-    @property
-    def test_images(self) -> int:
-        return len(self.test) - self._unreadable_tests
+        return len(self._train) // self.config.batch_size
 
     @property
     def unreadable_images(self) -> int:
+        """The number of unreadable files that this process has found since it started."""
         return len(self._unreadable)
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield this process's part of each batch: images float32 [N, 3, S, S] and labels or soft labels."""
-        config, part = self.config, self.group.part(self.config.batch_size)
+        config, part = self.config, self._group.part(self.config.batch_size)
         generator = generator_for(config.seed, RngStream.ORDER, epoch)
-        order = torch.randperm(len(self.train), generator=generator).tolist()
-        batches = [order[step * config.batch_size :][: config.batch_size] for step in range(self.steps_per_epoch)]
-        self._sampler.batches = [[(epoch, index) for index in batch[part]] for batch in batches[first_step:]]
+        order = torch.randperm(len(self._train), generator=generator).tolist()
+        starts = [step * config.batch_size for step in range(first_step, self.steps_per_epoch)]
+        self._batches[:] = [
+            [(epoch, index) for index in order[start : start + config.batch_size][part]] for start in starts
+        ]
         if self._loader is None:
-            self._loader = self._open(self.train, self._sampler, keep_workers=True)
+            self._loader = self._open(self._train, self._batches, keep_workers=True)
         for step, samples in enumerate(self._loader, start=first_step):
             pixels, labels = self._tensors(samples)
-            images = augmentation.normalize(pixels, self.preprocessing)
+            images = augmentation.normalize(pixels, self._preprocessing)
             if config.is_mixing:
                 generator = generator_for(config.seed, RngStream.AUGMENTATION, epoch, step)
-                images, labels = augmentation.mix(images, labels, self.classes, config.mixup, config.cutmix, generator)
+                images, labels = augmentation.mix(images, labels, self._classes, config.mixup, config.cutmix, generator)
             yield images, labels
 
-    def evaluate(
-        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
-    ) -> tuple[float, float]:
-        """Top-1 in percent and mean cross-entropy on the readable test images, preprocessed as in a runtime."""
-        batches = self._test_batches(group)
-        top1, loss, count = evaluation.evaluate(network, batches, self.preprocessing, bf16, group, stop)
-        self._unreadable_tests = len(self.test) - count
-        return top1, loss
-
-    def _test_batches(self, group: Group) -> Iterator[evaluation.Batch]:
-        keys = [(_EVALUATION, index) for index in range(group.rank, len(self.test), group.size)]
-        sampler = _BatchSampler()
-        size = evaluation.batch_size(self.config.batch_size // self.group.size, largest=100)
-        sampler.batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        for samples in self._open(self.test, sampler, keep_workers=False):
+    def test_batches(self, group: Group) -> Iterator[Batch]:
+        """Yield this process's part of the readable test images, preprocessed as in a runtime."""
+        keys = [(_EVALUATION, index) for index in range(group.rank, len(self._test), group.size)]
+        size = evaluation.batch_size(self.config.batch_size, group.size, most=100)
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        for samples in self._open(self._test, batches, keep_workers=False):
             self._warn(samples)
-            readable = [sample for sample in samples if sample.pixels is not None]
-            if readable:
+            if readable := [sample for sample in samples if sample.pixels is not None]:
                 yield self._tensors(readable)
 
-    def _open(self, files: LabeledFiles, sampler: _BatchSampler, keep_workers: bool) -> DataLoader[Sample]:
-        dataset = _DecodedFiles(files, self.preprocessing, self.config.seed, self.crop_area, self.config.flip)
+    def _open(self, files: LabeledFiles, batches: list[list[Key]], keep_workers: bool) -> DataLoader[Sample]:
+        dataset = _DecodedFiles(files, self._preprocessing, self.config.seed, self._crop_area, self.config.flip)
         return DataLoader(
             dataset,
-            batch_sampler=sampler,  # type: ignore[arg-type]
-            num_workers=self.workers,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=self._workers,
             collate_fn=list,
-            persistent_workers=keep_workers and self.workers > 0,
+            persistent_workers=keep_workers and self._workers > 0,
             worker_init_fn=_start_worker,
         )
 
-    def _tensors(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tensors(self, samples: Sequence[Sample]) -> Batch:
         """Images uint8 [N, S, S, 3] and labels int64 [N] on the device; raises DataError if one has no pixels."""
         self._warn(samples)
         pixels = [sample.pixels for sample in samples if sample.pixels is not None]
@@ -180,9 +161,9 @@ class FolderDataset:
             lost = next(sample for sample in samples if sample.pixels is None)
             raise DataError(f"{len(lost.errors)} images in a row cannot be read; the first: {lost.errors[0]}")
         batch, labels = torch.from_numpy(np.stack(pixels)), torch.tensor([sample.label for sample in samples])
-        if self.group.device.type == "cuda":  # copies from pinned memory do not wait for the previous step
+        if self._group.device.type == "cuda":  # copies from pinned memory do not wait for the previous step
             batch, labels = batch.pin_memory(), labels.pin_memory()
-        return batch.to(self.group.device, non_blocking=True), labels.to(self.group.device, non_blocking=True)
+        return batch.to(self._group.device, non_blocking=True), labels.to(self._group.device, non_blocking=True)
 
     def _warn(self, samples: Sequence[Sample]) -> None:
         """Count unreadable files and warn about each once."""

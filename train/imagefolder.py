@@ -23,6 +23,7 @@ import argparse
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -64,11 +65,7 @@ def train(
     crop_area: float = DEFAULT_CROP_AREA,
     workers: int = 2,
     group: Group | None = None,
-    resume: bool = False,
-    compile: bool = False,
-    half: bool = False,
-    minutes_between_saves: float = 10.0,
-    command: str = "",
+    **settings: Any,
 ) -> TrainingResult | None:
     """Train on a folder of classes and write the files that the module's docstring names.
 
@@ -78,8 +75,7 @@ def train(
         validation_share: fraction of each class to hold out, if the folder has no val/ or test/.
         crop_area: the smallest fraction of an image that a random crop shows.
         workers: decoding processes per training process; 0 decodes in the training process.
-        half: store the final weights as float16.
-        command: the command line, for the results.
+        settings: other fields of `loop.Run`: resume, compile, half, minutes_between_saves, command.
 
     Returns:
         The result, or None in all processes of `group` but the first.
@@ -92,31 +88,19 @@ def train(
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
     network, card = _initial_network(variant, initial, classes, size, config)
     images = FolderDataset(train_files, test_files, len(classes), card.preprocessing, config, group, workers, crop_area)
-    run = Run(
-        dataset=folder.name,
-        output=output,
-        config=config,
-        card=card,
-        options={
-            "--variant": card.variant,
-            "--weights": initial,
-            "classes": ", ".join(classes),
-            "training images": len(train_files),
-            "test images": len(test_files),
-            "file fingerprint": f"{train_files.fingerprint(folder)}, {test_files.fingerprint(folder)}",
-            "--size": card.preprocessing.crop_size,
-            "preprocessing": str(card.preprocessing),
-            "--crop-area": crop_area,
-            **flags.by_flag(config),
-        },
-        group=group,
-        resume=resume,
-        compile=compile,
-        half=half,
-        minutes_between_saves=minutes_between_saves,
-        command=command,
-    )
-    return results.train_and_report(network, images, run)
+    options = {
+        "--variant": card.variant,
+        "--weights": initial,
+        "classes": ", ".join(classes),
+        "training images": len(train_files),
+        "test images": len(test_files),
+        "file fingerprint": f"{train_files.fingerprint(folder)}, {test_files.fingerprint(folder)}",
+        "--size": card.preprocessing.crop_size,
+        "preprocessing": str(card.preprocessing),
+        "--crop-area": crop_area,
+        **flags.by_flag(config),
+    }
+    return results.train_and_report(network, images, Run(folder.name, output, config, card, options, group, **settings))
 
 
 def _initial_network(
@@ -186,23 +170,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    device = flags.device(arguments.device)
     folder = arguments.folder.absolute()
     output = arguments.output or Path("runs") / f"{folder.name}-{arguments.variant}"
-    train_with_group = functools.partial(
+    call = functools.partial(
         train,
         folder,
         arguments.variant,
         output,
-        flags.recipe_from(arguments, DEFAULT, device),
         size=arguments.size,
         validation_share=arguments.validation_share,
         crop_area=arguments.crop_area,
         workers=arguments.workers,
-        command=launch.command("train/imagefolder.py", argv),
-        **flags.run_from(arguments),
     )
-    return launch.run(train_with_group, output, device, arguments.json)
+    return launch.run(call, DEFAULT, output, arguments, "train/imagefolder.py", argv)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError
@@ -15,11 +13,11 @@ from simplenet.preprocessing import Preprocessing, to_model_input
 from train import augmentation, evaluation, recipe
 from train.augmentation import BatchRandom
 from train.distributed import Group
+from train.evaluation import Batch
 from train.recipe import Recipe, RngStream, generator_for
-from train.signals import StopRequest
 
 
-def to_tensors(data: LabeledImages, preprocessing: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+def to_tensors(data: LabeledImages, preprocessing: Preprocessing) -> Batch:
     """The model's input, uint8 [N, S, S, 3], computed as the runtimes do, and labels int64 [N]."""
     pixels = np.stack([to_model_input(image, preprocessing) for image in data.images])
     return torch.from_numpy(pixels), torch.from_numpy(data.labels)
@@ -30,57 +28,38 @@ def reduced_side(side: int) -> int:
     return side * 3 // 4
 
 
-@dataclass(frozen=True)
 class InMemoryDataset:
-    """Both splits on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
+    """The training and test split on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
 
     With `config.flip`, a random half of the images is mirrored in even epochs and the other half in odd ones. Two
     epochs then show both sides of every image, where independent draws would repeat half of them (Jordan 2024,
     arXiv:2404.00498).
+
+    Raises:
+        DataError: there are fewer images than one batch, or they do not fit in the GPU's memory.
+        UsageError: the processes cannot share a batch equally.
     """
 
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    test: tuple[torch.Tensor, torch.Tensor]
-    classes: int
-    preprocessing: Preprocessing
-    config: Recipe
-    group: Group
-    unreadable_images: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        splits: tuple[LabeledImages, LabeledImages],
-        preprocessing: Preprocessing,
-        config: Recipe,
-        group: Group,
-    ) -> InMemoryDataset:
-        """Move the training and test split to the device.
-
-        Raises:
-            DataError: there are fewer images than one batch, or they do not fit in the GPU's memory.
-            UsageError: the processes cannot share a batch equally.
-        """
+    def __init__(
+        self, splits: tuple[LabeledImages, LabeledImages], preprocessing: Preprocessing, config: Recipe, group: Group
+    ) -> None:
+        self.preprocessing, self.config, self.group = preprocessing, config, group
+        self.unreadable_images = sum(split.left_out for split in splits)
+        self._classes = len(splits[0].classes)
         try:
             train, test = ([tensor.to(group.device) for tensor in to_tensors(split, preprocessing)] for split in splits)
         except torch.OutOfMemoryError as error:
             raise DataError("the images do not fit in the GPU's memory; use --device cpu, or free some") from error
-        recipe.check_batch(config, len(train[1]), group)
-        classes = len(splits[0].classes)
-        left_out = sum(split.left_out for split in splits)
-        return cls(train[0], train[1], (test[0], test[1]), classes, preprocessing, config, group, left_out)
-
-    @property
-    def test_images(self) -> int:
-        return len(self.test[1])
+        self.pixels, self.labels = train
+        self._test = test
+        recipe.check_batch(config, len(self.labels), group)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches only: the last images of an epoch's random order are skipped."""
         return len(self.labels) // self.config.batch_size
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield this process's part of each batch: images float32 [N, 3, S, S] and labels or soft labels."""
         config, device = self.config, self.group.device
         part = self.group.part(config.batch_size)
@@ -98,7 +77,7 @@ class InMemoryDataset:
                 images = augmentation.shrink(images, reduced_side(images.shape[-1]))
             labels = self.labels[chosen]
             if config.is_mixing:
-                images, labels = augmentation.mix(images, labels, self.classes, config.mixup, config.cutmix, generator)
+                images, labels = augmentation.mix(images, labels, self._classes, config.mixup, config.cutmix, generator)
             yield images, labels
 
     def _mirrored_in(self, epoch: int) -> torch.Tensor:
@@ -109,12 +88,9 @@ class InMemoryDataset:
         first = torch.randint(0, 2, (count,), generator=generator_for(self.config.seed, RngStream.VIEW))
         return (first + epoch).to(device) % 2 == 1
 
-    def evaluate(
-        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
-    ) -> tuple[float, float]:
-        """Top-1 in percent and mean cross-entropy on the test split, split across the processes of `group`."""
-        pixels, labels = (tensor[group.rank :: group.size] for tensor in self.test)
-        size = evaluation.batch_size(self.config.batch_size // self.group.size, largest=500)
-        batches = evaluation.in_batches(pixels, labels, size)
-        top1, loss, _ = evaluation.evaluate(network, batches, self.preprocessing, bf16, group, stop)
-        return top1, loss
+    def test_batches(self, group: Group) -> Iterator[Batch]:
+        """Yield this process's part of the test split, as `evaluation.evaluate` takes it."""
+        pixels, labels = (tensor[group.rank :: group.size] for tensor in self._test)
+        return evaluation.in_batches(
+            pixels, labels, evaluation.batch_size(self.config.batch_size, group.size, most=500)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shlex
@@ -15,19 +16,41 @@ import torch
 
 from simplenet import cli
 from simplenet.errors import SimpleNetError, one_line
-from train import distributed
+from train import distributed, flags
 from train.checkpoint import STATE_NAME
+from train.recipe import Recipe
 from train.results import TrainingResult
 
 
-def run(train: Callable[..., TrainingResult | None], output: Path, device: torch.device, as_json: bool) -> int:
-    """Call `train` in the process group, print its result, and return the exit code.
+def run(
+    train: Callable[..., TrainingResult | None],
+    default: Recipe,
+    output: Path,
+    arguments: argparse.Namespace,
+    script: str,
+    argv: Sequence[str] | None,
+) -> int:
+    """Call a script's `train` with the flags that both scripts share, print its result, and return the exit code.
 
     After Ctrl-C, log how to resume if `output` has a saved state.
+
+    Args:
+        default: the recipe for fields without a flag.
+        script, argv: for the command line in the results.
     """
+    device = flags.device(arguments.device)
     with distributed.join_group(device) as group, friendly_errors():
         try:
-            result = train(group=group)
+            result = train(
+                config=flags.recipe_from(arguments, default, device),
+                initial=arguments.weights,
+                group=group,
+                resume=arguments.resume,
+                compile=arguments.compile,
+                half=arguments.half,
+                minutes_between_saves=arguments.save_minutes,
+                command=command(script, argv),
+            )
         except KeyboardInterrupt:
             state = output / STATE_NAME
             if group.is_first and state.is_file():
@@ -35,7 +58,7 @@ def run(train: Callable[..., TrainingResult | None], output: Path, device: torch
                 cli.log(f"the run in {output} was saved {age} ago; the same command with --resume continues it")
             raise
     if result is not None:
-        print(result.to_json() if as_json else result.summary())
+        print(result.to_json() if arguments.json else result.summary())
     return 0
 
 

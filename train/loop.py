@@ -23,11 +23,11 @@ from simplenet import checkpoints, files
 from simplenet.errors import SimpleNetError, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import checkpoint, distributed, progress, recipe, signals
+from train import checkpoint, distributed, evaluation, progress, recipe, signals
 from train.checkpoint import BEST_NAME, LAST_NAME, STATE_NAME, TrainState
 from train.distributed import Group
+from train.evaluation import Batch
 from train.recipe import Recipe, RngStream
-from train.signals import StopRequest
 
 _STEPS_BETWEEN_LOSS_CHECKS = {"cpu": 1, "cuda": 10}  # on a GPU, reading the loss waits for the step
 
@@ -38,30 +38,20 @@ class TrainingData(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield images float32 [N, 3, S, S], and labels [N] or soft labels [N, classes], from `first_step`."""
-
-    def evaluate(
-        self, network: nn.Module, bf16: bool, group: Group, stop: StopRequest | None = None
-    ) -> tuple[float, float]:
-        """Top-1 in percent and mean cross-entropy on the test images, split across the processes of `group`.
-
-        Raises:
-            KeyboardInterrupt: in all processes, when one of them received a stop request.
-        """
-
-    @property
-    def test_images(self) -> int:
-        """The number of images in the last evaluation."""
-
     @property
     def unreadable_images(self) -> int:
-        """The number of unreadable files that this process has found since it started."""
+        """The number of unreadable images that this process has found since it started."""
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield the training batches of an epoch, from `first_step`."""
+
+    def test_batches(self, group: Group) -> Iterator[Batch]:
+        """Yield this process's part of the test images."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What to train, and where to write it.
+    """The settings of a run, which the training scripts pass on from their flags.
 
     Args:
         dataset: its name, for the results.
@@ -100,7 +90,7 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
         SimpleNetError: the loss is not finite, or a file cannot be written; earlier files stay intact.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved; after a second Ctrl-C, at once.
     """
-    config, group, device = run.config, run.group, run.group.device
+    config, group, device, preprocessing = run.config, run.group, run.group.device, run.card.preprocessing
     torch.backends.cudnn.allow_tf32 = False  # keeps float32 exact, with --fp32 and in the final accuracy
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe.freeze(network, config.freeze)
@@ -120,11 +110,19 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
     ):
         done = (state.epoch * steps_per_epoch + state.step) * config.batch_size
         task = bar.add_task(run.title, total=steps * config.batch_size, completed=done, note=log.note())
-        clock = _Clock()
+        last_lap = last_save = time.perf_counter()
+
+        def lap() -> float:
+            nonlocal last_lap
+            before, last_lap = last_lap, time.perf_counter()
+            return last_lap - before
 
         def save() -> None:
-            _save_state(run, network, ema.model, optimizer, state)
-            clock.saved()
+            nonlocal last_save
+            state.peak_memory_bytes = max(state.peak_memory_bytes, progress.peak_memory_bytes(device))
+            if group.is_first:
+                checkpoint.save(run.state_file, network, ema.model, optimizer, state, run.options)
+            last_save = time.perf_counter()
 
         for epoch in range(state.epoch, config.epochs):
             network.train()
@@ -148,10 +146,10 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
                 state.step += 1
                 bar.advance(task, config.batch_size)
                 if state.step % check_every == 0 or state.step == steps_per_epoch:
-                    is_late = clock.since_save() >= 60 * run.minutes_between_saves
+                    is_late = time.perf_counter() - last_save >= 60 * run.minutes_between_saves
                     total, must_stop, must_save = group.total(float(loss_sum), stop.is_set, is_late)
                     state.loss_sum = total / group.size
-                    state.epoch_seconds += clock.lap()
+                    state.epoch_seconds += lap()
                     if not math.isfinite(total):
                         raise _diverged(run, state, total, steps_per_epoch)
                     if must_stop or must_save:
@@ -161,9 +159,10 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
 
             group.broadcast_buffers(network, ema.model)
             try:
-                top1, test_loss = data.evaluate(ema.model, config.bf16, group, stop)
+                tests = data.test_batches(group)
+                top1, test_loss, _ = evaluation.evaluate(ema.model, tests, preprocessing, config.bf16, group, stop)
             except KeyboardInterrupt:  # a resumed run continues with this evaluation
-                state.seconds += clock.lap()
+                state.seconds += lap()
                 save()
                 raise
             if not math.isfinite(test_loss):
@@ -174,29 +173,13 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
                 epoch + 1, state.epoch_seconds, speed, train_loss=train_loss, test_loss=test_loss, test_top1=top1
             )
             bar.update(task, note=log.note())
-            _save_weights(run, ema.model, epoch + 1, top1, is_best=top1 > state.best_top1)
-            state.end_epoch(clock.lap(), top1)
+            if group.is_first:
+                _save_weights(run, ema.model, epoch + 1, top1, is_best=top1 > state.best_top1)
+            state.end_epoch(lap(), top1)
             save()
             if group.total(stop.is_set)[0]:
                 raise KeyboardInterrupt
     return state
-
-
-class _Clock:
-    """Seconds since the last lap, and since the last save."""
-
-    def __init__(self) -> None:
-        self._lap = self._save = time.perf_counter()
-
-    def lap(self) -> float:
-        before, self._lap = self._lap, time.perf_counter()
-        return self._lap - before
-
-    def saved(self) -> None:
-        self._save = time.perf_counter()
-
-    def since_save(self) -> float:
-        return time.perf_counter() - self._save
 
 
 def _start(run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
@@ -213,21 +196,11 @@ def _start(run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.
 
 
 def _save_weights(run: Run, ema: nn.Module, epoch: int, top1: float, is_best: bool) -> None:
-    if not run.group.is_first:
-        return
     checkpoints.save(run.output / LAST_NAME, ema.state_dict(), run.card)
     if is_best:
         chosen = {"epoch": epoch, "test_top1": round(top1, 2), "chosen_by": "test accuracy, so optimistically biased"}
         card = replace(run.card, training={**run.card.training, **chosen})
         checkpoints.save(run.output / BEST_NAME, ema.state_dict(), card)
-
-
-def _save_state(
-    run: Run, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState
-) -> None:
-    state.peak_memory_bytes = max(state.peak_memory_bytes, progress.peak_memory_bytes(run.group.device))
-    if run.group.is_first:
-        checkpoint.save(run.state_file, network, ema, optimizer, state, run.options)
 
 
 def _diverged(run: Run, state: TrainState, loss: float, steps_per_epoch: int) -> SimpleNetError:

@@ -7,22 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Column
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from simplenet import cli, hardware
-from simplenet.errors import SimpleNetError
+from simplenet import cli, files, hardware
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-class _Throughput(ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
 
 
 def bar(visible: bool) -> Progress:
@@ -31,7 +21,6 @@ def bar(visible: bool) -> Progress:
         TextColumn("{task.description}", markup=False),  # may contain a folder's name
         BarColumn(bar_width=None),
         TaskProgressColumn(),
-        _Throughput(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=cli.console(),
@@ -54,14 +43,17 @@ class Log:
         self._writes = writes
         self._board: SummaryWriter | None = None
         if writes:
-            self._write("w", "".join(json.dumps(line) + "\n" for line in lines))
+            with files.replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
             self._board = _open_board(folder / "tensorboard", first_epoch=len(lines) + 1)
 
     def append(self, epoch: int, seconds: float, images_per_second: float, **metrics: float) -> None:
+        """Record an epoch; `metrics` are losses and accuracy by name."""
         timing = {"epoch": epoch, "seconds": round(seconds, 2), "images_per_second": round(images_per_second, 1)}
         self.lines.append({**timing, **{name: round(value, 5) for name, value in metrics.items()}})
         if self._writes:
-            self._write("a", json.dumps(self.lines[-1]) + "\n")
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(self.lines[-1]) + "\n")
         if self._board is not None:
             for name, value in self.lines[-1].items():
                 if name != "epoch":
@@ -73,21 +65,15 @@ class Log:
         if not self.lines:
             return ""
         line = self.lines[-1]
-        return f"epoch {line['epoch']}: loss {line['train_loss']:.3f}, test {line['test_top1']:.2f} %"
+        return (
+            f"epoch {line['epoch']}: loss {line['train_loss']:.3f}, test {line['test_top1']:.2f} %, "
+            f"{line['images_per_second']:.0f} images/s"
+        )
 
     def close(self) -> None:
+        """Close TensorBoard's files."""
         if self._board is not None:
             self._board.close()  # type: ignore[no-untyped-call]
-
-    def _write(self, mode: str, text: str) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, mode, encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise SimpleNetError(
-                f"cannot write {self.path}: {error.strerror or error}; choose another --output"
-            ) from error
 
 
 def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,27 +14,22 @@ from typing import Any
 import torch
 
 from simplenet import checkpoints, files, hardware, weights
-from simplenet.errors import one_line
+from simplenet.errors import WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
-from train import checkpoint, loop, progress
+from train import checkpoint, evaluation, loop, progress
 from train.checkpoint import LAST_NAME, TrainState
 from train.distributed import Group
 from train.loop import Run, TrainingData
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """The outcome of a run.
+class Result:
+    """Final weights and their accuracy.
 
     Args:
         top1: percent of all readable test images, in float32 with the stored weights.
         test_loss: mean cross-entropy of the same.
-        seconds: training with the evaluation after each epoch.
-        images_per_second: training without evaluation.
-        peak_memory_mb: of the first process, in 1e6 bytes; allocated memory on a GPU, else resident memory.
-        best_top1: that of the best epoch, in the precision of training; selected on the test set, so optimistically
-            biased.
         unreadable_images: those that the first process found since it last started.
     """
 
@@ -42,19 +38,36 @@ class TrainingResult:
     variant: str
     top1: float
     test_loss: float
+    test_images: int
+    unreadable_images: int
+    machine: str
+
+    def to_json(self) -> str:
+        """The result as a JSON object."""
+        return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
+
+
+@dataclass(frozen=True)
+class TrainingResult(Result):
+    """The outcome of a run.
+
+    Args:
+        seconds: training with the evaluation after each epoch.
+        images_per_second: training without evaluation.
+        peak_memory_mb: of the first process, in 1e6 bytes; allocated memory on a GPU, else resident memory.
+        best_top1: that of the best epoch, in the precision of training; selected on the test set, so optimistically
+            biased.
+    """
+
     epochs: int
     seconds: float
     images_per_second: float
     peak_memory_mb: float
     best_top1: float
-    unreadable_images: int
     processes: int
-    machine: str
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
 
     def summary(self) -> str:
+        """The result in one line."""
         lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         processes = f"{self.processes} processes on " if self.processes > 1 else ""
@@ -84,38 +97,55 @@ def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
     """Write <variant>.safetensors, .training.json and .training.png."""
     card, device = run.card, run.group.device
     final = run.output / f"{card.variant}.safetensors"
-    tensors = weights.load(card.variant, run.output / LAST_NAME).model.state_dict()
-    if run.half:
-        tensors = halved(tensors)
-    checkpoints.save(final, tensors, card)
-    network = weights.load(card.variant, final).model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    top1, test_loss = data.evaluate(network, False, Group(device))
+    network = weights.load(card.variant, run.output / LAST_NAME).model
+    tensors, measured = evaluate_stored(network, data, card, device, run.half)
     training_seconds = sum(line["seconds"] for line in state.log)
     images = sum(line["seconds"] * line["images_per_second"] for line in state.log)
     result = TrainingResult(
         checkpoint=final,
         dataset=run.dataset,
         variant=card.variant,
-        top1=round(top1, 2),
-        test_loss=round(test_loss, 5),
+        **measured,
         epochs=run.config.epochs,
         seconds=round(state.seconds, 1),
         images_per_second=round(images / training_seconds, 1),
         peak_memory_mb=round(max(state.peak_memory_bytes, progress.peak_memory_bytes(device)) / 1e6, 1),
         best_top1=round(state.best_top1, 2),
-        unreadable_images=data.unreadable_images,
         processes=run.group.size,
-        machine=machine(device),
     )
-    facts = {
-        **asdict(result),
-        "test_images": data.test_images,
-        "recipe": asdict(run.config),
-        "command": run.command,
-    }
-    record(final, tensors, card, facts, log=state.log)
+    record(result, tensors, card, asdict(run.config), run.command, log=state.log)
     write_curve(final.with_suffix(".training.png"), run.title, state.log, result.top1)
     return result
+
+
+def evaluate_stored(
+    network: SimpleNet, data: TrainingData, card: ModelCard, device: torch.device, half: bool
+) -> tuple[Mapping[str, torch.Tensor], dict[str, Any]]:
+    """Measure a network with the weights as they will be stored.
+
+    Args:
+        half: store convolution and linear weights as float16.
+
+    Returns:
+        The tensors to store, and the fields of `Result` that were measured.
+
+    Raises:
+        WeightsError: the weights or the loss are not finite.
+    """
+    tensors = halved(network.state_dict()) if half else network.state_dict()
+    network.load_state_dict(tensors)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    group = Group(device)
+    top1, loss, count = evaluation.evaluate(network, data.test_batches(group), card.preprocessing, False, group)
+    if not all(map(math.isfinite, (loss, *(float(tensor.abs().max()) for tensor in tensors.values())))):
+        raise WeightsError("the weights to store are not finite; leave out --half, or average other runs")
+    return tensors, {
+        "top1": round(top1, 2),
+        "test_loss": round(loss, 5),
+        "test_images": count,
+        "unreadable_images": data.unreadable_images,
+        "machine": machine(device),
+    }
 
 
 def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -124,18 +154,24 @@ def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def record(
-    final: Path, tensors: Mapping[str, torch.Tensor], card: ModelCard, facts: Mapping[str, Any], **more: Any
+    result: Result,
+    tensors: Mapping[str, torch.Tensor],
+    card: ModelCard,
+    recipe: Mapping[str, Any],
+    command: str,
+    **more: Any,
 ) -> None:
-    """Write `facts` and `more` to .training.json, and the weights with `facts` in their card.
+    """Write the weights with the result in their card, and the same with `more` as .training.json.
 
     Raises:
         SimpleNetError: a file cannot be written.
     """
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    training = {**{name: value for name, value in facts.items() if name != "checkpoint"}, "versions": versions}
-    with files.replacing(final.with_suffix(".training.json")) as temporary:
+    training = {**asdict(result), "recipe": dict(recipe), "command": command}
+    training["versions"] = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    del training["checkpoint"]
+    with files.replacing(result.checkpoint.with_suffix(".training.json")) as temporary:
         temporary.write_text(json.dumps({**training, **more}, indent=2) + "\n", encoding="utf-8")
-    checkpoints.save(final, tensors, replace(card, training=training))
+    checkpoints.save(result.checkpoint, tensors, replace(card, training=training))
 
 
 def machine(device: torch.device) -> str:

@@ -51,7 +51,7 @@ def test_training_on_small_images(
     if benchmark.disabled:  # untimed, as in `make test`
         batch, steps = 8, 1
     config = Recipe(epochs=2, batch_size=batch, peak_learning_rate=0.01, bf16=recipe.computes_bf16(CPU))
-    data = InMemoryDataset.of((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, config, Group())
+    data = InMemoryDataset((_noise(batch * steps), _noise(8)), CIFAR10_PREPROCESSING, config, Group())
     card = ModelCard(variant, 10, CIFAR10_PREPROCESSING, LABELS)
 
     def train() -> loop.TrainState:

@@ -116,17 +116,16 @@ def test_cifar_is_downloaded_once_checked_and_read(
     assert len(data.load(data.get("cifar10"), tmp_path / "cache/datasets/cifar10")[0]) == 5  # or named
 
 
-def test_cifar_100_has_its_fine_labels_and_their_names(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = "\n".join(f"class_{index:02}" for index in range(100)).encode()
+def test_cifar_100_has_fine_labels(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = _cifar_tar(
         server / "cifar-100-binary.tar.gz",
-        {"d/train.bin": _record(3, 42), "d/test.bin": _record(7, 99), "d/fine_label_names.txt": names},
+        {"d/train.bin": _record(3, 42), "d/test.bin": _record(7, 99)},
     )
     monkeypatch.setitem(data.DATASETS, "cifar100", _expecting(data.get("cifar100"), **{"cifar-100-binary.tar.gz": tar}))
-    spec, (train, test) = data.read("cifar100")
+    train, test = data.load(data.get("cifar100"))
     assert (train.labels.tolist(), test.labels.tolist()) == ([42], [99])
-    assert (len(spec.labels), spec.labels[42]) == (100, "class_42")
-    assert spec.preprocessing == CIFAR100_PREPROCESSING
+    assert (len(train.classes), train.classes[42], test.classes[99]) == (100, "leopard", "worm")
+    assert data.preprocessing(data.get("cifar100"), train) == CIFAR100_PREPROCESSING
 
 
 def test_svhn_is_downloaded_and_read(server: Path) -> None:
@@ -170,10 +169,11 @@ def test_any_class_folder_is_a_dataset(tmp_path: Path) -> None:
         for name, size in (("oak", (48, 40)), ("ash tree", (32, 32)), ("elm", (20, 64))):
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", size, (level, 51, 0)).save(tmp_path / split / name / "1.png")
-    spec, (train, test) = data.read("folder", tmp_path)
-    assert spec.labels == ("ash tree", "elm", "oak") == test.classes
+    train, test = data.load(data.get("folder"), tmp_path)
+    assert train.classes == ("ash tree", "elm", "oak") == test.classes
     assert train.images.shape == (3, 32, 32, 3)
     assert train.labels.tolist() == [0, 1, 2]
-    assert spec.preprocessing.mean == (round(100 / 255, 4), 0.2, 0.0)
-    assert spec.preprocessing.std == (0.01, 0.01, 0.01)
-    assert spec.preprocessing.input_size == 32
+    spec = data.preprocessing(data.get("folder"), train)
+    assert spec.mean == (round(100 / 255, 4), 0.2, 0.0)
+    assert spec.std == (0.01, 0.01, 0.01)
+    assert spec.input_size == 32

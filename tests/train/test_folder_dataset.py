@@ -11,6 +11,7 @@ from PIL import Image
 
 from simplenet import images, preprocessing
 from simplenet.preprocessing import Preprocessing
+from train import evaluation
 from train.class_folders import LabeledFiles
 from train.distributed import Group
 from train.folder_dataset import FolderDataset
@@ -57,7 +58,7 @@ def test_evaluation_preprocesses_like_a_runtime(files: LabeledFiles) -> None:
 
     data = _data(files, config=dataclasses.replace(CONFIG, mixup=0.0, cutmix=0.0))
     data.config = dataclasses.replace(data.config, batch_size=2)
-    top1, _ = data.evaluate(Spy(), False, Group())
+    top1, *_ = evaluation.evaluate(Spy(), data.test_batches(Group()), SPEC, False)
     assert [len(inputs) for inputs in seen] == [8, 5]  # four times --batch, plus the rest
     assert top1 == pytest.approx(100 * 5 / 13)
     pixels = np.stack([preprocessing.to_model_input(images.read_rgb(path), SPEC) for path in files.paths])

@@ -45,7 +45,7 @@ def test_training_and_runtimes_share_the_model_input(name: str, side: int) -> No
 def _data(config: Recipe = CONFIG, rank: int = 0, size: int = 1) -> InMemoryDataset:
     spec = data.get("cifar10")
     group = Group(rank=rank, size=size)
-    return InMemoryDataset.of((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, config, group)
+    return InMemoryDataset((_images(30, 32), _images(9, 32, 1)), spec.preprocessing, config, group)
 
 
 def test_processes_share_the_batches_of_one() -> None:
@@ -108,5 +108,6 @@ def test_refuses_impossible_batch_sizes() -> None:
 
 def test_counts_unreadable_images() -> None:
     splits = (dataclasses.replace(_images(30, 32), left_out=2), dataclasses.replace(_images(8, 32), left_out=1))
-    images = InMemoryDataset.of(splits, data.get("cifar10").preprocessing, CONFIG, Group())
-    assert (images.unreadable_images, images.test_images) == (3, 8)
+    images = InMemoryDataset(splits, data.get("cifar10").preprocessing, CONFIG, Group())
+    assert images.unreadable_images == 3
+    assert sum(len(labels) for _, labels in images.test_batches(Group())) == 8
