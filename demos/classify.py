@@ -5,8 +5,7 @@
     python demos/classify.py a.png b.png --artifact artifacts/1.5m/onnx-int8 --json
     python demos/classify.py ~/pictures | cut -f 1,3          piped: tab-separated lines under a heading
 
-Folders are searched one level deep. Images that cannot be read are reported on stderr and skipped; the exit code is
-then 1.
+Only images directly in a folder are classified. Unreadable images are reported on stderr; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if not __package__:
 
 import numpy as np
 
-from demos import models
+from demos import console, models
 from demos.models import ModelRequest, is_untrained
 from runtimes import Prediction, Runtime
-from simplenet import cli, images
+from simplenet import cli, files, images
 from simplenet.errors import DataError, ImageError, one_line, printable
 
 _HEADINGS = ("image", "rank", "label", "probability", "preprocess_ms", "infer_ms")
@@ -37,7 +36,7 @@ _WARM_UP_CALLS = 3
 
 @dataclass(frozen=True)
 class Classified:
-    """One image's predictions and latencies, without reading the file; or the error that prevented them."""
+    """The predictions for one image and their latencies, file access excluded; or the error."""
 
     path: Path
     predictions: list[Prediction]
@@ -47,10 +46,7 @@ class Classified:
 
 
 def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Classified]:
-    """Classify image files in order; a file that cannot be read gives a result with `error`.
-
-    Args:
-        top: predictions for each image.
+    """Classify image files in order, `top` predictions for each; an unreadable file gives a result with `error`.
 
     Raises:
         BackendError: the model failed.
@@ -79,35 +75,31 @@ def classify(model: Runtime, paths: Iterable[Path], top: int = 5) -> Iterator[Cl
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("images", nargs="+", type=cli.path, metavar="IMAGE", help="an image, or a folder of images")
-    parser.add_argument(
-        "--top", type=cli.integer_in(1, 1000), default=5, metavar="N", help="predictions for each image (default: 5)"
-    )
+    cli.add_count(parser, "--top", "predictions for each image", default=5, highest=1000)
     models.add_flags(parser)
     cli.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from rich.progress import track
-
     arguments = build_parser().parse_args(argv)
     paths, failures = _find_images(arguments.images)
     if not paths:
         return 1
-    as_lines, console = not arguments.json and not cli.is_terminal(sys.stdout), cli.console()
-    is_quiet = len(paths) < 10 or not console.is_terminal
+    as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
     results: list[Classified] = []
     with ModelRequest.from_flags(arguments).open() as model:
         if as_lines:
             print("\t".join(_HEADINGS))
-        one_by_one = classify(model, paths, arguments.top)
-        for result in track(one_by_one, "classifying", len(paths), console=console, transient=True, disable=is_quiet):
-            if result.error is not None:
-                cli.log(f"error: {result.error}")
-                failures += 1
-            elif as_lines:
-                _print_lines(result)
-            results.append(result)
+        with console.progress_bar("classifying", len(paths)) as update:
+            for result in classify(model, paths, arguments.top):
+                update(advance=1)
+                if result.error is not None:
+                    cli.log(f"error: {result.error}")
+                    failures += 1
+                elif as_lines:
+                    _print_lines(result)
+                results.append(result)
         if arguments.json:
             found = [{**dataclasses.asdict(result), "path": str(result.path)} for result in results]
             print(json.dumps({**models.to_json(model), "images": found}))
@@ -117,14 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find_images(arguments: Sequence[Path]) -> tuple[list[Path], int]:
-    """Return the image files, and the number of arguments without any; log a line for each of those."""
+    """Return all image files, and the number of folders without any, which are logged."""
     paths: list[Path] = []
     failures = 0
     for path in arguments:
         try:
-            paths += images.find_images(path) if path.is_dir() else [path]
-        except OSError:  # reading it later gives the reason
-            paths.append(path)
+            paths += images.find_images(path) if files.is_folder(path) else [path]
         except DataError as error:
             cli.log(f"error: {error}")
             failures += 1
@@ -139,32 +129,22 @@ def _print_lines(result: Classified) -> None:
 
 
 def _print_table(results: list[Classified], model: Runtime) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     description = model.describe()
     title = f"{model.manifest.variant} with {description.backend} {description.precision} on {description.device}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("image", "label"):
-        table.add_column(heading)
-    for heading in ("probability", "preprocess ms", "infer ms"):
-        table.add_column(heading, justify="right")
+    table = console.table("image", "label", "probability", "preprocess ms", "infer ms")
     for result in results:
         for rank, prediction in enumerate(result.predictions):
             label, probability = Text(one_line(prediction.label)), f"{100 * prediction.probability:.1f} %"
-            if rank == 0:
-                name = Text(one_line(str(result.path)))
-                table.add_row(name, label, probability, f"{result.preprocess_ms:.2f}", f"{result.infer_ms:.2f}")
-            else:
-                table.add_row("", label, probability)
+            times = (f"{result.preprocess_ms:.2f}", f"{result.infer_ms:.2f}") if rank == 0 else ()
+            table.add_row(Text(one_line(str(result.path)) if rank == 0 else ""), label, probability, *times)
         table.add_section()
-    console = Console()
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(table)
+    out = console.output(width=120)
+    out.print(Text(title, style="bold"), soft_wrap=True)
+    out.print(table)
     if is_untrained(model):
-        console.print("UNTRAINED: random weights, the predictions are meaningless", style="bold white on red")
+        out.print("UNTRAINED: random weights, the predictions are meaningless", style="bold white on red")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
     python demos/compare.py --json > comparison.json          with every raw sample
 
-Missing artifacts are exported first. Correctness is measured before latency. Every backend runs in a fresh process of
-its own. The processes run one at a time, in rounds whose order rotates and reverses, after a warm-up until steady.
+Missing artifacts are exported first. Correctness is measured before latency. Every row has its own fresh process.
+After a warm-up, the processes are timed one at a time, in rounds whose order rotates and reverses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if not __package__:
 
 import numpy as np
 
-from demos import models
+from demos import console, models
 from demos.benchmark import machine, plot, table
 from demos.benchmark.comparison import Comparison, Row, compare, steps
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
@@ -69,27 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="a data set's folder with test/<class>/*; the default weights are then those shipped for its classes, "
         "and train/<class>/* calibrates int8",
     )
-    parser.add_argument(
-        "--limit", type=cli.integer_in(1, 100_000), default=2000, metavar="N", help="at most N images (default: 2000)"
-    )
-    parser.add_argument(
-        "--samples", type=cli.integer_in(1, 1_000_000), default=700, metavar="N",
-        help="timed inferences per row; 662 or more give a p99 (default: 700)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--rounds", type=cli.integer_in(1, 1000), default=10, metavar="N", help="rounds per row (default: 10)"
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, cuda, gpu or npu, for all; backends without it are left out (default: each backend's first)",
-    )
-    parser.add_argument(
-        "--plot",
-        type=cli.file_ending_in(*plot.SUFFIXES),
-        metavar="FILE",
-        help="plot accuracy against latency: .png or .svg",
-    )
+    cli.add_count(parser, "--limit", "at most N images", default=2000, highest=100_000)
+    samples_help = "timed inferences per row; 662 or more give a p99"
+    cli.add_count(parser, "--samples", samples_help, default=700, highest=1_000_000)
+    cli.add_count(parser, "--rounds", "rounds per row", default=10, highest=1000)
+    device_help = "cpu, cuda, gpu or npu; only backends that have it are compared (default: each backend's first)"
+    parser.add_argument("--device", metavar="NAME", help=device_help)
+    plot_file, plot_help = cli.file_ending_in(*plot.SUFFIXES), "plot accuracy against latency: .png or .svg"
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help=plot_help)
     cli.add_calibration(parser)
     cli.add_threads(parser)
     cli.add_artifacts(parser)
@@ -101,15 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.plot is not None:
         import matplotlib  # noqa: F401 - fail now if it is missing, not after the measurement
-    request = ModelRequest(
-        variant=arguments.variant,
-        weights=arguments.weights,
-        device=arguments.device,
-        threads=arguments.threads,
-        calibration=arguments.calibration,
-        artifacts_root=arguments.artifacts,
-    )
-    image = arguments.image
+    request, image = ModelRequest.from_flags(arguments), arguments.image
     if arguments.data is not None:
         request, image = _for_data_set(request, arguments.data)
     result = run(
@@ -128,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json.dump(result.to_json(), sys.stdout)
         print()
     else:
-        from rich.console import Console
-
-        table.show(result, Console(width=None if cli.is_terminal(sys.stdout) else 160))
+        table.show(result, console.output(width=160))
     if arguments.plot is not None:
         plot.draw([result], arguments.plot)
     return 0
@@ -168,20 +145,15 @@ def run(
         UsageError: no backend has one of the precisions, or the device. DataError: no images.
         SimpleNetError: no artifact could be exported.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     rows = _rows(backends, precisions, request.device)
     if image is not None:
         image_sets.check_source(image)
     requests = models.with_named_model([replace(request, backend=row.backend, precision=row.precision) for row in rows])
-    console = cli.console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("preparing", total=len(rows))
+    with console.progress_bar("preparing", len(rows)) as update:
         for row, row_request in zip(rows, requests, strict=True):
-            progress.update(task, description=f"preparing {row.name}")
+            update(description=f"preparing {row.name}")
             _set_artifact(row, row_request)
-            progress.advance(task)
+            update(advance=1)
         made = [row.artifact for row in rows if row.artifact]
         if not made:
             raise SimpleNetError(f"no artifact could be exported; the first reason: {rows[0].reason}")
@@ -191,10 +163,10 @@ def run(
                 "remove the old ones"
             )
         name, inputs, labels = _load_images(made[0], image, limit)
-        # Noise: the latency does not depend on what a frame shows.
+        # Random pixels suffice: the latency does not depend on a frame's content.
         frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
-        progress.reset(task, total=steps(rows, rounds), description="loading")
+        update(total=steps(rows, rounds), completed=0, description="loading")
         result = compare(
             rows,
             inputs,
@@ -205,8 +177,8 @@ def run(
             samples=samples,
             rounds=rounds,
             device=request.device,
-            on_progress=lambda step, done: progress.update(task, description=step, advance=done),
-            log=(lambda line: None) if console.is_terminal else cli.log,
+            on_progress=lambda step, done: update(description=step, advance=done),
+            log=(lambda line: None) if cli.is_terminal(sys.stderr) else cli.log,
         )
         busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
@@ -246,9 +218,7 @@ def _load_images(
     manifest = artifact.manifest
     source = image or (manifest.weights.name if manifest.weights.source == "shipped" else image_sets.SYNTHETIC)
     count = 64 if source == image_sets.SYNTHETIC else limit
-    image_set = image_sets.load(
-        source, "evaluation", manifest.preprocessing, labels=manifest.labels, class_ids=manifest.class_ids, limit=count
-    )
+    image_set = models.evaluation_images(manifest, source, count)
     inputs, labels = image_set.all()
     for reason in image_set.unreadable:
         warnings.warn(f"skipped: {reason}", SimpleNetWarning, stacklevel=2)

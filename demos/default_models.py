@@ -13,7 +13,7 @@ Log = Callable[[str], None]
 
 DEFAULT_VARIANT = "1.5m"
 SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
-"""Trained on the data set of the shipped images, which the generated scene shows, too."""
+"""The model that was trained on the data set of the shipped images. The generated scene shows these images."""
 _SHIPPED_MODELS = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
 """Variants and weights shipped with the project, the best on real images first."""
 
@@ -92,7 +92,7 @@ def _shipped_variant(weights: str) -> str | None:
 
 @functools.lru_cache
 def _why_not_official(variant: str) -> str | None:
-    """Return None once the official weights are in the cache, else the reason. Cached: one download is tried."""
+    """Download official weights unless cached; return None, or the reason of a failure. Tried once per process."""
     if not variants.get(variant).official_weights_file:
         return f"{variant} has no official weights"
     try:

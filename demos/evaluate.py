@@ -6,8 +6,8 @@
     python demos/evaluate.py ~/cifar10/test --variant cifar-5m --weights best.safetensors --backend torch
 
 A folder of classes has one folder for each class, named by the class's label or id (n01440764, ...). Images are read
-batch by batch, so their number is not limited by memory; --limit takes some of them, spread evenly. The interval is
-Wilson's 95 % confidence interval of the accuracy; it assumes that the images are a fair sample.
+in batches, so memory does not limit their number; --limit selects some, evenly spaced. The interval is Wilson's 95 %
+confidence interval of the accuracy, for images that are a random sample.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from demos import models
+from demos import console, models
 from demos.default_models import SHIPPED_VARIANT
 from demos.models import ModelRequest, is_untrained
 from runtimes import Runtime
-from simplenet import cli, datasets, files, image_sets, metrics
+from simplenet import cli, datasets, files, metrics
 from simplenet.errors import DataError, one_line
 from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
@@ -39,9 +39,9 @@ _SHOWN_REASONS = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies and intervals (lowest, highest) in percent of `images`; `unreadable` files are not counted.
+    """Accuracies and intervals (lowest, highest) in percent of `images`, which excludes `unreadable` files.
 
-    The top-5 values are None for models with so few classes that five predictions are all or nearly all of them.
+    The top-5 values are None for models with fewer than `metrics.FEWEST_CLASSES_FOR_TOP5` classes.
     """
 
     source: str
@@ -56,7 +56,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Runtime, image_set: ImageSet, *, batch: int = 64, on_progress: Callable[[int], None] = lambda images: None
+    model: Runtime, image_set: ImageSet, batch: int = 64, on_progress: Callable[[int], None] = lambda images: None
 ) -> Evaluation:
     """Measure a model's accuracy on labeled images, with `batch` of them in memory at a time.
 
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def wilson_percent(successes: int, trials: int, z: float = _Z_95_PERCENT) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, in percent; unlike mean +- 2 sigma it is valid near 0 and 100 too."""
+    """Wilson's score interval of a proportion, in percent. It also holds near 0 and 100 %, unlike the normal one."""
     share = successes / trials
     scale = 1 + z * z / trials
     center = (share + z * z / (2 * trials)) / scale
@@ -117,49 +117,24 @@ def _folder_hint(model: Runtime) -> str:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     sets = ", ".join(datasets.names())
-    parser.add_argument(
-        "images",
-        type=files.expand_home,
-        metavar="DIR|NAME",
-        help=f"a folder of classes, or a shipped set: {sets}",
-    )
-    parser.add_argument("--limit", type=cli.integer_in(1, 10**9), metavar="N", help="at most N images (default: all)")
-    parser.add_argument(
-        "--batch",
-        type=cli.integer_in(1, 4096),
-        default=64,
-        metavar="N",
-        help="images in memory at a time (default: 64)",
-    )
+    sets_help = f"a folder of classes, or a shipped set: {sets}"
+    parser.add_argument("images", type=files.expand_home, metavar="DIR|NAME", help=sets_help)
+    cli.add_count(parser, "--limit", "at most N images (default: all)")
+    cli.add_count(parser, "--batch", "images in memory at a time", default=64, highest=4096)
     models.add_flags(parser)
     cli.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     arguments = build_parser().parse_args(argv)
     request = ModelRequest.from_flags(arguments)
     if arguments.images in datasets.names() and not request.names_model:
         request = replace(request, variant=SHIPPED_VARIANT, weights=arguments.images)  # trained on the same data set
     with request.open() as model:
-        manifest = model.manifest
-        image_set = image_sets.load(
-            arguments.images,
-            "evaluation",
-            manifest.preprocessing,
-            labels=manifest.labels,
-            class_ids=manifest.class_ids,
-            limit=arguments.limit,
-        )
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = cli.console()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("evaluating", total=len(image_set))
-            result = evaluate(
-                model, image_set, batch=arguments.batch, on_progress=lambda done: progress.update(task, completed=done)
-            )
+        image_set = models.evaluation_images(model.manifest, arguments.images, arguments.limit)
+        with console.progress_bar("evaluating", len(image_set)) as update:
+            result = evaluate(model, image_set, arguments.batch, lambda images: update(completed=images))
         for reason in result.unreadable[:_SHOWN_REASONS]:
             cli.log(f"skipped: {reason}")
         if len(result.unreadable) > _SHOWN_REASONS:

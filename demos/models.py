@@ -1,4 +1,7 @@
-"""Model requests: from command-line flags to an artifact to a loaded runtime."""
+"""Model requests: from command-line flags to an artifact to a loaded runtime.
+
+`ModelRequest.from_flags` reads the flags, `resolve` finds or exports the artifact, `open` loads it with its backend.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from simplenet import artifacts, cli, datasets, files, image_sets, images, varia
 from simplenet.artifacts import Artifact
 from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageError, check_choice
 from simplenet.formats import FORMATS, PRECISIONS, Format
+from simplenet.image_sets import ImageSet
+from simplenet.manifest import Manifest
 
 DEFAULT_BACKEND = "onnxruntime"
 
@@ -47,24 +52,18 @@ class ModelRequest:
 
     @classmethod
     def from_flags(cls, flags: argparse.Namespace) -> ModelRequest:
-        """Read the flags of `add_flags`.
+        """Read the flags of `add_flags`; a missing flag, or one that names several backends, gives the default.
 
         Raises:
             UsageError: --artifact together with flags that name another model.
         """
-        if flags.artifact is not None and (flags.variant, flags.weights, flags.calibration) != (None, "auto", "auto"):
+        given = {**vars(flags), "artifacts_root": flags.artifacts}
+        names = [field.name for field in dataclasses.fields(cls) if not isinstance(given.get(field.name), tuple)]
+        request = cls(**{name: given[name] for name in names if name in given})
+        model = (request.variant, request.weights, request.calibration)
+        if request.artifact is not None and model != (None, "auto", "auto"):
             raise UsageError("--artifact names the model already; leave out --variant, --weights and --calibration")
-        return cls(
-            variant=flags.variant,
-            weights=flags.weights,
-            artifact=flags.artifact,
-            backend=flags.backend if isinstance(flags.backend, str) else None,
-            precision=flags.precision,
-            device=flags.device,
-            threads=flags.threads,
-            calibration=flags.calibration,
-            artifacts_root=flags.artifacts,
-        )
+        return request
 
     @property
     def names_model(self) -> bool:
@@ -176,12 +175,8 @@ def add_flags(parser: argparse.ArgumentParser, *, multiple_backends: bool = Fals
     Args:
         multiple_backends: --backend takes 'A,B' or 'all' and gives a tuple, which `from_flags` does not read.
     """
-    parser.add_argument(
-        "--artifact",
-        type=cli.path,
-        metavar="PATH",
-        help="an artifact's folder, or a model file with an embedded manifest",
-    )
+    artifact_help = "an artifact's folder, or a model file with an embedded manifest"
+    parser.add_argument("--artifact", type=cli.path, metavar="PATH", help=artifact_help)
     parser.add_argument(
         "--variant",
         type=cli.variant_name,
@@ -193,18 +188,10 @@ def add_flags(parser: argparse.ArgumentParser, *, multiple_backends: bool = Fals
     if multiple_backends:
         add_names(parser, "backend", backends(), f"the artifact's, else {DEFAULT_BACKEND}")
     else:
-        parser.add_argument(
-            "--backend",
-            type=cli.choice("backend", backends()),
-            metavar="NAME",
-            help=f"{', '.join(backends())} (default: the artifact's, else {DEFAULT_BACKEND})",
-        )
-    parser.add_argument(
-        "--precision",
-        type=cli.choice("precision", PRECISIONS),
-        metavar="NAME",
-        help=f"{', '.join(PRECISIONS)} (default: the artifact's, else fp32)",
-    )
+        backend_help = f"{', '.join(backends())} (default: the artifact's, else {DEFAULT_BACKEND})"
+        parser.add_argument("--backend", type=cli.choice("backend", backends()), metavar="NAME", help=backend_help)
+    precision_help = f"{', '.join(PRECISIONS)} (default: the artifact's, else fp32)"
+    parser.add_argument("--precision", type=cli.choice("precision", PRECISIONS), metavar="NAME", help=precision_help)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, gpu or npu, if the backend supports it")
     cli.add_calibration(parser)
     cli.add_artifacts(parser)
@@ -284,6 +271,16 @@ def with_named_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> li
         first.variant, first.weights, artifact_types, first.artifacts_root, log, needs_shipped_images=needs_images
     )
     return [replace(request, variant=variant, weights=weights) for request in requests]
+
+
+def evaluation_images(manifest: Manifest, source: str, limit: int | None) -> ImageSet:
+    """Load at most `limit` images of a folder or shipped set, preprocessed and labeled for a model.
+
+    Raises:
+        DataError: no such folder or set, or no image in it.
+    """
+    classes = {"labels": manifest.labels, "class_ids": manifest.class_ids}
+    return image_sets.load(source, "evaluation", manifest.preprocessing, **classes, limit=limit)
 
 
 def is_untrained(model: runtimes.Runtime) -> bool:

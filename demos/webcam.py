@@ -9,7 +9,7 @@
 
 The page is at http://127.0.0.1:8000. For a device without a screen, run `ssh -L 8000:127.0.0.1:8000 DEVICE` on your own
 machine and open that address there: browsers share the visitor's camera only with localhost and https pages.
-Files are processed frame by frame; cameras and streams drop stale frames. A summary is printed at the end.
+Every frame of a file is processed; cameras and streams drop stale frames. A summary is printed at the end.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
     timer, scheduler = session.timer, session.scheduler
     timer.start()
     while not session.quit:
-        # Commands: from keys and the page, since the last frame.
+        # Commands: process those that keys and the page have sent since the last frame.
         screen.handle(session.process_commands())
         if max_frames is not None and timer.frames >= max_frames:
             return "--max-frames"
@@ -77,7 +77,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
                 screen.refresh()
                 time.sleep(_REFRESH_S)
             continue
-        # Capture: the next frame of a file, the newest frame of a camera.
+        # Capture: take the next frame of a file, or the newest of a camera.
         with timer.stage("capture"):
             received = scheduler.next(_REFRESH_S)
         if received is None:
@@ -99,7 +99,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         timer.record("infer", sum(result.infer_ms for result in results))
         timer.record("post", post_ms)
         classified = FrameResult(source, frame, results, frame_age_ms, preprocess_ms, timer.frames + 1)
-        # Draw: to the window and into the recording.
+        # Draw: update the window and the recording.
         if screen.draws:
             with timer.stage("draw"):
                 screen.show(classified)
@@ -129,49 +129,25 @@ def build_parser() -> argparse.ArgumentParser:
         "address; gst:PIPELINE or csi:0 if OpenCV has GStreamer; synthetic or synthetic:640x480@30, a generated scene; "
         "visitor, the cameras of the page's visitors. May be repeated (default: 0, or synthetic without a camera)",
     )
-    parser.add_argument(
-        "--display",
-        type=cli.choice("display", display.DISPLAYS),
-        default="auto",
-        metavar="NAME",
-        help="window, browser, none, or auto: the first of these that is available (default: auto)",
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="NAME",
-        help="the page's address; with any other than the default, everyone who can reach it can use the page "
-        "(default: 127.0.0.1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--port", type=cli.integer_in(1, 65_535), default=8000, metavar="N", help="the page's port (default: 8000)"
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-frames", type=cli.integer_in(1, 10**12), metavar="N", help="stop after N frames (default: never)"
-    )
-    parser.add_argument(
-        "--duration",
-        type=cli.positive_number,
-        metavar="SECONDS",
-        help="stop after this time, pauses not counted (default: never)",
-    )
-    parser.add_argument(
-        "--reconnect-timeout", type=cli.positive_number, default=60.0, metavar="SECONDS",
-        help="give up a camera or stream after this time without a frame (default: 60)",
-    )  # fmt: skip
+    display_help = "window, browser, none, or auto: the first of these that is available (default: auto)"
+    kind = cli.choice("display", display.DISPLAYS)
+    parser.add_argument("--display", type=kind, default="auto", metavar="NAME", help=display_help)
+    host_help = "the page's address; at another than the default, any machine can use it (default: 127.0.0.1)"
+    parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help=host_help)
+    cli.add_count(parser, "--port", "the page's port", default=8000, highest=65_535)
+    cli.add_count(parser, "--max-frames", "stop after N frames (default: never)", highest=10**12)
+    seconds, duration_help = cli.positive_number, "stop after this time, pauses not counted (default: never)"
+    parser.add_argument("--duration", type=seconds, metavar="SECONDS", help=duration_help)
+    timeout_help = "give up a camera or stream after this time without a frame (default: 60)"
+    parser.add_argument("--reconnect-timeout", type=seconds, default=60.0, metavar="SECONDS", help=timeout_help)
     parser.add_argument("--loop", action="store_true", help="restart a file when it ends")
-    parser.add_argument(
-        "--record", type=cli.file_ending_in(*CODECS), metavar="FILE", help="record what the window shows: .mp4 or .avi"
-    )
-    parser.add_argument(
-        "--record-fps", type=cli.integer_in(1, 120), metavar="N",
-        help="frames per second of recordings; less for a machine that cannot encode as fast (default: the source's)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--output", type=cli.path, default=Path("recordings"), metavar="DIR",
-        help="the folder for snapshots and recordings of the keys s and r (default: ./recordings)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--top", type=cli.integer_in(1, 20), default=5, metavar="N", help="predictions to show (default: 5)"
-    )
+    video, record_help = cli.file_ending_in(*CODECS), "record what the window shows: .mp4 or .avi"
+    parser.add_argument("--record", type=video, metavar="FILE", help=record_help)
+    fps_help = "frames per second of recordings; lower it if encoding is too slow (default: the source's)"
+    cli.add_count(parser, "--record-fps", fps_help, highest=120)
+    output_help = "the folder for snapshots and recordings of the keys s and r (default: ./recordings)"
+    parser.add_argument("--output", type=cli.path, default=Path("recordings"), metavar="DIR", help=output_help)
+    cli.add_count(parser, "--top", "predictions to show", default=5, highest=20)
     models.add_flags(parser, multiple_backends=True)
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON on stdout")
     return parser
@@ -251,10 +227,10 @@ def _quit_on_signals(session: Session) -> Iterator[None]:
 
 
 def _sources(names: Sequence[str] | None, open_one: Callable[..., Source]) -> Iterator[Source]:
-    """Open the sources. A single one must open now; of several, live ones that do not open are tried again later.
+    """Open the sources. With several, live ones connect in the background, and those that cannot open are skipped.
 
     Raises:
-        SourceError: the only source, or every file of several, cannot be opened.
+        SourceError: no source can be opened.
     """
     if names is None:
         try:

@@ -179,6 +179,14 @@ def positive_number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
+def add_count(
+    to: argparse.ArgumentParser, flag: str, help: str, default: int | None = None, highest: int = 10**9
+) -> None:
+    """Add a flag that takes an integer from 1 to `highest`; its help names the default, if there is one."""
+    help += f" (default: {default})" if default else ""
+    to.add_argument(flag, type=integer_in(1, highest), default=default, metavar="N", help=help)
+
+
 def add_variant(to: argparse.ArgumentParser, default: str = "1.5m") -> None:
     to.add_argument(
         "--variant",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from demos import console as demo_console
 from demos.benchmark.comparison import Comparison, Row
 from demos.benchmark.statistics import rounds_won
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
@@ -32,12 +33,9 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def _table(comparison: Comparison) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if position < 2 else "right", no_wrap=True, vertical="bottom")
+    table = demo_console.table(*_HEADINGS)
+    for column in table.columns:
+        column.no_wrap = True
     for row in comparison.rows:
         size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
         if row.timings is None or row.latency is None:

@@ -1,20 +1,18 @@
 """Worker processes: each loads one artifact on one backend, so that backends do not affect each other.
 
 A worker waits on a pipe, without using the processor, until the parent calls a method of its `TimedModel`. The parent
-calls one worker at a time. So every backend runs alone, with its threads free to spin, and all of them see the same
-drift of the machine's clock and temperature.
+calls one worker at a time, so every backend runs alone and its idle threads may spin. Clock and temperature drift alike
+for all of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import signal
-import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,7 +28,7 @@ from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
 _UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
-"""Before timing, at least: another backend used the caches last, and a processor's clock that fell during the pause
+"""At least, before timing: the caches hold another backend's data, and a processor's clock that fell during the pause
 takes some ten milliseconds to rise."""
 
 
@@ -139,29 +137,22 @@ def _serve(connection: Connection, spec: BackendSpec) -> None:
             return
 
 
-@contextlib.contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """Make processes that are started in this block ignore Ctrl-C; the parent handles it and ends its workers."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
 class Worker:
-    """In the parent: a handle to one worker process. Use it as a context manager; closing it ends the process."""
+    """In the parent: a handle to one worker process. Use it as a context manager, which ends the process.
+
+    Create it in the main thread, as Python sets signal handlers only there.
+    """
 
     def __init__(self, spec: BackendSpec) -> None:
         context = multiprocessing.get_context("spawn")
         self.spec = spec
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
-        with _ignoring_ctrl_c():
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C the parent ends its workers
+        try:
             self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         theirs.close()
 
     def call(self, method: str, *arguments: object, timeout_s: float | None = None) -> Any:

@@ -25,7 +25,7 @@ _WARM_UP_FRAMES = 5
 
 
 class ModelStats:
-    """One model's latencies, and how often its top-1 was the reference model's. Safe to read from any thread."""
+    """One model's latencies, and how often its top-1 equals the reference model's. Any thread may read it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class ModelGroup:
     """
 
     def __init__(self, models: Sequence[Runtime], top_k: int = 5, skipped: Sequence[str] = ()) -> None:
-        """`skipped` names each requested backend that cannot run here, with the reason, in one line each."""
+        """`skipped` has one line for each requested backend that cannot run here: its name and the reason."""
         self.models = tuple(models)
         self.skipped = tuple(skipped)
         self.notes = tuple(f"{name_of(model)}: {note}" for model in models for note in model.describe().notes)
@@ -107,7 +107,7 @@ class ModelGroup:
         return tuple(results), preprocess_ms, post_ms
 
     def state(self) -> list[dict[str, Any]]:
-        """What runs, and its recent latencies, for the window and the page; JSON-able."""
+        """Each model's settings and recent latencies, for the window and the page; JSON-able."""
         return [self._state_of(model) for model in self.models]
 
     def _state_of(self, model: Runtime) -> dict[str, Any]:
@@ -143,15 +143,15 @@ def name_of(model: Runtime) -> str:
 
 
 def _input_key(model: Runtime) -> tuple[object, str]:
-    """Models with the same key take the same preprocessed batch."""
+    """Return a key; models with equal keys share one preprocessed batch."""
     return model.manifest.preprocessing, model.manifest.input.dtype
 
 
 def load_group(requests: Sequence[ModelRequest], log: Log, top_k: int = 5) -> ModelGroup:
     """Open every request, exporting artifacts that are missing, and warm the models up.
 
-    Several models do not spin while idle: spinning threads slow their neighbors down many times. Of several, those that
-    cannot run here are skipped, and `ModelGroup.skipped` gives the reasons.
+    If there are several, their idle threads do not spin, which would slow the other models down many times, and models
+    that cannot run here are skipped; `ModelGroup.skipped` gives the reasons.
 
     Raises:
         SimpleNetError: the only request cannot be opened, or none of several can.

@@ -48,12 +48,12 @@ class Session:
         log: Log = cli.log,
         event: Callable[..., None] | None = None,
     ) -> None:
-        """Start with loaded models; `event` is called with the name and the JSON-able values of every event."""
+        """Start with loaded models. `event` is called for each event, with its name and JSON-able values."""
         self.scheduler, self.config, self.model_group = scheduler, config, model_group
         self.timer = StageTimer()
         self.paused = False
         self.quit = ""
-        """Why the demo shall end: a key, a signal or a command; empty while it runs."""
+        """The key, signal or command that ends the demo; empty while it runs."""
         self.recorder: Recorder | None = None
         """The recording in progress."""
         self.log, self.event = log, event or (lambda name, **values: None)
@@ -62,7 +62,7 @@ class Session:
         self._subscribers: tuple[Callable[[FrameResult], None], ...] = ()
         self._loader: ModelLoader | None = None
         self._pending: ModelConfig | None = None
-        """The config requested last, until it is loaded; another one may still be loading."""
+        """The newest requested config, until it is loaded. Meanwhile an older one may still be loading."""
         self._failed: list[dict[str, Any]] = []
         """`ModelConfig.selected`, or a part of it, of configs that failed to load; next-... commands skip them."""
         self._notice, self._notice_until_s = "", 0.0
@@ -95,7 +95,7 @@ class Session:
         self.scheduler.wake()
 
     def state(self) -> dict[str, Any]:
-        """All that the window and the page show beside the image, JSON-able; `dashboard` has it formatted."""
+        """Return everything but the image that the window and the page show, JSON-able; `dashboard` is formatted."""
         manifest, pending, recorder = self.model_group.models[0].manifest, self._pending, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if pending is not None:
@@ -133,7 +133,7 @@ class Session:
         return unsubscribe
 
     def onnx_artifact(self) -> Artifact:
-        """Find the current model's ONNX fp32 artifact, or export it, which may take seconds.
+        """Return the current model's ONNX fp32 artifact; a missing one is exported, which may take seconds.
 
         Raises:
             SimpleNetError: it cannot be exported.
@@ -163,7 +163,7 @@ class Session:
         return screen_commands
 
     def reject_frame(self, source: Source, error: ImageError) -> None:
-        """Handle a frame that no model can take: disconnect a visitor who sent it, report it for other sources."""
+        """Disconnect the visitor who sent a frame of unusable size; report it if it came from another source."""
         if source.kind == "visitor":
             self.scheduler.remove(source)
         else:
@@ -287,7 +287,7 @@ class Session:
             return self._source_stats.setdefault(source.id, SourceStats(source))
 
     def _drop_oldest_visitor(self) -> None:
-        """Bound the memory: leave the visitor who disconnected first out of the summary."""
+        """Drop the statistics of the visitor who disconnected first, to bound the memory."""
         for number, stats in self._source_stats.items():
             if stats.source.has_ended and stats.source.kind == "visitor":
                 del self._source_stats[number]

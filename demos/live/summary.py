@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from demos.console import table as make_table
 from runtimes.timing import SAMPLES_FOR_P90, LatencySummary
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 STAGES = {
     "capture": "waiting for a frame",
@@ -71,14 +71,14 @@ class Summary:
 def print_summary(summary: Summary, title: str, console: Console) -> None:
     """Print the summary as tables."""
     console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
-    table = _table("stage", "description", "p50 ms", "p90 ms", "frames")
+    table = make_table("stage", "description", "p50 ms", "p90 ms", "frames")
     for stage, latency in summary.stages.items():
         table.add_row(stage, STAGES[stage], *_columns(latency))
     if summary.frame_age:
         table.add_row("frame age", "capture to preprocessing", *_columns(summary.frame_age))
     console.print(table, highlight=False)
     if summary.models:
-        table = _table("model", "agrees", "p50 ms", "p90 ms", "frames", "model FPS")
+        table = make_table("model", "agrees", "p50 ms", "p90 ms", "frames", "model FPS")
         are_compared = any(model.compared for model in summary.models)
         for model in summary.models:
             first = "reference" if are_compared else "-"
@@ -106,17 +106,6 @@ def _source_line(source: SourceSummary) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _table(*headings: str) -> Table:
-    """The first two columns hold text, the others numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if position < 2 else "right")
-    return table
 
 
 def _columns(latency: LatencySummary) -> tuple[str, str, str]:
