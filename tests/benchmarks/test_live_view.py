@@ -21,12 +21,22 @@ ROUNDS = 200
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_drawing_the_window(benchmark: BenchmarkFixture, size: tuple[int, int], models: int) -> None:
     renderer, scene, random = Renderer(), Scene(*size, 30), np.random.default_rng(0)
-    recent_ms = random.uniform(0.2, 0.4, (models, 60)).tolist()
-    names = zip(MODELS, recent_ms, strict=False)
-    dashboard = make_state([model_state(name, recent_infer_ms=recent) for name, recent in names])["dashboard"]
-    renderer.add(make_update(scene.frame(0), models))
+    # As in a session: every frame has new probabilities, every third one new texts.
+    recent_ms = random.uniform(0.2, 0.4, (10, models, 60)).tolist()
+    shown = [
+        make_state([model_state(name, recent_infer_ms=one) for name, one in zip(MODELS, recent, strict=False)])
+        for recent in recent_ms
+    ]
+    results = [make_update(scene.frame(0), models, best=0.9 - number / 1000) for number in range(30)]
+    numbers = itertools.cycle(range(30))
+
+    def draw() -> None:
+        number = next(numbers)
+        renderer.add(results[number])
+        renderer.draw(shown[number // 3]["dashboard"])
+
     benchmark.group = "drawing the window"
-    benchmark.pedantic(lambda: renderer.draw(dashboard), rounds=ROUNDS, warmup_rounds=20)
+    benchmark.pedantic(draw, rounds=ROUNDS, warmup_rounds=20)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])

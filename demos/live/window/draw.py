@@ -32,17 +32,19 @@ Row = tuple[str, float, Color]  # a prediction as drawn: label, probability, col
 
 
 class Renderer:
-    """Keeps the newest result of every source and draws all of them in a grid. Visitors' cameras are never drawn."""
+    """Draws the newest result of every source in a grid. Visitors' cameras are never drawn."""
 
     def __init__(self) -> None:
         self._newest: dict[int, FrameResult] = {}
+        self._canvas = np.empty((0, 0, 3), np.uint8)
+        self._texts: object = None  # the texts on the canvas, which stay there until they change
 
     def add(self, result: FrameResult) -> None:
         """Keep the result until the next one of its source."""
         self._newest[result.source.id] = result
 
     def draw(self, dashboard: Dashboard, *, show_help: bool = False) -> UInt8Array:
-        """A new image of the whole window, RGB uint8 [H, W, 3]; its size rarely changes."""
+        """The whole window, RGB uint8 [H, W, 3]; the next call draws on the same array."""
         sources = [source for source in dashboard["sources"] if not source["is_visitor"]]
         self._newest = {source["id"]: self._newest[source["id"]] for source in sources if source["id"] in self._newest}
         results = list(self._newest.values())
@@ -52,24 +54,29 @@ class Renderer:
         width, height = _grid_size(results[0].frame.image.shape[1::-1] if results else (640, 480), columns, rows)
         unit = max(_SMALLEST_UNIT, min(height // 26, width // 32))
         height = max(height, _PANEL_LEAST_HEIGHT * unit * len(models))
-        canvas = np.empty((height + round(_FOOTER_HEIGHT * unit), width + _PANEL_WIDTH * unit, 3), np.uint8)
-        grid, column, footer = canvas[:height, :width], canvas[:height, width:], canvas[height:]
-        _fill(column, SURFACE)
+        shape = height + round(_FOOTER_HEIGHT * unit), width + _PANEL_WIDTH * unit, 3
+        latest = {result.name: result for result in results[-1].model_results} if results and is_single else {}
+        panels = [(model, _rows(latest[model["name"]]) if model["name"] in latest else []) for model in models]
+        texts = dashboard, shape, [len(predictions) for _, predictions in panels]
+        if is_new := texts != self._texts:
+            self._texts = texts
+            self._canvas = self._canvas if self._canvas.shape == shape else np.empty(shape, np.uint8)
+        grid, column, footer = self._canvas[:height, :width], self._canvas[:height, width:], self._canvas[height:]
+        if is_new:
+            _fill(column, SURFACE)
+            _draw_footer(footer, dashboard, sources[0] if len(sources) == 1 else None, unit)
+        for place, (model, predictions) in enumerate(panels):
+            _draw_panel(_cell(column, place, 1, len(models)), model, predictions, dashboard["scale"], unit, is_new)
         if not (is_single and results):
             _fill(grid, BACKGROUND)
         for place, source in enumerate(sources):
             cell = _cell(grid, place, columns, rows)
             _draw_source(cell, source, self._newest.get(source["id"]), dashboard["untrained"], unit, is_single)
-        latest = {result.name: result for result in results[-1].model_results} if results and is_single else {}
-        for place, model in enumerate(models):
-            panel = _cell(column, place, 1, len(models))
-            _draw_panel(panel, model, latest.get(model["name"]), dashboard["scale"], unit)
-        _draw_footer(footer, dashboard, sources[0] if len(sources) == 1 else None, unit)
         if dashboard["notice"]:
             _draw_notice(grid, dashboard["notice"], unit)
         if show_help:
             _draw_help(grid, unit)
-        return canvas
+        return self._canvas
 
 
 def _grid_size(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
@@ -133,25 +140,27 @@ def draw_image(area: UInt8Array, image: UInt8Array) -> None:
     area[top : top + tall, left : left + wide] = image
 
 
-def _draw_panel(panel: UInt8Array, model: ModelTexts, result: ModelResult | None, scale: str, unit: int) -> None:
-    """One model: name and latency, agreement, as many predictions as fit, sparkline."""
-    height, width = panel.shape[:2]
-    left, right, y = unit, width - unit, unit // 2
-    _fill(panel[:, :1], TRACK)
-    _fill(panel[:1], TRACK)
-    start = _write(panel, f"p50 {model['p50']}", right, y, unit, WHITE, bold=True, right=True)
-    _write(panel, model["name"], left, y, unit, WHITE, bold=True, room=start - unit // 2 - left)
-    y += round(1.3 * unit)
-    _write(panel, f"p90 {model['p90']}", right, y, unit, GRAY, right=True)
-    _write(panel, model["agreement"], left, y, unit, GRAY)
-    y += round(1.5 * unit)
-    fitting = max(1, int((height - y - (_SPARKLINE_MIN + 1) * unit) / (_PREDICTION * unit)))
-    rows = _rows(result)[:fitting] if result else []
-    _draw_predictions(panel, rows, left, y, right - left, unit)
-    y += round((len(rows) * _PREDICTION + 0.3) * unit)
-    _draw_sparkline(
-        panel[y : min(height - unit // 2, y + _SPARKLINE_MAX * unit), left:right], model["sparkline"], scale, unit
-    )
+def _draw_panel(
+    panel: UInt8Array, model: ModelTexts, predictions: Sequence[Row], scale: str, unit: int, is_new: bool
+) -> None:
+    """One model: name and latency, agreement, as many predictions as fit, sparkline. Without `is_new`: predictions."""
+    height, left, right = panel.shape[0], unit, panel.shape[1] - unit
+    top = round(3.3 * unit)
+    fitting = max(1, int((height - top - (_SPARKLINE_MIN + 1) * unit) / (_PREDICTION * unit)))
+    predictions = predictions[:fitting]
+    y = top + round((len(predictions) * _PREDICTION + 0.3) * unit)
+    if is_new:
+        _fill(panel[:, :1], TRACK)
+        _fill(panel[:1], TRACK)
+        start = _write(panel, f"p50 {model['p50']}", right, unit // 2, unit, WHITE, bold=True, right=True)
+        _write(panel, model["name"], left, unit // 2, unit, WHITE, bold=True, room=start - unit // 2 - left)
+        _write(panel, f"p90 {model['p90']}", right, round(1.8 * unit), unit, GRAY, right=True)
+        _write(panel, model["agreement"], left, round(1.8 * unit), unit, GRAY)
+        sparkline = panel[y : min(height - unit // 2, y + _SPARKLINE_MAX * unit), left:right]
+        _draw_sparkline(sparkline, model["sparkline"], scale, unit)
+    else:
+        _fill(panel[top : top + round(len(predictions) * _PREDICTION * unit), 1:], SURFACE)
+    _draw_predictions(panel, predictions, left, top, right - left, unit)
 
 
 def _draw_predictions(image: UInt8Array, rows: Sequence[Row], x: int, y: int, width: int, unit: int) -> None:

@@ -29,7 +29,7 @@ class ScriptedDisplay(Display):
         self.shown: list[npt.NDArray[np.uint8]] = []
 
     def show(self, image: npt.NDArray[np.uint8]) -> str:
-        self.shown.append(image)
+        self.shown.append(image.copy())  # the next image is drawn on the same array
         return self.keys.get(len(self.shown), "")
 
     def close(self) -> None:
