@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +31,9 @@ def create_unfinished(path: Path) -> Path:
         SimpleNetError: the folder cannot be written to.
     """
     temporary = path.with_name(f"{path.stem[:100]}.unfinished-{secrets.token_hex(4)}{path.suffix}")
-    try:
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SimpleNetError(
-            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
-        ) from error
+        temporary.touch(exist_ok=False)
     return temporary
 
 
@@ -45,17 +43,13 @@ def publish(temporary: Path, path: Path) -> Path:
     Raises:
         SimpleNetError: renaming failed.
     """
-    try:
+    with _write_errors(path):
         sync(temporary)
         for number in range(1, _MAX_NUMBER):
             named = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
             if _rename_to_new(temporary, named):
                 sync(path.parent)
                 return named
-    except OSError as error:
-        raise SimpleNetError(
-            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
-        ) from error
     raise SimpleNetError(f"cannot write {path}: {_MAX_NUMBER} files of that name exist; choose another name")
 
 
@@ -72,14 +66,20 @@ def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
     try:
         if shutil.disk_usage(unfinished.parent).free < MIN_FREE_BYTES:  # visitors of the page must not fill it
             raise SimpleNetError(f"cannot write {path}: the disk is nearly full")
-        unfinished.write_bytes(png)
+        with _write_errors(path):
+            unfinished.write_bytes(png)
         return publish(unfinished, path)
-    except OSError as error:
-        raise SimpleNetError(
-            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
-        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error_message(error)
+        raise SimpleNetError(f"cannot write {path}: {reason}; choose a folder you can write to") from error
 
 
 def _rename_to_new(temporary: Path, named: Path) -> bool:

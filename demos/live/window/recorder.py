@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 """The codecs that OpenCV's wheels can write; H.264 is not among them."""
 LONGEST_GAP_S = 1.0
 """A longer gap between two images, such as a suspended laptop, is recorded with this length."""
-_SLOWEST_FPS, _FASTEST_FPS = 1.0, 120.0
 
 
-class Recorder:
-    """A video file of a fixed frame rate. Images are repeated or skipped, so that it plays as long as it took.
+class Recorder(contextlib.AbstractContextManager["Recorder"]):
+    """A video file of a fixed frame rate. Repeats and skips images, so that it plays in real time.
 
     Until `close` the file has an unfinished name: a killed process leaves no damaged video under the final name.
     Use it as a context manager, or call `close`; from one thread at a time.
@@ -51,7 +50,9 @@ class Recorder:
         Raises:
             UsageError: another suffix. SimpleNetError: the folder cannot be written to.
         """
-        self.path, self.frames, self.frame_rate = Path(path), 0, _usable_rate(frame_rate)
+        self.path, self.frames = Path(path), 0
+        # MPEG-4 divides a second into at most 65,535 steps, so a rate of many decimals is rejected.
+        self.frame_rate = round(min(120.0, max(1.0, frame_rate)), 2)
         if self.path.suffix.lower() not in CODECS:
             raise UsageError(f"cannot record to {self.path}: name a file that ends in {' or '.join(CODECS)}")
         if not is_unicode(str(self.path.absolute())):
@@ -62,7 +63,6 @@ class Recorder:
         self._size = (0, 0)
         self._last: UInt8Array | None = None
         self._start_s = 0.0
-        self._is_closed = False
 
     def write(self, image: UInt8Array, time_s: float) -> None:
         """Add RGB uint8 [H, W, 3]. The first image sets the size of the video; others are scaled to fit.
@@ -74,8 +74,6 @@ class Recorder:
             SimpleNetError: the disk is nearly full, or the encoder failed. The recording is closed, and the message
                 says what was kept.
         """
-        if self._is_closed:
-            raise SimpleNetError(f"the recording {self.path} is closed; start a new one")
         try:
             self._add(image, time_s)
         except SimpleNetError as error:
@@ -94,26 +92,20 @@ class Recorder:
         Raises:
             SimpleNetError: the file could not be finished; it is removed.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
         try:
             if self._writer is not None:
                 self._writer.release()
-            if self.frames:
+            if self.frames and self._unfinished.exists():
                 _check(self._unfinished, self.path, self.frames)
                 self.path = files.publish(self._unfinished, self.path)
         finally:
             self._unfinished.unlink(missing_ok=True)
 
-    def __enter__(self) -> Recorder:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _add(self, image: UInt8Array, time_s: float) -> None:
-        """Fill the time since the last image with that one, then write this one; skip it if its place is taken."""
+        """Repeat the last image until `time_s`, then write this one; skip it if that frame is already written."""
         if self._last is None:
             self._open(image)
             self._start_s = time_s
@@ -151,15 +143,8 @@ class Recorder:
             raise SimpleNetError(f"cannot continue recording to {self.path}: {reason}") from error
 
 
-def _usable_rate(frame_rate: float) -> float:
-    """MPEG-4 divides a second into at most 65,535 steps, so a rate of many decimals is rejected."""
-    if not math.isfinite(frame_rate):
-        return 30.0
-    return round(min(_FASTEST_FPS, max(_SLOWEST_FPS, frame_rate)), 2 if frame_rate < 60 else 0)
-
-
 def _fit(image: UInt8Array, width: int, height: int) -> UInt8Array:
-    """Cut one odd row and column; scale an image of another size, with black borders."""
+    """Cut an odd row and column; scale an image of another size to fit."""
     if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
         return image[:height, :width]
     fitted = np.zeros((height, width, 3), np.uint8)

@@ -47,7 +47,7 @@ def screen() -> Iterator[str]:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", SCREEN_SIZE, "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", SCREEN_SIZE, "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, pass_fds=(writer,)) as server:
         os.close(writer)
         with os.fdopen(reader) as announced:
