@@ -91,8 +91,8 @@ def _resize(pixels: UInt8Array, box: Box, size: int) -> UInt8Array:
 class BatchRandom:
     """Random numbers for a global batch of `count` images, of which this process uses `part`.
 
-    Every process draws for the whole batch, on the CPU, so that neither the number of processes nor the device changes
-    the numbers.
+    Every process draws for the whole batch, on the CPU, so the numbers are the same for any number of processes and
+    on any device.
     """
 
     generator: torch.Generator
@@ -157,8 +157,8 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply mixup (blend two images) or CutMix (swap a rectangle); if both are on, choose one per batch.
 
-    Images 0 and 1, 2 and 3, ... are mixed with each other. So a batch and its halves, which two processes get, give the
-    same images.
+    Images 0 and 1, 2 and 3, ... are mixed with each other, so a batch that is split across processes gives the same
+    images.
 
     Args:
         images: [N, 3, H, W], with an even N.

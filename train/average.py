@@ -4,7 +4,7 @@
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --weights cifar10 --seed 2 --output runs/b
     python train/average.py runs/a/cifar-310k.safetensors runs/b/cifar-310k.safetensors --data ~/cifar10-jpeg
 
-The runs are those of train/cifar.py. They must have started from the same weights, or one from the result of another
+The runs are those of train/cifar.py. They must start from the same weights, or one run from the result of another
 (Izmailov et al. 2018, arXiv:1803.05407; Wortsman et al. 2022, arXiv:2203.05482). Averaging unrelated checkpoints does
 not work.
 

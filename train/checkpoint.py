@@ -83,12 +83,6 @@ class TrainState:
     best_top1: float = -1.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
-    def end_epoch(self, evaluation_seconds: float, top1: float) -> None:
-        """Count one more epoch, trained and evaluated."""
-        self.seconds += self.epoch_seconds + evaluation_seconds
-        self.epoch, self.step, self.loss_sum, self.epoch_seconds = self.epoch + 1, 0, 0.0, 0.0
-        self.best_top1 = max(top1, self.best_top1)
-
 
 def save(
     path: Path,
@@ -141,7 +135,13 @@ def load(
             header = json.loads((file.metadata() or {})[_KEY])
             if header["schema_version"] != _SCHEMA_VERSION:
                 raise WeightsError(f"{path} was written by another version of this program; train again")
-            _check_options(path.parent, header["options"], options)
+            for name, saved in header["options"].items():  # older states may have fewer options
+                if saved != (now := options.get(name)):
+                    before, requested = one_line(str(saved), 60), one_line(str(now), 60)
+                    raise UsageError(
+                        f"{path.parent} holds a run with {name} {before}, not {requested}; "
+                        "resume with the command that started it, from the same folder, or choose another --output"
+                    )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         state = TrainState(**header["position"])
         for module, prefix in ((network, "network."), (ema, "average.")):
@@ -161,7 +161,7 @@ def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, 
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Load the momentum in the parameters' memory layout: another order of summation changes results."""
+    """Load the momentum in the parameters' memory layout: another layout changes the order of summation."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
@@ -170,17 +170,3 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tenso
             tensor = torch.empty_like(parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _check_options(folder: Path, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    for name, before in saved.items():  # options added in later versions are missing in older states
-        now = requested.get(name)
-        if before != now:
-            raise UsageError(
-                f"{folder} holds a run with {name} {_short(before)}, not {_short(now)}; "
-                "resume with the command that started it, from the same folder, or choose another --output"
-            )
-
-
-def _short(value: object) -> str:
-    return one_line(str(value), 60)

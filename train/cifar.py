@@ -8,10 +8,15 @@
     python train/cifar.py --dataset fashion-mnist --resume       after Ctrl-C or a power cut, with the same flags
     torchrun --nproc-per-node 2 train/cifar.py --dataset cifar100 --variant cifar-5m          one process per GPU
 
-After every epoch the output folder gets last.safetensors (the EMA of the weights, which every script takes as
---weights PATH), best.safetensors (that of the epoch with the best test accuracy; selected on the test set, so
-optimistically biased), log.jsonl, TensorBoard files, and the state for --resume. At the end, <variant>.safetensors is
-the EMA after the last epoch, with its summary and log in .training.json and its curve in .training.png.
+The output folder gets, after every epoch, log.jsonl, TensorBoard files, the state for --resume, and two files that
+every script takes as --weights PATH:
+
+    last.safetensors   the exponential moving average (EMA) of the weights
+    best.safetensors   the EMA after the epoch with the best test accuracy; selected on the test set, so optimistically
+                       biased
+
+At the end, it gets <variant>.safetensors (the EMA after the last epoch), .training.json (summary and log) and
+.training.png (curve).
 
 With several processes, --batch is the global batch size. On GPUs, batch norm is synchronized. On CPUs, batch statistics
 are per process, so use one process per machine there.
@@ -99,19 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     flags.add_dataset(parser)
     cli.add_variant(parser, default="cifar-310k")
     flags.add_weights(parser)
-    default = recipe.DEFAULT
-    flags.add_recipe(parser, default)
-    pixels = cli.integer_in(0, 32)
-    flags.add_recipe_flag(parser, "translate", pixels, default.translate, "PIXELS", "largest shift along each axis")
-    flags.add_recipe_flag(parser, "cutout", pixels, default.cutout, "PIXELS", "side of the square masked in each image")
-    flags.add_recipe_flag(
-        parser,
-        "small_first",
-        flags.fraction,
-        default.small_first,
-        "X",
-        "fraction of the epochs, from the first, on images of 3/4 of the side: almost twice as fast",
-    )
+    flags.add_recipe(parser, recipe.DEFAULT, "translate", "cutout", "small_first")
     flags.add_run(parser, default_output="runs/<dataset>-<variant>")
     return parser
 

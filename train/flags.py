@@ -50,17 +50,9 @@ def add_weights(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_recipe_flag(
-    to: argparse.ArgumentParser, field: str, type: Callable[[str], Any], value: float, metavar: str, help: str
-) -> None:
-    """Add the flag of a Recipe field."""
-    flag = _FLAGS.get(field, "--" + field.replace("_", "-"))
-    to.add_argument(flag, dest=field, type=type, default=value, metavar=metavar, help=f"{help} (default: {value:g})")
-
-
-def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
-    """Add the flags of the Recipe fields that all training scripts have."""
-    for field, type, metavar, help in (
+def add_recipe(to: argparse.ArgumentParser, default: Recipe, *own: str) -> None:
+    """Add the flags of the Recipe fields that all training scripts have, and of the fields in `own`."""
+    common = (
         ("epochs", cli.integer_in(1, 10_000), "N", "passes over the training images"),
         ("batch_size", cli.integer_in(2, 65_536), "N", "global batch size, split across processes"),
         ("peak_learning_rate", rate, "X", "peak of the learning rate schedule"),
@@ -72,8 +64,22 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe) -> None:
         ("dropout", fraction, "X", "probability that Dropout2d drops a channel"),
         ("average_decay", fraction, "X", "decay of the weights' exponential moving average, per step"),
         ("seed", cli.integer_in(0, 2**31), "N", "seed of initial weights, order, augmentation and dropout"),
-    ):
-        add_recipe_flag(to, field, type, getattr(default, field), metavar, help)
+    )
+    others = (
+        ("translate", cli.integer_in(0, 32), "PIXELS", "largest shift along each axis"),
+        ("cutout", cli.integer_in(0, 32), "PIXELS", "side of the square masked in each image"),
+        (
+            "small_first",
+            fraction,
+            "X",
+            "first fraction of the epochs, on images of 3/4 of the side: nearly twice as fast",
+        ),
+        ("freeze", cli.integer_in(0, 100), "N", "do not train the first N convolutions and their batch norm"),
+    )
+    for field, type, metavar, help in (*common, *(row for row in others if row[0] in own)):
+        flag, value = _FLAGS.get(field, "--" + field.replace("_", "-")), getattr(default, field)
+        help = f"{help} (default: {value:g})"
+        to.add_argument(flag, dest=field, type=type, default=value, metavar=metavar, help=help)
     to.add_argument("--no-flip", dest="flip", action="store_false", help="never mirror images, as for letters")
     to.add_argument(
         "--fp32", dest="bf16", action="store_false", help="train in float32 (default: bf16 if the hardware supports it)"
@@ -134,7 +140,7 @@ def device(name: str) -> torch.device:
 
 
 def _number_type(what: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:
-    """An argparse type."""
+    """Return an argparse type: a number for which `is_valid` is true, else an error that says `what` it is not."""
 
     def parse(text: str) -> float:
         try:

@@ -1,7 +1,7 @@
 """A dataset of image files in class folders, decoded by worker processes while the network trains.
 
-An image's random crop depends only on the seed, the epoch and the file: not on the number of workers or processes, nor
-on where a run was resumed. An unreadable file is reported once and counted, and the next file takes its place.
+An image's random crop depends only on the seed, the epoch and the file, so it is the same for any number of workers or
+processes and in a resumed run. An unreadable file is reported once and counted, and the next file takes its place.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def train(
     Args:
         initial: the initial weights, as --weights.
         size: side of the network's input in pixels; None: that of the initial weights, else of the variant.
-        validation_share: fraction of each class to hold out, if the folder has no val/ or test/.
+        validation_share: fraction of each class to hold out, if the folder has no train/.
         crop_area: the smallest fraction of an image that a random crop shows.
         workers: decoding processes per training process; 0 decodes in the training process.
         settings: other fields of `loop.Run`: resume, compile, half, minutes_between_saves, command.
@@ -143,8 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=flags.fraction,
         default=DEFAULT_VALIDATION_SHARE,
         metavar="X",
-        help="fraction of each class to hold out if there is no folder val or test, drawn with --seed: keep the seed "
-        f"when continuing from the weights of another run (default: {DEFAULT_VALIDATION_SHARE})",
+        help="fraction of each class to hold out if there is no folder train; drawn with --seed, so keep the seed to "
+        f"continue from the weights of another run (default: {DEFAULT_VALIDATION_SHARE})",
     )
     parser.add_argument(
         "--crop-area",
@@ -160,10 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="decoding processes per training process (default: one per core, split across training processes)",
     )
-    flags.add_recipe(parser, DEFAULT)
-    flags.add_recipe_flag(
-        parser, "freeze", cli.integer_in(0, 100), 0, "N", "do not train the first N convolutions and their batch norm"
-    )
+    flags.add_recipe(parser, DEFAULT, "freeze")
     flags.add_run(parser, default_output="runs/<folder>-<variant>")
     return parser
 

@@ -175,7 +175,9 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
             bar.update(task, note=log.note())
             if group.is_first:
                 _save_weights(run, ema.model, epoch + 1, top1, is_best=top1 > state.best_top1)
-            state.end_epoch(lap(), top1)
+            state.seconds += state.epoch_seconds + lap()
+            state.epoch, state.step, state.loss_sum, state.epoch_seconds = epoch + 1, 0, 0.0, 0.0
+            state.best_top1 = max(top1, state.best_top1)
             save()
             if group.total(stop.is_set)[0]:
                 raise KeyboardInterrupt

@@ -107,7 +107,7 @@ def freeze(model: SimpleNet, convolutions: int) -> None:
             return
         module.eval().requires_grad_(False)
     if frozen < convolutions:
-        raise UsageError(f"the network has {frozen} convolutions, so that {convolutions} cannot be frozen")
+        raise UsageError(f"the network has {frozen} convolutions, not {convolutions}; choose a smaller --freeze")
 
 
 class ModelEma:

@@ -29,8 +29,8 @@ class Result:
 
     Args:
         top1: percent of all readable test images, in float32 with the stored weights.
-        test_loss: mean cross-entropy of the same.
-        unreadable_images: those that the first process found since it last started.
+        test_loss: mean cross-entropy on these images.
+        unreadable_images: files that the first process could not read since its last start.
     """
 
     checkpoint: Path
@@ -55,7 +55,7 @@ class TrainingResult(Result):
         seconds: training with the evaluation after each epoch.
         images_per_second: training without evaluation.
         peak_memory_mb: of the first process, in 1e6 bytes; allocated memory on a GPU, else resident memory.
-        best_top1: that of the best epoch, in the precision of training; selected on the test set, so optimistically
+        best_top1: top1 of the best epoch, in the precision of training; selected on the test set, so optimistically
             biased.
     """
 

@@ -142,7 +142,7 @@ def test_fine_tuning_replaces_the_head_and_keeps_frozen_layers(
 def test_refuses_impossible_arguments(trained: imagefolder.TrainingResult, image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds weights of cifar-310k, not of cifar-460k; type --variant cifar-310k"):
         imagefolder.train(image_folder, "cifar-460k", tmp_path, CONFIG, initial=str(trained.checkpoint), workers=0)
-    with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
+    with pytest.raises(UsageError, match="has 13 convolutions, not 14; choose a smaller --freeze"):
         imagefolder.train(image_folder, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, freeze=14), workers=0)
     with pytest.raises(UsageError, match="3m needs images of 25 pixels or more, not 16; choose a larger --size"):
         imagefolder.train(image_folder, "3m", tmp_path, CONFIG, size=16, workers=0)

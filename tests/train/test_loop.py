@@ -23,6 +23,7 @@ from train import checkpoint, cifar, evaluation, recipe
 from train.evaluation import Batch
 from train.in_memory_dataset import InMemoryDataset
 from train.recipe import Recipe
+from train.results import TrainingResult
 
 CONFIG = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.01, average_decay=0.9, bf16=False)
 CALL = ("fashion-mnist", "cifar-310k")
@@ -32,6 +33,14 @@ SCRIPT = Path(cifar.__file__)
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, write_idx_set: Callable[..., Path]) -> Path:
     return write_idx_set(tmp_path_factory.mktemp("data"), train=80, test=40)
+
+
+@pytest.fixture(scope="module")
+def whole(small: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The result of an uninterrupted run."""
+    result = cifar.train(*CALL, tmp_path_factory.mktemp("whole"), CONFIG, small)
+    assert result is not None
+    return result
 
 
 @pytest.fixture
@@ -86,9 +95,8 @@ def _stopping_at(at: int, batches: Iterator[Batch], seen: list[int]) -> Iterator
 
 @pytest.mark.parametrize("where", ["an epoch's last step", "the evaluation"])
 def test_stop_skips_the_evaluation_until_resumed(
-    where: str, tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, tmp_path: Path, small: Path, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cifar.train(*CALL, tmp_path / "whole", CONFIG, small)
     steps, tests = InMemoryDataset.epoch, evaluation.in_batches
     trained: list[int] = []
     evaluated: list[int] = []
@@ -109,7 +117,6 @@ def test_stop_skips_the_evaluation_until_resumed(
     assert (tmp_path / "run/log.jsonl").read_text() == ""
 
     resumed = cifar.train(*CALL, tmp_path / "run", CONFIG, small, resume=True)
-    assert whole is not None
     assert resumed is not None
     one, other = load_file(whole.checkpoint), load_file(resumed.checkpoint)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -118,7 +125,7 @@ def test_stop_skips_the_evaluation_until_resumed(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
-def test_full_disk_leaves_the_old_state_to_resume(one_epoch: Path, small: Path) -> None:
+def test_full_disk_leaves_the_old_state_to_resume(one_epoch: Path, small: Path, whole: TrainingResult) -> None:
     state = one_epoch / checkpoint.STATE_NAME
     before = state.read_bytes()
     flags = ["--epochs", "2", "--batch", "16", "--learning-rate", "0.01", "--average-decay", "0.9", "--fp32"]
@@ -136,8 +143,6 @@ def test_full_disk_leaves_the_old_state_to_resume(one_epoch: Path, small: Path) 
     assert not [path for path in one_epoch.iterdir() if path.name.startswith(".")]
 
     assert cifar.main(arguments) == 0
-    whole = cifar.train(*CALL, one_epoch.parent / "whole", CONFIG, small)
-    assert whole is not None
     one, other = load_file(whole.checkpoint), load_file(one_epoch / whole.checkpoint.name)
     assert all(torch.equal(one[name], other[name]) for name in one)
 

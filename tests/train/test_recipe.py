@@ -64,7 +64,7 @@ def test_freezing_counts_convolutions() -> None:
         "classifier.weight",
         "classifier.bias",
     ]
-    with pytest.raises(UsageError, match="has 13 convolutions, so that 14 cannot be frozen"):
+    with pytest.raises(UsageError, match="has 13 convolutions, not 14; choose a smaller --freeze"):
         recipe.freeze(network, 14)
 
 
