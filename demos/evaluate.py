@@ -33,7 +33,8 @@ from simplenet.errors import DataError, one_line
 from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
 
-_Z_95_PERCENT = 1.959964
+_Z = 1.959964
+"""Standard normal quantile of a 95 % confidence interval."""
 _SHOWN_REASONS = 10
 
 
@@ -99,9 +100,9 @@ def evaluate(
     )
 
 
-def wilson_percent(successes: int, trials: int, z: float = _Z_95_PERCENT) -> tuple[float, float]:
+def wilson_percent(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion, in percent. It also holds near 0 and 100 %, unlike the normal one."""
-    share = successes / trials
+    z, share = _Z, successes / trials
     scale = 1 + z * z / trials
     center = (share + z * z / (2 * trials)) / scale
     spread = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))

@@ -121,7 +121,7 @@ class ModelRequest:
     def find(self) -> Artifact | None:
         """Find the artifact of a named variant and weights, or return None. Needs no PyTorch.
 
-        An artifact made from an older version of shipped weights, or of a checkpoint, does not count.
+        Artifacts of older versions of the shipped weights, or of the checkpoint, are ignored.
 
         Raises:
             ArtifactError: the artifact is damaged.
@@ -202,7 +202,7 @@ def add_names(parser: argparse.ArgumentParser, kind: str, choices: Sequence[str]
     """Add a flag --`kind` that takes 'A,B' or 'all' and gives a tuple of names.
 
     Args:
-        default: what the help says about a missing flag, which gives None; without it, the default is all.
+        default: the help's description of the default; a missing flag then gives None, otherwise all of `choices`.
     """
     parser.add_argument(
         f"--{kind}",
@@ -263,7 +263,7 @@ def _stored_precision(backend: str, precision: str) -> str | None:
 
 
 def with_named_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list[ModelRequest]:
-    """Name the variant and weights of requests that differ only in backend and precision; all get the same."""
+    """Return the requests with one named variant and weights; they may differ only in backend and precision."""
     first = requests[0]
     artifact_types = [request.artifact_type for request in requests]
     needs_images = first.calibration == "auto" and any(precision == "int8" for _, precision in artifact_types)

@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     display_help = "window, browser, none, or auto: the first of these that is available (default: auto)"
     kind = cli.choice("display", display.DISPLAYS)
     parser.add_argument("--display", type=kind, default="auto", metavar="NAME", help=display_help)
-    host_help = "the page's address; at another than the default, any machine can use it (default: 127.0.0.1)"
+    host_help = "the page's address; any but the default lets other machines use the page (default: 127.0.0.1)"
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help=host_help)
     cli.add_count(parser, "--port", "the page's port", default=8000, highest=65_535)
     cli.add_count(parser, "--max-frames", "stop after N frames (default: never)", highest=10**12)
@@ -171,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("visitors' images are not recorded; leave out --record, or name another --source")
     kind = display.choose("browser" if expects_visitors else arguments.display, why_no_page, cli.log)
     if kind == "browser":
-        _check_port(arguments.host, arguments.port)
+        from demos.live.page.server import bind
+
+        bind(arguments.host, arguments.port).close()  # fails now if the port is taken, not after models are loaded
     with contextlib.ExitStack() as opened:
         scheduler = opened.enter_context(contextlib.closing(SourceScheduler()))
         open_one = functools.partial(
@@ -257,13 +259,6 @@ def why_no_page() -> str | None:
 
     missing = [name for name in ("starlette", "uvicorn", "websockets") if find_spec(name) is None]
     return f"{', '.join(missing)} not installed; type: pip install '.[web]'" if missing else None
-
-
-def _check_port(host: str, port: int) -> None:
-    """Raise SimpleNetError if the page cannot be served there, before models are loaded."""
-    from demos.live.page.server import bind
-
-    bind(host, port).close()
 
 
 def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextManager[object]:

@@ -23,7 +23,7 @@ from simplenet.errors import BackendError, BackendUnavailable, SimpleNetError
 Logits = npt.NDArray[np.float32]
 
 _IMAGES_PER_CALL = 64
-"""A slow device replies in time, and a large set is not sent at once."""
+"""Few enough that a slow device replies before the timeout."""
 _TIMED_IMAGES = 32
 
 
@@ -79,7 +79,7 @@ class Comparison:
         return f"{manifest.variant} with {manifest.weights.name} weights"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, raw samples included."""
+        """Return plain values, raw samples included."""
         return {
             "schema_version": 1,
             **{key: value for key, value in vars(self).items() if key not in ("rows", "reference")},

@@ -1,4 +1,4 @@
-"""The machine that a published number must name, and whether other programs were running."""
+"""A description of the machine, and how busy other programs keep it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from runtimes.timing import LatencySummary, summarize
 
 @dataclass
 class Timings:
-    """Raw samples in milliseconds, one list for each round. A round without samples of a kind has no list of it."""
+    """Raw samples in milliseconds, one list for each round that the worker finished."""
 
     load_ms: float
     first_inference_ms: float
@@ -35,7 +35,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """Another backend's p50 over this one's: the median, lowest and highest ratio of all rounds."""
+    """The ratio of another backend's p50 to this one's: median, lowest and highest of all rounds."""
 
     median: float
     lowest: float

@@ -101,7 +101,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _remarks(row: Row) -> list[str]:
-    """Why the row was not run, its device if not the processor, its calibration, and its backend's notes."""
+    """Notes on one row: why it was not run, a device other than the CPU, its calibration, its backend's notes."""
     remarks = [row.reason] if row.reason else []
     if row.description and row.description.threads is None:
         remarks.append(f"ran on {row.description.device}.")

@@ -80,7 +80,7 @@ class ModelConfig:
     def with_value(self, kind: str, text: str) -> ModelConfig:
         """Change 'backend' ('openvino', 'openvino,torch' or 'all'), 'precision' or 'variant' (with its best weights).
 
-        A single backend that lacks the current precision runs in its first one.
+        If a single backend lacks the current precision, its first precision is chosen.
 
         Raises:
             UsageError: unknown value, or another variant than a named artifact's.

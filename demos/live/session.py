@@ -58,7 +58,6 @@ class Session:
         """The recording in progress."""
         self.log, self.event = log, event or (lambda name, **values: None)
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
-        self._screen_commands: list[str] = []
         self._subscribers: tuple[Callable[[FrameResult], None], ...] = ()
         self._loader: ModelLoader | None = None
         self._pending: ModelConfig | None = None
@@ -156,10 +155,14 @@ class Session:
     def process_commands(self) -> list[str]:
         """Process the commands received since the last frame; return those for the screen: `SCREEN_COMMANDS`."""
         self._finish_loading()
+        screen_commands = []
         while not self._commands.empty():  # only this thread takes commands
-            self._process(*self._commands.get_nowait())
+            name, value = self._commands.get_nowait()
+            if name in SCREEN_COMMANDS:
+                screen_commands.append(name)
+            else:
+                self._process(name, value)
         self._report_source_states()
-        screen_commands, self._screen_commands = self._screen_commands, []
         return screen_commands
 
     def reject_frame(self, source: Source, error: ImageError) -> None:
@@ -218,8 +221,6 @@ class Session:
             self.set_paused(not self.paused)
         elif name == "quit":
             self.quit = "quit"
-        elif name in SCREEN_COMMANDS:
-            self._screen_commands.append(name)
         else:
             try:
                 self._request(self._changed_config(name, value or ""))
