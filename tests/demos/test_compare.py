@@ -268,6 +268,7 @@ def test_worker_that_dies_does_not_affect_others(
     assert [len(samples) for samples in timings["openvino fp32"].rounds_ms] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_worker_that_times_out_in_a_round_is_ended(
     make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def count(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], k: int
     return sum(label in sorted(range(10), key=lambda i: -row[i])[:k] for row, label in zip(logits, labels, strict=True))
 
 
+@pytest.mark.slow
 def test_shipped_set_has_the_vendor_runtimes_accuracy(
     run_demo: RunDemo, onnx_artifact: Artifact, raw_logits: npt.NDArray[np.float32]
 ) -> None:

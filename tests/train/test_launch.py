@@ -71,7 +71,8 @@ cli.run(main)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the compiler is found in other ways")
 def test_explains_a_missing_compiler(tmp_path: Path) -> None:
-    environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    environment = {**os.environ, "CXX": "/nowhere/g++", **inductor}
     done = subprocess.run(
         [sys.executable, "-c", NO_COMPILER], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
     )
