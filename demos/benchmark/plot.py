@@ -41,10 +41,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.16, y=0.2)
-    low, high = axes.get_ylim()
-    if high - low < 1:
-        axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    axes.margins(x=0.16)
+    percents = [percent for _, percent, _, _ in labels] or [100.0]
+    margin = max(0.5, 0.2 * (max(percents) - min(percents)))
+    axes.set_ylim(min(percents) - margin, max(percents) + margin)
     first = comparisons[0]
     has_labels = all(comparison.labeled for comparison in comparisons)
     axes.set_xlabel("model latency p50 (ms, batch 1, log scale)")
