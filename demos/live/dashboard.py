@@ -1,4 +1,4 @@
-"""Every text, figure and key that the window and the page show, computed once; both only draw it.
+"""All texts, figures and keys of the window and the page, formatted in one place.
 
 state = session.state()
 state["dashboard"]["models"][0]["p50"]      # '0.21 ms'
@@ -60,7 +60,7 @@ class Figure(TypedDict):
 
 
 class ModelTexts(TypedDict):
-    """What the panel of one model shows. `sparkline`: latencies as shares of the common scale, 0 to 1, oldest first."""
+    """The panel of one model. `sparkline`: latencies divided by the common scale, 0 to 1, oldest first."""
 
     name: str
     p50: str
@@ -71,7 +71,7 @@ class ModelTexts(TypedDict):
 
 
 class SourceTexts(TypedDict):
-    """What is shown of one source. `banner` lies over its last image when no new ones come; empty while it runs."""
+    """What is shown of one source. `banner` covers its last image while no new ones come; '' while it runs."""
 
     id: int
     name: str

@@ -51,7 +51,7 @@ class Display(abc.ABC):
 
 
 class NoDisplay(Display):
-    """For machines without a screen, for the browser page, and for measurements."""
+    """Shows nothing: without a screen, beside the browser page, and in measurements."""
 
     shows_images = False
 
@@ -139,7 +139,7 @@ def why_no_window() -> str | None:
 
 @functools.cache
 def _probe(screens: tuple[str, str]) -> str | None:
-    """Tested in a separate process, because OpenCV aborts the process if it fails."""
+    """Open a window in a separate process, because OpenCV aborts the process if it fails."""
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],

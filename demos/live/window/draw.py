@@ -175,7 +175,7 @@ def _draw_predictions(image: UInt8Array, rows: Sequence[Row], x: int, y: int, wi
 
 
 def _draw_sparkline(area: UInt8Array, shares: Sequence[float], scale: str, unit: int) -> None:
-    """Recent latencies from 0 at the bottom to the common scale at the top, where it is written."""
+    """Recent latencies, from 0 at the bottom to the common scale at the top; the scale is written beside it."""
     cv2 = opencv()
     height, width = area.shape[:2]
     across, bottom = width - round(3.2 * unit), height - 1
@@ -210,7 +210,7 @@ def _draw_footer(area: UInt8Array, dashboard: Dashboard, source: SourceTexts | N
 
 
 def _draw_figures(area: UInt8Array, figures: Sequence[Figure], x: int, y: int, unit: int) -> None:
-    """Beside each other, as many as fit."""
+    """Figures in one row, as many as fit."""
     for figure in figures:
         if x + width_of(f"{figure['name']} {figure['value']}", _text_size(unit)) > area.shape[1] - unit:
             return
@@ -263,7 +263,7 @@ def _write(
     image: UInt8Array, text: str, x: int, top: int, unit: int, color: Color,
     *, bold: bool = False, room: int = 10_000, right: bool = False,
 ) -> int:  # fmt: skip
-    """Write in the middle of a row, from `x` on or, with `right`, up to `x`; returns where the other end is."""
+    """Write in the middle of a row, starting at `x` or, with `right`, ending there; returns the x of the other end."""
     size = _text_size(unit)
     text = fitted(text, size, room, bold)
     width = width_of(text, size, bold)

@@ -20,7 +20,7 @@ _ASCII = str.maketrans({"…": "...", "≠": "!="})
 
 
 def write(image: UInt8Array, text: str, x: int, baseline: int, size: int, color: Color, *, bold: bool = False) -> None:
-    """Write one line on RGB uint8 [H, W, 3], in place; the image's edges cut off what does not fit."""
+    """Write one line on RGB uint8 [H, W, 3], in place; clipped at the image's edges."""
     cv2, face, text = opencv(), _face(), printable(text)
     if not text or not image.size:
         return
@@ -58,9 +58,8 @@ def printable(text: str) -> str:
 
 def _ascii(text: str) -> str:
     letters = unicodedata.normalize("NFKD", text.translate(_ASCII))
-    return (
-        "".join(letter for letter in letters if not unicodedata.combining(letter)).encode("ascii", "replace").decode()
-    )
+    base = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return base.encode("ascii", "replace").decode()
 
 
 @functools.cache

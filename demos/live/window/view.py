@@ -49,7 +49,7 @@ class Screen:
         self._dashboard, self._texts_until_s = session.state()["dashboard"], 0.0
         self._recorder: Recorder | None = None
         self._pending_recording, self._record_fps = record_to, record_fps
-        self._is_live = False  # images of a live recording are timed by the clock, those of files by their number
+        self._is_live = False  # recordings of live sources are timed by the clock, those of files by frame number
         self._file_frames, self._file_rate = 0, _DEFAULT_FRAME_RATE
         self._was_requested_at_start = record_to is not None
         self.recording_error: SimpleNetError | None = None

@@ -1,4 +1,4 @@
-/* Opens the visitor's camera. Errors say in plain words what is wrong and what to do. */
+/* Opens the visitor's camera. */
 
 const UNUSABLE = {
   NotAllowedError: [
@@ -35,7 +35,7 @@ export async function openCamera(deviceId = null) {
   }
 }
 
-/** [{id, name}] of all cameras; browsers tell the names after the person has allowed one. */
+/** [{id, name}] of all cameras; their names are empty until the person has allowed one. */
 export async function listCameras() {
   const devices = await navigator.mediaDevices.enumerateDevices();
   const cameras = devices.filter((device) => device.kind === "videoinput");

@@ -199,7 +199,7 @@ byId("server-snapshot").addEventListener("click", () => live.command("snapshot")
 byId("view").addEventListener("change", ({ target }) => showView(target.value));
 byId("camera").addEventListener("change", ({ target }) => visitor.start(target.value));
 
-// The window's keys, unless the person types, has a control under the space bar, or has turned them off.
+// Keys work unless a control that takes the key has the focus, or the person has turned them off.
 document.addEventListener("keydown", (event) => {
   const pressed = event.key === " " ? "space" : event.key;
   const command = page.state?.dashboard.keys.find(({ key }) => key === pressed)?.command;

@@ -1,4 +1,4 @@
-/* What a person has just selected. States that the server sent before it read the selection do not undo it. */
+/* Selections that the server has not confirmed yet: older states that still arrive do not undo them. */
 
 const CONFIRM_MS = 1500; // afterwards the state shows the outcome
 
