@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = [
     ("onnxruntime", "onnx", "fp32"),
     ("onnxruntime", "onnx", "int8"),
-    ("openvino", "openvino", "int8"),
+    pytest.param(("openvino", "openvino", "int8"), marks=pytest.mark.slow),  # NNCF takes seconds to import
     ("torch", "torch", "fp32"),
 ]
 

@@ -44,6 +44,7 @@ def test_fp16_weights_are_half_as_large(make_artifact: MakeArtifact) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_int8_computes_in_integers(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("openvino", "int8")
     core = openvino.Core()
@@ -56,6 +57,7 @@ def test_int8_computes_in_integers(make_artifact: MakeArtifact) -> None:
     assert set(convolutions) <= {"u8", "i8"}
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     model = openvino.Core().read_model(make_artifact("openvino", "int8").model_file)
