@@ -11,7 +11,7 @@ from typing import Any
 from runtimes.base import vendor_import
 from simplenet.errors import BackendError, BackendUnavailable, one_line
 
-# TensorRT-RTX: the module of the metapackage, else the module of the bindings alone.
+# TensorRT-RTX: the metapackage's module, or that of the bindings if only they are installed.
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 TENSORRTS = tuple(_MODULES)
 

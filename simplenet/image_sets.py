@@ -106,7 +106,7 @@ def load(
     indices = [index for _, index in chosen_files if index is not None]
     if len(indices) == len(paths):
         return ImageSet(source, paths, np.array(indices, np.int64), preprocessing)
-    # An accuracy on the labeled part alone would be misleading.
+    # An accuracy on only the labeled part would be misleading.
     first_unlabeled = next(path for path, index in chosen_files if index is None) if indices else None
     return ImageSet(source, paths, None, preprocessing, first_unlabeled=first_unlabeled)
 

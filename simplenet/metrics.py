@@ -34,7 +34,7 @@ def top1_agreement(logits: Float32Array, reference: Float32Array) -> float:
 def cosine_similarities(logits: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Float64Array:
     """Return the cosine similarity per image of two logits [N, classes], float64 [N]; 0 if one is all zeros.
 
-    Computed in float64: near 1, float32 has too few digits to tell a good export from a bad one.
+    Computed in float64: near 1, float32 has too few digits to distinguish a good export from a bad one.
     """
     a, b = logits.astype(np.float64), reference.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

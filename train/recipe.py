@@ -28,10 +28,10 @@ class Recipe:
         translate: largest shift of an image, in pixels.
         cutout: side of the masked square, in pixels.
         flip: mirror half of the images.
-        small_first: fraction of the epochs, from the first, that use smaller images, which makes steps faster.
+        small_first: fraction of the epochs, at the start, that train on smaller (so faster) images.
         mixup, cutmix: parameter of the Beta distribution; 0 turns it off.
         average_decay: decay of the weights' EMA, per step.
-        freeze: number of convolutions, from the first, that are not trained.
+        freeze: number of leading convolutions that are not trained.
     """
 
     epochs: int = 20
@@ -69,19 +69,22 @@ def check_batch(config: Recipe, images: int, group: Group) -> None:
     """
     group.part(config.batch_size)
     if config.is_mixing and config.batch_size % (2 * group.size):
-        raise UsageError(f"mixing takes pairs of images, so --batch {config.batch_size} must be even in every process")
+        raise UsageError(
+            f"mixing needs pairs of images in every process; --batch {config.batch_size} must be a multiple of "
+            f"{2 * group.size}"
+        )
     if images < config.batch_size:
         unit = 2 * group.size if config.is_mixing else group.size
         possible = images // unit * unit
-        advice = f"use --batch {possible}" if possible >= 2 else "add some"
+        advice = f"use --batch {possible}" if possible >= 2 else "add images"
         raise DataError(f"there are {images} images to train on, fewer than one batch; {advice}")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     """Triangle: linear up to `peak` over the first `warmup` fraction of `steps`, then linear to 0."""
-    turn = max(1.0, warmup * steps)
+    peak_step = max(1.0, warmup * steps)
     position = step + 1
-    return peak * (position / turn if position <= turn else (steps + 1 - position) / (steps + 1 - turn))
+    return peak * (position / peak_step if position <= peak_step else (steps + 1 - position) / (steps + 1 - peak_step))
 
 
 def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.SGD:

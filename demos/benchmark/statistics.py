@@ -18,7 +18,7 @@ class Timings:
     first_inference_ms: float
     warm_up_calls: int
     rounds_ms: list[list[float]] = field(default_factory=list)
-    """Model latency: the inference alone."""
+    """Model latency: inference only."""
     end_to_end_rounds_ms: list[list[float]] = field(default_factory=list)
     """End-to-end latency: from a frame to its top-5."""
     peak_memory_mb: float | None = None

@@ -75,10 +75,10 @@ def _notes(comparison: Comparison) -> list[str]:
         f"top-1, agrees: on {comparison.image_count:,} images ({comparison.images}) {labels}; "
         f"agrees = same top-1 as {reference}.",
         "memory: peak of the backend's process, with Python and packages, without GPU memory.",
-        "load: package import and model load in a fresh process, once, in the order of the rows. first inference: the "
-        "one after the load.",
-        f"model latency: inference only, batch as exported, one backend at a time in its own process, in "
-        f"{comparison.rounds} rounds of rotated and reversed order.",
+        "load: package import and model load in a fresh process, measured once per row. first inference: right after "
+        "the load.",
+        f"model latency: inference only, with the exported batch size; one backend runs at a time, in its own process; "
+        f"the order changes in each of the {comparison.rounds} rounds.",
         f"end-to-end latency: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
         f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax.",
         f"speed-up: model latency p50 of {reference} over that of the row, median (lowest-highest) of the rounds.",
@@ -122,7 +122,7 @@ def _machine(comparison: Comparison) -> str:
 
 
 def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
-    """Name the fastest row with an accuracy within half a point of the best, or with 99 % agreement."""
+    """Name the fastest row whose top-1 is within 0.5 points of the best; without labels: with 99 % agreement."""
     if comparison.labeled:
         best = max(row.top1_percent or 0.0 for row in measured)
         accurate = [row for row in measured if (row.top1_percent or 0.0) >= best - _NEGLIGIBLE_LOSS_POINTS]
@@ -134,7 +134,7 @@ def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
     if not timed:
         return "No backend could be timed."
     p50_ms, fastest, fastest_timings = min(timed, key=lambda entry: entry[0])
-    rivals = [(row.name, *rounds_won(timings, fastest_timings)) for _, row, timings in timed if row is not fastest]
-    doubts = [f"{name} ({won} of {rounds})" for name, won, rounds in rivals if won]
-    doubt = f"; faster in some rounds: {', '.join(doubts)}" if doubts else ""
-    return f"Fastest {condition}: {fastest.name}, model latency p50 {p50_ms:.3f} ms{doubt}."
+    others = [(row.name, *rounds_won(timings, fastest_timings)) for _, row, timings in timed if row is not fastest]
+    faster = [f"{name} ({won} of {rounds})" for name, won, rounds in others if won]
+    exceptions = f"; faster in some rounds: {', '.join(faster)}" if faster else ""
+    return f"Fastest {condition}: {fastest.name}, model latency p50 {p50_ms:.3f} ms{exceptions}."

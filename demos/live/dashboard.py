@@ -123,11 +123,11 @@ def build(state: Mapping[str, Any]) -> Dashboard:
 def common_scale_ms(recent_ms: Sequence[Sequence[float]]) -> float:
     """The top of all sparklines: a round number above the 90th percentile of every model's recent latencies."""
     highs = [sorted(samples)[math.ceil(_SCALE_PERCENT / 100 * len(samples)) - 1] for samples in recent_ms if samples]
-    wanted = _SCALE_MARGIN * max(highs, default=1.0)
-    if not (math.isfinite(wanted) and wanted > 0):
+    minimum = _SCALE_MARGIN * max(highs, default=1.0)
+    if not (math.isfinite(minimum) and minimum > 0):
         return 1.0
-    decade = 10.0 ** math.floor(math.log10(wanted))
-    return next(step * decade for step in _SCALE_STEPS if step * decade >= wanted * 0.999)
+    decade = 10.0 ** math.floor(math.log10(minimum))
+    return next(step * decade for step in _SCALE_STEPS if step * decade >= minimum * 0.999)
 
 
 def milliseconds(value_ms: float | None) -> str:

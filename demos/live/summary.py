@@ -32,7 +32,7 @@ class ModelSummary:
 
     @property
     def model_fps(self) -> float | None:
-        """Frames per second of this model alone, from its median latency."""
+        """Frames per second if only this model ran, from its median latency."""
         return 1e3 / self.infer.p50_ms if self.infer.p50_ms > 0 else None
 
 

@@ -96,13 +96,13 @@ def test_small_first_shrinks_the_first_epochs() -> None:
 def test_refuses_impossible_batch_sizes() -> None:
     with pytest.raises(UsageError, match="3 processes cannot share 8 images"):
         _data(size=3)
-    with pytest.raises(UsageError, match="--batch 8 must be even in every process"):
+    with pytest.raises(UsageError, match="--batch 8 must be a multiple of 16"):
         _data(size=8)
     with pytest.raises(DataError, match="30 images to train on, fewer than one batch; use --batch 30"):
         _data(dataclasses.replace(CONFIG, batch_size=32))
     with pytest.raises(DataError, match="30 images to train on, fewer than one batch; use --batch 28"):
         _data(dataclasses.replace(CONFIG, batch_size=32), size=2)  # they mix pairs of images
-    with pytest.raises(DataError, match="30 images to train on, fewer than one batch; add some"):
+    with pytest.raises(DataError, match="30 images to train on, fewer than one batch; add images"):
         _data(dataclasses.replace(CONFIG, batch_size=128), size=64)
 
 

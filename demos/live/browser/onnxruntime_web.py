@@ -3,8 +3,8 @@
     make web
     python demos/live/browser/onnxruntime_web.py
 
-It keeps only the files that the page serves: about 41 MB of 145 MB. Any registry or mirror that npm is configured for
-will do: the hash of the package is pinned. Files that were fetched before are not fetched again.
+It keeps only the files that the page serves: about 41 MB of 145 MB. The SHA-512 of the package
+is pinned, so any npm registry or mirror can be used. Files that exist already are not fetched again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SERVED = (
 
 COMMAND = "make web"
 VENDOR = Path(__file__).resolve().parent / "vendor"
-_LICENSE_FILES = ("package/package.json", "package/README.md")  # MIT; the package has no file LICENSE
+_LICENSE_FILES = ("package/package.json", "package/README.md")  # both state the MIT license; there is no LICENSE
 _NPM_TIMEOUT_S = 600
 
 
@@ -70,7 +70,7 @@ def fetch(vendor: Path = VENDOR) -> Path:
             unpacked = Path(temporary) / "unpacked"
             unpacked.mkdir()
             _unpack(package, unpacked)
-            shutil.rmtree(target, ignore_errors=True)  # incomplete
+            shutil.rmtree(target, ignore_errors=True)  # an incomplete copy
             os.replace(unpacked, target)
     except OSError as error:
         reason = files.error_message(error)

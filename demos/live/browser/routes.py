@@ -38,7 +38,7 @@ STATIC = Path(__file__).parent / "static"
 for _suffix, _type in {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}.items():
     mimetypes.add_type(_type, _suffix)
 
-_REVALIDATE = {"Cache-Control": "no-cache"}  # the browser caches the file, and asks each time whether it has changed
+_REVALIDATE = {"Cache-Control": "no-cache"}  # the browser revalidates its copy in each request
 _IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address contains the hash of the file
 
 

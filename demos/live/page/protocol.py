@@ -66,12 +66,12 @@ async def send(websocket: WebSocket, message: dict[str, Any] | str | bytes) -> N
     sending = websocket.send_text(message) if isinstance(message, str) else websocket.send_bytes(message)
     try:
         await asyncio.wait_for(sending, SEND_TIMEOUT_S)
-    except (asyncio.TimeoutError, RuntimeError) as error:  # RuntimeError: uvicorn has just closed it
+    except (asyncio.TimeoutError, RuntimeError) as error:  # RuntimeError: already closed by uvicorn
         raise WebSocketDisconnect(1006) from error
 
 
 def result_message(result: FrameResult) -> dict[str, Any]:
-    """The result of one frame, JSON-able, with its source's id and its size in pixels."""
+    """The result of one frame, the id of its source, and the frame's size in pixels; JSON-serializable."""
     height, width = result.frame.image.shape[:2]
     return {**result.to_json(), "source": result.source.id, "width": width, "height": height}
 
@@ -89,7 +89,10 @@ def unpack_frame(message: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def parse_request(text: str | None) -> dict[str, Any]:
-    """Parse a viewer's request: an object with 'command' and 'value', 'look' (source id) or 'shown' (frame number).
+    """Parse a viewer's request: a JSON object with at least one of `command`, `look` and `shown`.
+
+    `command` is the name of a command and `value` its argument, `look` is the id of the source to send, and `shown` is
+    the number of the frame that the browser has drawn.
 
     Raises:
         Disconnect: the request is bytes (None), too long or not such an object.
@@ -108,5 +111,5 @@ def parse_request(text: str | None) -> dict[str, Any]:
         or not request.keys() & {"command", "look", "shown"}
         or any(type(value) not in types.get(name, ()) for name, value in request.items())
     ):
-        raise Disconnect(UNUSABLE, "a request has a 'command' and a 'value', a source to 'look' at or a frame 'shown'")
+        raise Disconnect(UNUSABLE, "a request needs a 'command' (string), 'look' (source id) or 'shown' (frame number)")
     return request

@@ -1,4 +1,4 @@
-"""The interface of all sources, and live sources, to which another thread pushes frames."""
+"""The interface of all sources; `LiveSource`, which receives frames from another thread; and `Pacer`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Source(abc.ABC):
     id: int = -1
     """Set by SourceScheduler.add."""
     is_live: bool = False
-    """Whether frames have an age and can be dropped. False for files, and for a stream that is a video."""
+    """Whether frames have an age and can be dropped. False for files and for streams of finite length."""
     state: SourceState = "running"
     dropped: int = 0
-    """Frames replaced by a newer one before they were read, since the first read."""
+    """Number of frames that a newer one replaced before `poll` returned them, counted from the first `poll`."""
     reconnects: int = 0
     note: str | None = None
     """Details for the user: why it is reconnecting or failed, which images were skipped."""
@@ -65,7 +65,7 @@ class Source(abc.ABC):
         """Notify `changed` whenever a frame arrives or the state changes."""
 
     def request_stop(self) -> None:  # noqa: B027 - files have no thread to stop
-        """Ask the reader thread to stop, without waiting for it. `close` waits."""
+        """Signal the reader thread to stop, without waiting for it. `close` waits."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -146,7 +146,10 @@ class LiveSource(Source):
 
 
 class Pacer:
-    """Deadlines that limit a video to its frame rate. It catches up with a delay of less than one frame."""
+    """Deadlines that limit a video to its frame rate.
+
+    A delay of less than one frame is made up; after a longer delay, the deadlines restart from the current time.
+    """
 
     def __init__(self, frame_rate: float | None) -> None:
         """None: every frame is due at once."""

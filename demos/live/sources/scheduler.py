@@ -79,7 +79,7 @@ class SourceScheduler:
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Close all sources. All are asked to stop first, so it takes as long as the slowest one."""
+        """Close all sources. All are signaled to stop first, so it takes as long as the slowest one."""
         with self.changed:
             self._closed = True
             sources, self._queue = self._queue, []

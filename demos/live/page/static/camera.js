@@ -45,7 +45,7 @@ export async function listCameras() {
 /** The command that makes this page available as http://127.0.0.1:8000 on another computer. */
 export function tunnel() {
   const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // the server may listen there alone
+  const bound = /^[\d.]+$|^\[/.test(location.hostname) ? location.hostname : "127.0.0.1"; // the server may listen only there
   return `ssh -L 8000:${bound}:${location.port || 80} ${isHere ? "device" : location.hostname}`;
 }
 

@@ -16,13 +16,13 @@ export function write(element, text) {
 /** Keeps one child element for each item, made by `create(item)` and changed by `update(child, item)`. */
 export function keep(parent, items, key, create, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  const wanted = items.map((item) => {
+  const children = items.map((item) => {
     const name = String(key(item));
     const child = known.get(name) ?? create(item);
     child.dataset.key = name;
     update(child, item);
     return child;
   });
-  const same = wanted.length === parent.children.length && wanted.every((child, at) => parent.children[at] === child);
-  if (!same) parent.replaceChildren(...wanted);
+  const same = children.length === parent.children.length && children.every((child, at) => parent.children[at] === child);
+  if (!same) parent.replaceChildren(...children);
 }

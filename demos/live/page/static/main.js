@@ -21,7 +21,7 @@ const page = {
   hasCameraError: false,
   isConnected: false,
   roundTripMs: null,
-  notice: "", // of this page; the server's own is in the state
+  notice: "", // set by this page; the server's notice is state.dashboard.notice
 };
 let noticeTimer = 0;
 
@@ -182,7 +182,7 @@ function makeButton(text, action) {
   return button;
 }
 
-/** What the page does itself; all other commands go to the server. */
+/** Commands that the page runs; all others go to the server. */
 const actions = {
   async snapshot() {
     const name = await saveSnapshot(page.state?.dashboard);

@@ -10,7 +10,7 @@ let latest = [];
 let drawnMs = -Infinity;
 let timer = 0;
 
-/** Shows [{label, probability}] as the items of a list. Labels come from a file, so they are written as text. */
+/** Shows [{label, probability}] as the items of a list. Labels come from a file, so they are inserted as text, not HTML. */
 export function showPredictions(list, predictions) {
   while (list.children.length > predictions.length) list.lastChild.remove();
   predictions.forEach(({ label, probability }, place) => {
@@ -22,7 +22,7 @@ export function showPredictions(list, predictions) {
   });
 }
 
-/** Shows the results of one frame soon: [{name, predictions}], one for each model. */
+/** Draws the results of one frame, [{name, predictions}] with one item per model, once `REDRAW_MS` have passed. */
 export function showResults(results) {
   latest = results ?? [];
   timer ||= setTimeout(draw, Math.max(0, drawnMs + REDRAW_MS - performance.now()));
