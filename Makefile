@@ -28,8 +28,10 @@ help: ## list the commands
 compare: setup ## export the shipped model for every backend, measure it, print the table
 	$(RUN) demos/compare.py $(ARGS)
 
+# Window tests run alone: on a busy machine a virtual screen can stay black.
 test: setup-dev ## run the test suite (each benchmark once, untimed)
-	$(PYTEST) $(ARGS)
+	$(RUN) -m pytest -m window tests/demos/live/window
+	$(PYTEST) -m "not window" $(ARGS)
 
 test-fast: setup-dev ## only what takes seconds: no browser, no window, no test above three seconds
 	$(PYTEST) -m "not slow and not browser and not window" $(ARGS)
