@@ -64,7 +64,7 @@ def best_shipped(needs_shipped_images: bool = False) -> tuple[str, str]:
 
 
 def weights_for_classes(folder: Path, variant: str) -> str:
-    """Name the shipped weights of `variant` that know every class in a folder of classes, else 'auto'.
+    """Name the shipped weights of `variant` that have every class of a folder of classes, else 'auto'.
 
     Raises:
         DataError: no images, or no weights match and the variant has no official ones.
@@ -81,7 +81,9 @@ def weights_for_classes(folder: Path, variant: str) -> str:
             return name
     if variants.get(variant).official_weights_file:
         return "auto"
-    raise DataError(f"no shipped weights of {variant} know the classes in {folder}; name yours: --weights PATH")
+    raise DataError(
+        f"no shipped weights of {variant} have the classes in {folder}; to use your own weights, type --weights PATH"
+    )
 
 
 def _shipped_variant(weights: str) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def bar(visible: bool) -> Progress:
-    """A rich Progress on stderr, counted in images, for tasks with a field `note`."""
+    """Create a rich progress bar on stderr. Tasks count images and need a `note` field, the text at its end."""
     return Progress(
         TextColumn("{task.description}", markup=False),  # may contain a folder's name
         BarColumn(bar_width=None),
@@ -34,7 +34,7 @@ class Log:
     Args:
         folder: where log.jsonl and tensorboard/ go.
         lines: the epochs that a resumed run has done; extended in place.
-        writes: False (all processes but the first) only extends `lines`.
+        writes: write the files. False in all processes but rank 0: only `lines` is extended.
     """
 
     def __init__(self, folder: Path, lines: list[dict[str, Any]], writes: bool = True) -> None:

@@ -1,8 +1,8 @@
 """Worker processes: each loads one artifact on one backend, so that backends do not affect each other.
 
 A worker waits on a pipe, without using the processor, until the parent calls a method of its `TimedModel`. The parent
-calls one worker at a time, so every backend runs alone and its idle threads may spin. Clock and temperature drift alike
-for all of them.
+calls one worker at a time, so backends do not compete for cores, and idle threads may spin. Drift in clock frequency
+and temperature affects all of them alike.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
 _UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
-"""At least, before timing: the caches hold another backend's data, and a processor's clock that fell during the pause
-takes some ten milliseconds to rise."""
+"""Calls and seconds, at least, before samples are kept: the caches hold another backend's data, and the processor needs
+about ten milliseconds to reach its clock frequency again after a pause."""
 
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """What a worker loads: an artifact's folder, and how to run it. `device` None is the backend's first."""
+    """What a worker loads: an artifact's folder, and how to run it. `device`: None is the backend's first."""
 
     backend: str
     precision: str

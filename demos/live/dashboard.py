@@ -84,7 +84,10 @@ class SourceTexts(TypedDict):
 
 
 class Dashboard(TypedDict):
-    """All texts of one state, JSON-able. `status` is live, recording, paused or ended; texts without content are ''."""
+    """The formatted texts of one state, JSON-serializable. Empty texts are ''.
+
+    `status` is live, recording, paused or ended.
+    """
 
     title: str
     status: str

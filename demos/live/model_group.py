@@ -46,7 +46,7 @@ class ModelStats:
 class ModelGroup:
     """One or several loaded models. The first is the reference; the others are compared with it.
 
-    Use it as a context manager, or call `close`. `classify` is for one thread, the rest for any.
+    Use it as a context manager, or call `close`. Only one thread may call `classify`; any thread may call the others.
     """
 
     def __init__(self, models: Sequence[Runtime], top_k: int = 5, skipped: Sequence[str] = ()) -> None:
@@ -107,7 +107,7 @@ class ModelGroup:
         return tuple(results), preprocess_ms, post_ms
 
     def state(self) -> list[dict[str, Any]]:
-        """Each model's settings and recent latencies, for the window and the page; JSON-able."""
+        """Each model's settings and recent latencies, for the window and the page; JSON-serializable."""
         return [self._state_of(model) for model in self.models]
 
     def _state_of(self, model: Runtime) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def _input_key(model: Runtime) -> tuple[object, str]:
 def load_group(requests: Sequence[ModelRequest], log: Log, top_k: int = 5) -> ModelGroup:
     """Open every request, exporting artifacts that are missing, and warm the models up.
 
-    If there are several, their idle threads do not spin, which would slow the other models down many times, and models
-    that cannot run here are skipped; `ModelGroup.skipped` gives the reasons.
+    With more than one request, models that cannot run here are skipped (`ModelGroup.skipped` has the reasons), and
+    spinning is disabled, because idle threads that spin make the other models many times slower.
 
     Raises:
-        SimpleNetError: the only request cannot be opened, or none of several can.
+        WeightsError: the weights cannot be loaded. SimpleNetError: no request can be opened.
     """
     is_single = len(requests) == 1
     if not is_single:
@@ -167,7 +167,7 @@ def load_group(requests: Sequence[ModelRequest], log: Log, top_k: int = 5) -> Mo
             try:
                 models.append(opened.enter_context(request.open(log, allow_spinning=is_single)))
             except SimpleNetError as error:
-                if is_single or isinstance(error, WeightsError):  # the same weights for all
+                if is_single or isinstance(error, WeightsError):  # all requests use the same weights
                     raise
                 errors.append(error)
                 skipped.append(f"without {request.backend}: {error}")

@@ -48,7 +48,7 @@ class Session:
         log: Log = cli.log,
         event: Callable[..., None] | None = None,
     ) -> None:
-        """Start with loaded models. `event` is called for each event, with its name and JSON-able values."""
+        """Start with loaded models. `event` is called for each event, with its name and JSON-serializable values."""
         self.scheduler, self.config, self.model_group = scheduler, config, model_group
         self.timer = StageTimer()
         self.paused = False
@@ -94,7 +94,7 @@ class Session:
         self.scheduler.wake()
 
     def state(self) -> dict[str, Any]:
-        """Return everything but the image that the window and the page show, JSON-able; `dashboard` is formatted."""
+        """Return what the window and the page show, except images; JSON-serializable. `dashboard` has all texts."""
         manifest, pending, recorder = self.model_group.models[0].manifest, self._pending, self.recorder
         notice = self._notice if time.perf_counter() < self._notice_until_s else None
         if pending is not None:

@@ -23,7 +23,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """Latency of one model, and how often its top-1 equals the first model's; None for the first model."""
+    """Latency of one model. `agrees_percent`: how often its top-1 equals the first model's; None for the first."""
 
     name: str
     infer: LatencySummary

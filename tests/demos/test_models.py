@@ -268,7 +268,7 @@ def test_weights_must_know_every_class(tmp_path: Path) -> None:
     folder = write_classes(tmp_path, ("frog", "ship")) / "test"
     assert weights_for_classes(folder, "cifar-5m") == "cifar10"
     write_classes(tmp_path, ("teapot",))
-    with pytest.raises(DataError, match=r"no shipped weights of cifar-5m know the classes in .*--weights PATH"):
+    with pytest.raises(DataError, match=r"no shipped weights of cifar-5m have the classes in .*--weights PATH"):
         weights_for_classes(folder, "cifar-5m")
     assert weights_for_classes(folder, "1.5m") == "auto"
 

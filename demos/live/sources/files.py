@@ -84,7 +84,7 @@ class VideoFile(FileSource):
 
 
 class ImageSequenceSource(FileSource):
-    """Image files, one per frame. Unreadable files are skipped and named in `note`. With `loop`, starts again."""
+    """Image files, one per frame. Unreadable files are skipped and named in `note`. `loop`: repeat."""
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False, pace: bool = False) -> None:
         is_paced = pace or (loop and len(paths) == 1)

@@ -57,8 +57,8 @@ class Scene:
 
     def _position(self, number: int) -> tuple[int, float]:
         """Index of the image in frame `number`, and seconds since it began to slide in."""
-        turn, since_s = divmod(number / self.frame_rate, HOLD_S + SLIDE_S)
-        return int(turn) % len(self.images), since_s
+        count, since_s = divmod(number / self.frame_rate, HOLD_S + SLIDE_S)
+        return int(count) % len(self.images), since_s
 
     def _scale(self, index: int) -> UInt8Array:
         cv2 = opencv()

@@ -1,4 +1,4 @@
-/* Draws the dashboard of the server's state: title, figures, models and sources. All texts come from there. */
+/* Draws the dashboard of the server's state: title, figures, models and sources. The server formats all texts. */
 
 import { byId, keep, make, write } from "./dom.js";
 import { selectedModel, selectedResult, selectModel } from "./predictions.js";
@@ -14,7 +14,7 @@ export function showTitle({ title, untrained, keys }) {
   keep(byId("key-list"), terms, (term) => term.kbd ?? term.text, makeTerm, () => {});
 }
 
-/** One status for the whole page: the connection's, else the badges such as "REC 01:12", else the demo's. */
+/** Shows one status: "not connected" or "connecting", else badges such as "REC 01:12", else the state of the demo. */
 export function showStatus(isConnected, dashboard) {
   const isUp = isConnected && dashboard !== null;
   const lost = dashboard === null ? "connecting" : "not connected";
