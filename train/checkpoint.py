@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,19 @@ class TrainState:
     best_top1: float = -1.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for progress that no run writes, as in an edited file."""
+        counts = (self.epoch, self.step, self.peak_memory_bytes)
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"{self.epoch!r} epochs and {self.step!r} steps")
+        sums = (self.loss_sum, self.epoch_seconds, self.seconds, self.best_top1)
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in sums):
+            raise ValueError("a sum that is not a number")
+        if self.step and self.epoch_seconds <= 0:
+            raise ValueError("steps that took no time")
+        if not isinstance(self.log, list) or [line["epoch"] for line in self.log] != list(range(1, self.epoch + 1)):
+            raise ValueError("a log of other epochs")
+
 
 def save(
     path: Path,
@@ -149,7 +163,7 @@ def load(
         _restore(optimizer, _with_prefix(tensors, "optimizer."))
     except SimpleNetError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is damaged ({one_line(error, 120)}); start again without --resume and with another --output"
         ) from error

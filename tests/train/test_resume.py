@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
+from simplenet import variants
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
+from simplenet.model import SimpleNet
 from tests.waiting import wait_while_running
 from train import checkpoint, cifar
 from train.distributed import Group
@@ -165,6 +169,40 @@ def test_damaged_state_is_one_error_line(one_epoch: Path, tmp_path: Path, small:
     (tmp_path / checkpoint.STATE_NAME).write_bytes(whole[:-1000] if damage is None else damage)
     with pytest.raises(WeightsError, match=r"is damaged .*start again without --resume") as caught:
         cifar.train("fashion-mnist", "cifar-310k", tmp_path, ONE_EPOCH, small, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (None, []),
+        ("options", []),
+        ("options", 5),
+        ("position", []),
+        ("epoch", "1"),
+        ("epoch", -1),
+        ("step", [1]),
+        ("seconds", None),
+        ("best_top1", "high"),
+        ("log", {}),
+        ("log", []),
+        ("log", [5]),
+    ],
+)
+def test_edited_state_is_one_error_line(one_epoch: Path, tmp_path: Path, part: str | None, value: object) -> None:
+    path = one_epoch / checkpoint.STATE_NAME
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["simplenet_training"])
+    if part is None:
+        header = value
+    else:
+        (header if part in header else header["position"])[part] = value
+    edited = tmp_path / checkpoint.STATE_NAME
+    edited.write_bytes(serialize(load_file(path), {"simplenet_training": json.dumps(header)}))
+    network = SimpleNet(variants.get("cifar-310k"), 10)
+    options = {} if not isinstance(header, dict) or not isinstance(header["options"], dict) else header["options"]
+    with pytest.raises(WeightsError, match=r"is damaged .*start again without --resume") as caught:
+        checkpoint.load(edited, network, network, torch.optim.SGD(network.parameters(), lr=0.1), options)
     assert "\n" not in str(caught.value)
 
 
