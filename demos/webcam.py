@@ -250,7 +250,7 @@ def _sources(names: Sequence[str] | None, open_one: Callable[..., Source]) -> It
             failures += 1
             if failures == len(names):
                 raise
-            cli.log(f"without {error}")
+            cli.log(f"skipping a source: {error}")
 
 
 def why_no_page() -> str | None:

@@ -36,7 +36,8 @@ class SecurityMiddleware:
     - The page embeds a URL of this server, for example to start an export: on the loopback and over https, browsers
       mark that request with Sec-Fetch-Site.
 
-    Origin and Host must name the same port, but not the server's: `ssh -L 9000:127.0.0.1:8000 device` changes it.
+    Origin and Host must have the same port. It may differ from the server's port, for example behind
+    `ssh -L 9000:127.0.0.1:8000 device`.
     """
 
     def __init__(self, app: ASGIApp, bound_host: str) -> None:
@@ -88,7 +89,7 @@ class SecurityMiddleware:
     def allows_host(self, header: str) -> bool:
         """Check a Host header. A server on the loopback accepts only the loopback's names and addresses.
 
-        Others accept this machine's names and any IP address: rebinding needs a name, which a browser looks up.
+        Other servers accept this machine's names and any IP address. DNS rebinding cannot use an IP address.
         """
         match = _HOST.fullmatch(header)
         if match is None:

@@ -22,7 +22,7 @@ ACCENT: Color = (64, 200, 160)
 ACCENT_DIM: Color = (34, 84, 74)
 ALARM: Color = (214, 48, 49)
 
-SHORTEST_LONG_SIDE, LONGEST_SIDE = 640, 3840  # smaller images are enlarged to leave room for text
+MIN_LONG_SIDE, LONGEST_SIDE = 640, 3840  # pixels; small images are enlarged to leave room for text
 _LARGEST_GRID = 1920, 1080
 _SMALLEST_UNIT = 15  # pixels; everything below is measured in units
 _PANEL_WIDTH, _PANEL_LEAST_HEIGHT, _FOOTER_HEIGHT = 18, 7, 3.2
@@ -82,7 +82,7 @@ class Renderer:
 def _grid_size(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
     """Width and height of the grid for images of `size` (width, height)."""
     width, height = columns * size[0], rows * size[1]
-    scale = min(max(1.0, SHORTEST_LONG_SIDE / max(size)), LONGEST_SIDE / max(size))
+    scale = min(max(1.0, MIN_LONG_SIDE / max(size)), LONGEST_SIDE / max(size))
     if columns > 1:
         scale = min(scale, _LARGEST_GRID[0] / width, _LARGEST_GRID[1] / height)
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
@@ -98,7 +98,7 @@ def _cell(area: UInt8Array, place: int, columns: int, rows: int) -> UInt8Array:
 def _draw_source(
     cell: UInt8Array, source: SourceTexts, result: FrameResult | None, untrained: str, unit: int, is_single: bool
 ) -> None:
-    """The newest image of a source; one of several also has its name, its figures and its best predictions."""
+    """Draw the newest image of a source. If there are more sources, also draw its name, figures and predictions."""
     width, row, name = cell.shape[1], round(_ROW * unit), source["name"]
     caption = source["banner"] or (f"waiting for {name}" if result is None else "" if is_single else name)
     if result is not None:
@@ -143,7 +143,7 @@ def draw_image(area: UInt8Array, image: UInt8Array) -> None:
 def _draw_panel(
     panel: UInt8Array, model: ModelTexts, predictions: Sequence[Row], scale: str, unit: int, is_new: bool
 ) -> None:
-    """One model: name and latency, agreement, as many predictions as fit, sparkline. Without `is_new`: predictions."""
+    """One model: name, latency, agreement, as many predictions as fit, sparkline. `is_new` False: predictions only."""
     height, left, right = panel.shape[0], unit, panel.shape[1] - unit
     top = round(3.3 * unit)
     fitting = max(1, int((height - top - (_SPARKLINE_MIN + 1) * unit) / (_PREDICTION * unit)))

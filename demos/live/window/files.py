@@ -20,7 +20,7 @@ from simplenet.files import error_message, sync
 UInt8Array = npt.NDArray[np.uint8]
 
 MIN_FREE_BYTES = 50_000_000
-"""With less free disk space a recording ends, while its file can still be finished."""
+"""A recording stops when less disk space than this is free, so that its file can still be finished."""
 _MAX_NUMBER = 10_000
 
 

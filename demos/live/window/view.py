@@ -18,11 +18,11 @@ from simplenet.errors import SimpleNetError
 _QUIT = {"q": "q", "escape": "Esc"}
 _COMMANDS = {key.key: key.command for key in KEYS}
 _DEFAULT_FRAME_RATE = 30.0
-_TEXTS_EVERY_S = 0.1  # texts change as fast as people read; the percentiles in a state take 0.15 ms
+_TEXTS_EVERY_S = 0.1  # people cannot read faster changes, and a state's percentiles take 0.15 ms
 
 
 class Screen:
-    """Draws each result once, for the window, the recording and snapshots. For the loop's thread.
+    """Draws each result once, for the window, the recording and snapshots. Use it in the loop's thread only.
 
     Visitors' images are neither shown nor recorded.
     """

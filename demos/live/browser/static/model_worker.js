@@ -45,7 +45,7 @@ async function load(provider, threads) {
     kind: "loaded",
     load_ms: performance.now() - startMs,
     first_infer_ms: runsMs[0],
-    threads: provider === "wasm" ? ort.env.wasm.numThreads : null, // 1 without isolation
+    threads: provider === "wasm" ? ort.env.wasm.numThreads : null, // 1 if the page is not cross-origin isolated
     version: ort.env.versions.web,
     adapter: provider === "webgpu" ? await adapterName() : null,
     manifest,

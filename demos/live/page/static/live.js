@@ -31,7 +31,7 @@ export class Live {
     this.connection.open();
   }
 
-  /** The server sends the next image after this, so none to a hidden tab or to one that shows the visitor's camera. */
+  /** Requests the next image. A hidden tab and one that shows the visitor's camera do not, so they receive no images. */
   acknowledge() {
     if (this.unacknowledged === null || document.hidden || !this.showsImages) return;
     if (this.connection.send(JSON.stringify({ shown: this.unacknowledged }))) this.unacknowledged = null;
