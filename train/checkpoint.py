@@ -50,9 +50,10 @@ def lock(output: Path, group: Group) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if group.is_first:
             try:
+                is_new = not output.exists()
                 output.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
-                stack.callback(_clean_up, output)
+                stack.callback(_clean_up, output, is_new)
             except filelock.Timeout:
                 raise UsageError(f"{output} is in use by another run; choose another --output") from None
             except (OSError, NotImplementedError):
@@ -60,11 +61,12 @@ def lock(output: Path, group: Group) -> Iterator[None]:
         yield
 
 
-def _clean_up(output: Path) -> None:
-    """Remove the lock file, and the output folder if it is empty, as after a refused run."""
+def _clean_up(output: Path, is_new: bool) -> None:
+    """Remove the lock file, and the output folder if this run made it and it is empty, as after a refused run."""
     with contextlib.suppress(OSError):  # on Windows, filelock itself removes the open file
         (output / LOCK_NAME).unlink(missing_ok=True)
-        output.rmdir()
+        if is_new:
+            output.rmdir()
 
 
 @dataclass

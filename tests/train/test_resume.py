@@ -206,6 +206,16 @@ def test_edited_state_is_one_error_line(one_epoch: Path, tmp_path: Path, part: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_refused_run_removes_only_a_folder_that_it_made(tmp_path: Path, exists: bool) -> None:
+    output = tmp_path / "run"
+    if exists:
+        output.mkdir()
+    with checkpoint.lock(output, Group(torch.device("cpu"))):
+        pass
+    assert output.exists() == exists
+
+
 def test_never_saves_weights_that_are_not_finite(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
