@@ -33,8 +33,8 @@ test: setup-dev ## run the test suite (each benchmark once, untimed)
 	$(RUN) -m pytest -m window tests/demos/live/window
 	$(PYTEST) -m "not window" $(ARGS)
 
-test-fast: setup-dev ## only what takes seconds: no browser, no window, no test above three seconds
-	$(PYTEST) -m "not slow and not browser and not window" $(ARGS)
+test-fast: setup-dev ## only what takes seconds: no browser, window or benchmark, no test above three seconds
+	$(PYTEST) --ignore=tests/benchmarks -m "not slow and not browser and not window" $(ARGS)
 
 test-live: setup-live ## run the tests with a real window and browser; installs chromium, xvfb, xdotool with apt-get
 	$(RUN) -m pytest -m "browser or window" $(ARGS)
