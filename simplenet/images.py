@@ -28,7 +28,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".
 # Pillow's other readers start programs (EPS) or are little tested.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MAX_PIXELS = 100_000_000
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 320 << 20  # 100 megapixels of uncompressed RGB are 300 MB; the whole file is read into memory
 _MAX_JPEG_SCANS = 100  # encoders write 10; 100 scans of 8 megapixels take 0.3 s, 4 MB of empty scans 10 minutes
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
@@ -60,7 +60,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
         if status.st_size == 0:
             raise ImageError("the file is empty; replace it")
         if status.st_size > _MAX_BYTES:
-            raise ImageError("the file is over 1 GiB; make it smaller")
+            raise ImageError(f"the file is over {_MAX_BYTES >> 20} MiB; make it smaller")
         return decode_rgb(Path(path).read_bytes(), reduction=reduction)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -122,17 +122,25 @@ def find_images(path: str | Path) -> list[Path]:
         if path.is_file():
             return [path]
         inner = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        found = [
-            file
-            for folder in (path, *inner)
-            for file in sorted(folder.iterdir())
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-        ]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {files.error_message(error)}; name a folder of images") from error
+    found = [file for folder in (path, *inner) for file in files_in(folder)]
     if not found:
         raise DataError(f"no images in {path}; it needs {' '.join(SUFFIXES)} files, or folders of them")
     return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the image files directly in a folder, sorted, without hidden ones.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {files.error_message(error)}; name a folder of images") from error
+    return [path for path in paths if not path.name.startswith(".")]
 
 
 def fingerprint(folder: str | Path) -> str:

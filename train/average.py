@@ -37,6 +37,7 @@ from simplenet.model_card import ModelCard
 from train import checkpoint, data, flags, launch, results
 from train.distributed import Group
 from train.in_memory_dataset import InMemoryDataset
+from train.loop import Run
 from train.recipe import Recipe
 from train.results import Result
 
@@ -111,18 +112,9 @@ def average(
         network = _mean([weights.load(card.variant, path).model for path in paths])
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // config.batch_size), network)
-        tensors, measured = results.evaluate_stored(network, images, card, group.device, half)
-        result = AverageResult(
-            checkpoint=output / f"{card.variant}.safetensors",
-            dataset=dataset,
-            variant=card.variant,
-            **measured,
-            averaged=[
-                {"weights": str(path), "top1": of.training["top1"]} for path, of in zip(paths, cards, strict=True)
-            ],
-        )
-        results.record(result, tensors, card, augmentation, command)
-    return result
+        averaged = [{"weights": str(path), "top1": of.training["top1"]} for path, of in zip(paths, cards, strict=True)]
+        run = Run(dataset, output, config, card, options={}, group=group, half=half, command=command)
+        return results.store(network, images, run, AverageResult, recipe=augmentation, averaged=averaged)
 
 
 def _card(path: Path) -> ModelCard:

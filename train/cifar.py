@@ -36,7 +36,7 @@ if not __package__:
 
 from simplenet import cli, variants
 from simplenet.model_card import ModelCard
-from train import data, flags, in_memory_dataset, init_model, launch, recipe, results
+from train import data, flags, in_memory_dataset, launch, recipe, results
 from train.distributed import Group
 from train.in_memory_dataset import InMemoryDataset
 from train.loop import Run
@@ -83,7 +83,7 @@ def train(
     if config.small_first:
         spec.check_side(in_memory_dataset.reduced_side(preprocessing.input_size), "leave out --small-first")
     config = dataclasses.replace(config, flip=config.flip and dataset_spec.allows_flip)
-    network, _ = init_model.network(spec.name, initial, labels, config)
+    network, _ = recipe.initial_network(spec.name, initial, labels, config)
     images = InMemoryDataset(splits, preprocessing, config, group)
     options = {
         "--dataset": dataset,
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     flags.add_dataset(parser)
     cli.add_variant(parser, default="cifar-310k")
     flags.add_weights(parser)
-    flags.add_recipe(parser, recipe.DEFAULT, "translate", "cutout", "small_first")
+    flags.add_recipe(parser, recipe.DEFAULT, without=("freeze",))
     flags.add_run(parser, default_output="runs/<dataset>-<variant>")
     return parser
 

@@ -1,4 +1,4 @@
-"""Image folders with one subfolder per class: their files and labels, and reading all into memory."""
+"""Folders with one subfolder of images per class: list the files with their labels, split them, or read all of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ import numpy.typing as npt
 from simplenet import images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
-from simplenet.files import error_message
 from simplenet.labels import class_lookup
 from simplenet.preprocessing import Preprocessing, to_model_input
 from train.recipe import RngStream, seed_for
 
 UInt8Array = npt.NDArray[np.uint8]
-
-
-class UnreadableImagesWarning(SimpleNetWarning):
-    """Some images of a dataset cannot be read; the others are used."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +34,19 @@ class LabeledFiles:
         return len(self.paths)
 
     def select(self, mask: npt.NDArray[np.bool_]) -> LabeledFiles:
-        """The files where bool [N] `mask` is True."""
+        """Return the files where `mask`, bool [N], is True."""
         return LabeledFiles([self.paths[index] for index in np.flatnonzero(mask).tolist()], self.labels[mask])
 
     def fingerprint(self, folder: Path) -> str:
-        """Hash of the names below `folder`, sizes, order and labels: a run resumes only with the same files.
-
-        Raises:
-            DataError: a file has disappeared.
-        """
-        try:
-            sizes = [path.stat().st_size for path in self.paths]
-        except OSError as error:
-            raise DataError(
-                f"cannot read {folder}: {error_message(error)}; do not change it during training"
-            ) from error
-        names = (path.relative_to(folder).as_posix() for path in self.paths)
-        listing = "\n".join(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True))
+        """Return a hash of names below `folder`, sizes, order and labels: a run resumes only with the same files."""
+        listing = "\n".join(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}" for path in self.paths)
         digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
         digest.update(self.labels.data)
         return digest.hexdigest()[:16]
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names of the subfolders, sorted.
+    """Return the names of the subfolders, sorted.
 
     Raises:
         DataError: the folder cannot be read, has fewer than two subfolders, or one with an unprintable name.
@@ -79,17 +63,17 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
-    """All images in `folder`/<class>/, ordered by class and name.
+    """Return all images in `folder`/<class>/, ordered by class and name.
 
-    A folder's name may differ from the class in case and punctuation, as `labels.class_lookup` allows.
+    A folder's name may differ from the class's name in case and punctuation, as `labels.class_lookup` allows.
 
     Raises:
         DataError: a class has no images, or a folder matches no class or the same class as another folder.
     """
-    classes_named = class_lookup(classes)
+    lookup = class_lookup(classes)
     folder_of: dict[str, Path] = {}
     for name in class_names(folder):
-        indices = classes_named(name)
+        indices = lookup(name)
         if len(indices) != 1:
             raise DataError(f"{folder / name} is none of the {len(classes)} classes; rename or remove it")
         label = classes[indices[0]]
@@ -98,31 +82,18 @@ def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
         folder_of[label] = folder / name
     if missing := [name for name in classes if name not in folder_of]:
         raise DataError(f"{folder} has no folder for the class {missing[0]!r}; every class needs a folder of images")
-    per_class = [_images_in(folder_of[name]) for name in classes]
+    per_class = [images.files_in(folder_of[name]) for name in classes]
+    if empty := [folder_of[name] for name, paths in zip(classes, per_class, strict=True) if not paths]:
+        raise DataError(f"no images in {empty[0]}; add some, or remove the folder from both training and test images")
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
     return LabeledFiles([path for paths in per_class for path in paths], labels)
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """The images, sorted, without hidden files; raises DataError if there are none."""
-    try:
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
-    except OSError as error:
-        raise DataError(f"cannot read {folder} ({one_line(error)}); every class needs a folder of images") from error
-    if not paths:
-        raise DataError(f"no images in {folder}; add some, or remove the folder from both training and test images")
-    return paths
-
-
 def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabeledFiles, LabeledFiles]:
-    """The classes, the training files and the test files of a folder.
+    """Return the classes, the training files and the test files of a folder.
 
-    The test files are those in val/ or test/ beside train/. Without train/, `validation_share` of each class, drawn
-    with `seed`.
+    The test files are those in val/ or test/, beside train/. If there is no train/, they are a random part of each
+    class, `validation_share` of its images, drawn with `seed`.
 
     Raises:
         DataError: there is no such folder, or it has fewer than two classes, or a class has too few images.
@@ -148,7 +119,8 @@ def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) ->
     """Read all images as RGB uint8 [N, H, W, 3]; leave out unreadable ones with a warning.
 
     Args:
-        side: resize and crop to squares of this many pixels, as a runtime does; None: all images have the same size.
+        side: resize and crop each image to a square with this side in pixels, as a runtime does. None: keep the
+            images' size, which must be the same for all.
 
     Raises:
         DataError: as `labeled_files`; or the sizes differ; or no image of a class can be read.
@@ -160,7 +132,7 @@ def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) ->
     readable = [(index, result) for index, result in enumerate(results) if not isinstance(result, ImageError)]
     if unreadable:
         text = f"{len(unreadable)} of {len(files)} images in {folder} are left out; the first: {min(unreadable)}"
-        warnings.warn(text, UnreadableImagesWarning, stacklevel=2)
+        warnings.warn(text, SimpleNetWarning, stacklevel=2)
     labels = files.labels[[index for index, _ in readable]]
     if empty := sorted(set(range(len(classes))) - set(labels.tolist())):
         raise DataError(f"no image in {folder / classes[empty[0]]} can be read; the first reason: {min(unreadable)}")

@@ -1,7 +1,7 @@
-"""Datasets of small images: the table of sources, labels and preprocessing, and the loader.
+"""Datasets of small images: the table of their files, labels and preprocessing, and the loader.
 
-The official files come from --data DIR, the Debian package's folder, or a download that is verified and cached;
-SIMPLENET_DATASETS_URL replaces the official address. --data DIR may also hold class folders: train/<class>/* and
+The official files come from --data DIR, from the Debian package's folder, or from a download that is verified and
+cached. SIMPLENET_DATASETS_URL names a mirror for downloads. --data DIR may also hold class folders: train/<class>/* and
 test/<class>/*.
 """
 
@@ -34,11 +34,11 @@ class DatasetSpec:
     """A dataset's entry in the table.
 
     Args:
-        labels: empty for --dataset folder: the folders' names.
-        preprocessing: None for --dataset folder: computed from the training images.
+        labels: the names of the classes; empty for --dataset folder, where the folders have these names.
+        preprocessing: None for --dataset folder, where it is computed from the training images.
         allows_flip: whether a mirrored image keeps its class.
         files: name and SHA-256 of each file below `url`.
-        read: reads the training and test split from the folder with these files.
+        read: a function that reads the training and test split from the folder with these files.
     """
 
     name: str
@@ -52,7 +52,7 @@ class DatasetSpec:
 
 
 def fingerprint(splits: Splits) -> str:
-    """Hash of all pixels and labels: a run resumes only with the same images."""
+    """Return a hash of all pixels and labels: a run resumes only with the same images."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(np.ascontiguousarray(split.images).data)
@@ -116,7 +116,7 @@ def _downloaded(spec: DatasetSpec) -> Path:
 
 
 def preprocessing(spec: DatasetSpec, train: LabeledImages) -> Preprocessing:
-    """The dataset's preprocessing, else one with the training images' own size, mean and standard deviation."""
+    """Return the dataset's preprocessing; if it has none, use size, mean and deviation of the training images."""
     if spec.preprocessing is not None:
         return spec.preprocessing
     side = train.images.shape[1]
@@ -128,12 +128,8 @@ def preprocessing(spec: DatasetSpec, train: LabeledImages) -> Preprocessing:
     return Preprocessing(side, side, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
-def _read_svhn_files(folder: Path) -> tuple[Split, Split]:
-    return read_svhn(folder / "train_32x32.mat"), read_svhn(folder / "test_32x32.mat")
-
-
 def _gray28(mean: float, std: float) -> Preprocessing:
-    """28x28 gray images, repeated to RGB and padded with black to 32x32: no pixel is interpolated."""
+    """Return preprocessing for 28x28 images, gray repeated to RGB, padded with black to 32x32 and not resized."""
     return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
 
 
@@ -220,9 +216,9 @@ DATASETS: dict[str, DatasetSpec] = {
                 ("train_32x32.mat", "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
                 ("test_32x32.mat", "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
             ),
-            read=_read_svhn_files,
+            read=lambda folder: (read_svhn(folder / "train_32x32.mat"), read_svhn(folder / "test_32x32.mat")),
         ),
         DatasetSpec(name="folder", labels=(), preprocessing=None, allows_flip=True),
     )
 }  # fmt: skip
-"""The SHA-256 are those that TensorFlow Datasets and others publish; the servers have not been tried."""
+"""Datasets by name. The SHA-256 are those that TensorFlow Datasets and others publish; the servers were not tried."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -18,19 +18,9 @@ from train.signals import StopRequest
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images and labels on the model's device.
 
-Test images are the model's uint8 input [N, S, S, 3] with labels int64 [N]; training images are float32 [N, 3, S, S]
-with labels or soft labels [N, classes].
+Test batches: uint8 [N, S, S, 3], not normalized, and int64 [N]. Training batches: float32 [N, 3, S, S], normalized, and
+int64 [N], or soft labels float32 [N, classes].
 """
-
-
-def batch_size(training_batch_size: int, processes: int, most: int) -> int:
-    """Four times a process's training batch, which fits because no activations are stored; `most` at most."""
-    return min(4 * (training_batch_size // processes), most)
-
-
-def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[Batch]:
-    """Split a test set into batches of `size`."""
-    return zip(torch.split(pixels, size), torch.split(labels, size), strict=True)
 
 
 @torch.inference_mode()
@@ -42,13 +32,13 @@ def evaluate(
     group: Group | None = None,
     stop: StopRequest | None = None,
 ) -> tuple[float, float, int]:
-    """Evaluate `model` on test batches; each process of `group` passes its own part.
+    """Evaluate `model` on test batches; each process of `group` passes its own batches.
 
     Returns:
-        Top-1 in percent, mean cross-entropy, and the number of images.
+        Top-1 in percent, mean cross-entropy, and the number of images, over all processes.
 
     Raises:
-        KeyboardInterrupt: in all processes, when one of them received a stop request.
+        KeyboardInterrupt: in all processes, if the `stop` of one of them is set.
         DataError: there are no images.
     """
     group = group or Group()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ _FLAGS = {
     "flip": "flip (--no-flip turns it off)",
     "bf16": "bf16 (used where the hardware supports it, unless --fp32 is given)",
 }
-"""The flags of those Recipe fields that have another name."""
+"""Flags of the Recipe's fields; a field that is not listed has a flag of its own name."""
 
 
 def add_dataset(to: argparse.ArgumentParser) -> None:
@@ -50,9 +50,9 @@ def add_weights(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_recipe(to: argparse.ArgumentParser, default: Recipe, *own: str) -> None:
-    """Add the flags of the Recipe fields that all training scripts have, and of the fields in `own`."""
-    common = (
+def add_recipe(to: argparse.ArgumentParser, default: Recipe, without: Collection[str]) -> None:
+    """Add the flags of the Recipe's fields, except of the fields in `without`."""
+    rows = (
         ("epochs", cli.integer_in(1, 10_000), "N", "passes over the training images"),
         ("batch_size", cli.integer_in(2, 65_536), "N", "global batch size, split across processes"),
         ("peak_learning_rate", rate, "X", "peak of the learning rate schedule"),
@@ -64,22 +64,16 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe, *own: str) -> None:
         ("dropout", fraction, "X", "probability that Dropout2d drops a channel"),
         ("average_decay", fraction, "X", "decay of the weights' exponential moving average, per step"),
         ("seed", cli.integer_in(0, 2**31), "N", "seed of initial weights, order, augmentation and dropout"),
-    )
-    others = (
         ("translate", cli.integer_in(0, 32), "PIXELS", "largest shift along each axis"),
         ("cutout", cli.integer_in(0, 32), "PIXELS", "side of the square masked in each image"),
-        (
-            "small_first",
-            fraction,
-            "X",
-            "first fraction of the epochs, on images of 3/4 of the side: nearly twice as fast",
-        ),
+        ("small_first", fraction, "X", "fraction of the epochs, at the start, on images of 3/4 of the side: faster"),
         ("freeze", cli.integer_in(0, 100), "N", "do not train the first N convolutions and their batch norm"),
     )
-    for field, type, metavar, help in (*common, *(row for row in others if row[0] in own)):
-        flag, value = _FLAGS.get(field, "--" + field.replace("_", "-")), getattr(default, field)
-        help = f"{help} (default: {value:g})"
-        to.add_argument(flag, dest=field, type=type, default=value, metavar=metavar, help=help)
+    for field, type, metavar, help in rows:
+        if field not in without:
+            value = getattr(default, field)
+            help = f"{help} (default: {value:g})"
+            to.add_argument(_flag(field), dest=field, type=type, default=value, metavar=metavar, help=help)
     to.add_argument("--no-flip", dest="flip", action="store_false", help="never mirror images, as for letters")
     to.add_argument(
         "--fp32", dest="bf16", action="store_false", help="train in float32 (default: bf16 if the hardware supports it)"
@@ -122,14 +116,18 @@ def add_half(to: argparse.ArgumentParser) -> None:
 
 
 def recipe_from(arguments: argparse.Namespace, default: Recipe, device: torch.device) -> Recipe:
-    """The Recipe that the flags describe; fields without a flag keep their default."""
+    """Return the Recipe that the flags describe; fields without a flag keep their default."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Recipe) if field.name in arguments}
     return replace(default, **given | {"bf16": arguments.bf16 and recipe.computes_bf16(device)})
 
 
 def by_flag(config: Recipe) -> Mapping[str, Any]:
-    """The recipe by flag; a resumed run must have the same."""
-    return {_FLAGS.get(field, "--" + field.replace("_", "-")): value for field, value in asdict(config).items()}
+    """Return the recipe's values by flag, to compare with those of a run to resume."""
+    return {_flag(field): value for field, value in asdict(config).items()}
+
+
+def _flag(field: str) -> str:
+    return _FLAGS.get(field, "--" + field.replace("_", "-"))
 
 
 def device(name: str) -> torch.device:
@@ -140,16 +138,13 @@ def device(name: str) -> torch.device:
 
 
 def _number_type(what: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:
-    """Return an argparse type: a number for which `is_valid` is true, else an error that says `what` it is not."""
+    """Return an argparse type: a number for which `is_valid` returns True; the error says that it is not `what`."""
 
     def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not is_valid(number):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return number
+        with contextlib.suppress(ValueError):
+            if is_valid(number := float(text)):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
     return parse
 

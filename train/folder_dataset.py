@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from simplenet import images
-from simplenet.errors import DataError, ImageError
+from simplenet.errors import DataError, ImageError, SimpleNetWarning
 from simplenet.preprocessing import Preprocessing, to_model_input
-from train import augmentation, evaluation, recipe
+from train import augmentation, recipe
 from train.augmentation import RandomCrop, UInt8Array
-from train.class_folders import LabeledFiles, UnreadableImagesWarning
+from train.class_folders import LabeledFiles
 from train.distributed import Group
 from train.evaluation import Batch
 from train.recipe import Recipe, RngStream, generator_for
@@ -135,7 +135,7 @@ class FolderDataset:
     def test_batches(self, group: Group) -> Iterator[Batch]:
         """Yield this process's part of the readable test images, preprocessed as in a runtime."""
         keys = [(_EVALUATION, index) for index in range(group.rank, len(self._test), group.size)]
-        size = evaluation.batch_size(self.config.batch_size, group.size, most=100)
+        size = min(100, 4 * (self.config.batch_size // group.size))  # without gradients, 4 times the batch fits
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
         for samples in self._open(self._test, batches, keep_workers=False):
             self._warn(samples)
@@ -171,7 +171,7 @@ class FolderDataset:
             if error not in self._unreadable:
                 self._unreadable.add(error)
                 if len(self._unreadable) <= _MOST_WARNINGS:
-                    warnings.warn(f"left out: {error}", UnreadableImagesWarning, stacklevel=2)
+                    warnings.warn(f"left out: {error}", SimpleNetWarning, stacklevel=2)
 
 
 def _start_worker(number: int) -> None:

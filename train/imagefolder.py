@@ -32,7 +32,7 @@ from simplenet import cli, hardware, labels, variants
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
-from train import class_folders, distributed, flags, init_model, launch, results
+from train import class_folders, distributed, flags, launch, recipe, results
 from train.distributed import Group
 from train.folder_dataset import FolderDataset
 from train.loop import Run
@@ -109,7 +109,7 @@ def _initial_network(
     """The network with the initial weights, and the card for the trained ones."""
     spec = variants.get(variant)
     names, ids = _labels_and_ids(classes)
-    network, card = init_model.network(variant, initial, names, config)
+    network, card = recipe.initial_network(variant, initial, names, config)
     preprocessing = card.preprocessing if card is not None else spec.preprocessing
     if size is not None:
         ratio = preprocessing.resize_shorter_side / preprocessing.crop_size  # 256 / 224 for ImageNet; kept at any size
@@ -160,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="decoding processes per training process (default: one per core, split across training processes)",
     )
-    flags.add_recipe(parser, DEFAULT, "freeze")
+    flags.add_recipe(parser, DEFAULT, without=("translate", "cutout", "small_first"))
     flags.add_run(parser, default_output="runs/<folder>-<variant>")
     return parser
 

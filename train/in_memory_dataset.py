@@ -10,7 +10,7 @@ import torch
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError
 from simplenet.preprocessing import Preprocessing, to_model_input
-from train import augmentation, evaluation, recipe
+from train import augmentation, recipe
 from train.augmentation import BatchRandom
 from train.distributed import Group
 from train.evaluation import Batch
@@ -31,9 +31,9 @@ def reduced_side(side: int) -> int:
 class InMemoryDataset:
     """The training and test split on the device: pixels uint8 [N, S, S, 3] and labels int64 [N].
 
-    With `config.flip`, a random half of the images is mirrored in even epochs and the other half in odd ones. Two
-    epochs then show both sides of every image, where independent draws would repeat half of them (Jordan 2024,
-    arXiv:2404.00498).
+    With `config.flip`, a random half of the images is mirrored in even epochs and the other half in odd epochs, so two
+    epochs show every image both ways. With independent draws, half of the images would look the same in both (Jordan
+    2024, arXiv:2404.00498).
 
     Raises:
         DataError: there are fewer images than one batch, or they do not fit in the GPU's memory.
@@ -61,10 +61,9 @@ class InMemoryDataset:
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield this process's part of each batch: images float32 [N, 3, S, S] and labels or soft labels."""
-        config, device = self.config, self.group.device
-        part = self.group.part(config.batch_size)
-        order = torch.randperm(len(self.labels), generator=generator_for(config.seed, RngStream.ORDER, epoch))
-        order = order.to(device)
+        config, device, part = self.config, self.group.device, self.group.part(self.config.batch_size)
+        generator = generator_for(config.seed, RngStream.ORDER, epoch)
+        order = torch.randperm(len(self.labels), generator=generator).to(device)
         mirrored = self._mirrored_in(epoch)
         is_small = epoch < min(round(config.small_first * config.epochs), config.epochs - 1)  # never the last epoch
         for step in range(first_step, self.steps_per_epoch):
@@ -90,7 +89,6 @@ class InMemoryDataset:
 
     def test_batches(self, group: Group) -> Iterator[Batch]:
         """Yield this process's part of the test split, as `evaluation.evaluate` takes it."""
-        pixels, labels = (tensor[group.rank :: group.size] for tensor in self._test)
-        return evaluation.in_batches(
-            pixels, labels, evaluation.batch_size(self.config.batch_size, group.size, most=500)
-        )
+        size = min(500, 4 * (self.config.batch_size // group.size))  # without gradients, 4 times the batch fits
+        pixels, labels = (torch.split(tensor[group.rank :: group.size], size) for tensor in self._test)
+        return zip(pixels, labels, strict=True)

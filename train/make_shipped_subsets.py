@@ -3,16 +3,14 @@
     python train/make_shipped_subsets.py
     python train/make_shipped_subsets.py --dataset fashion-mnist --data DIR --output simplenet/shipped/fashion-mnist
 
-Both are class-balanced and drawn with a fixed seed: evaluation.npz from the test split, calibration.npz from the
-training split. The same input gives the same bytes.
+evaluation.npz has images of the test split, calibration.npz of the training split, each with the same number of images
+of every class. They are drawn with a fixed seed: the same dataset gives the same files.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-import zipfile
 from pathlib import Path
 
 if not __package__:
@@ -62,19 +60,12 @@ def make_subsets(dataset: str, output: Path, data_folder: Path | None = None) ->
 
 
 def _write(path: Path, images: LabeledImages) -> None:
-    """Write a reproducible .npz (numpy's contains the time), with one channel for gray images."""
+    """Write an .npz, with one channel for gray images."""
     pixels = images.images
     if (pixels[..., :1] == pixels).all():
         pixels = pixels[..., 0]
-    with (
-        files.replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file,
-    ):
-        classes = np.array(images.classes, dtype=np.str_)
-        for name, array in (("images", pixels), ("labels", images.labels.astype(np.uint8)), ("classes", classes)):
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            file.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    with files.replacing(path) as temporary:
+        np.savez_compressed(temporary, images=pixels, labels=images.labels.astype(np.uint8), classes=images.classes)
 
 
 def build_parser() -> argparse.ArgumentParser:

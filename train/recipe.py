@@ -1,4 +1,4 @@
-"""The training recipe: hyperparameters, schedule, optimizer, EMA, precision, and seeds."""
+"""The training recipe: hyperparameters, schedule, initial network, optimizer, EMA, precision, and seeds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from simplenet import model, weights
 from simplenet.errors import DataError, UsageError
 from simplenet.model import SimpleNet
+from simplenet.model_card import ModelCard
 from train.distributed import Group
 
 _EMA_WARMUP_STEPS = 10
@@ -87,9 +89,37 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return peak * (position / peak_step if position <= peak_step else (steps + 1 - position) / (steps + 1 - peak_step))
 
 
-def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
+def initial_network(
+    variant: str, weights_name: str, labels: tuple[str, ...], config: Recipe
+) -> tuple[SimpleNet, ModelCard | None]:
+    """Create a network for the classes `labels`.
+
+    The last layer is new unless the weights are for the same classes, or for the same number of unnamed classes.
+
+    Args:
+        weights_name: the value of --weights.
+
+    Returns:
+        The network, and the card of the initial weights (None for random ones).
+
+    Raises:
+        UsageError: unknown variant or weights.
+        WeightsError: the weights are damaged, unsafe, or belong to another variant.
+    """
+    new = model.create(variant, len(labels), dropout=config.dropout, seed=config.seed)
+    if weights_name == "random":
+        return new, None
+    loaded = weights.load(variant, weights_name)
+    tensors = loaded.model.state_dict()
+    if loaded.card.num_classes != len(labels) or loaded.card.labels not in ((), labels):
+        tensors |= {name: tensor for name, tensor in new.state_dict().items() if name.startswith("classifier.")}
+    new.load_state_dict(tensors)
+    return new, loaded.card
+
+
+def optimizer(network: nn.Module, weight_decay: float) -> torch.optim.SGD:
     """SGD with Nesterov momentum; weight decay applies to convolution and linear weights only."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -97,14 +127,14 @@ def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
 
 
-def freeze(model: SimpleNet, convolutions: int) -> None:
-    """Freeze the first convolutions and their batch norm; call it after every `model.train()`.
+def freeze(network: SimpleNet, convolutions: int) -> None:
+    """Freeze the first convolutions and their batch norm; call it after every `network.train()`.
 
     Raises:
-        UsageError: the model has fewer convolutions.
+        UsageError: the network has fewer convolutions.
     """
     frozen = 0
-    for module in model.features:
+    for module in network.features:
         frozen += isinstance(module, nn.Conv2d)
         if frozen > convolutions:
             return

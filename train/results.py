@@ -6,17 +6,16 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from simplenet import checkpoints, files, hardware, weights
 from simplenet.errors import WeightsError, one_line
 from simplenet.model import SimpleNet
-from simplenet.model_card import ModelCard
 from train import checkpoint, evaluation, loop, progress
 from train.checkpoint import LAST_NAME, TrainState
 from train.distributed import Group
@@ -30,7 +29,7 @@ class Result:
     Args:
         top1: percent of all readable test images, in float32 with the stored weights.
         test_loss: mean cross-entropy on these images.
-        unreadable_images: files that the first process could not read since its last start.
+        unreadable_images: number of files that the first process could not read since its last start.
     """
 
     checkpoint: Path
@@ -52,8 +51,8 @@ class TrainingResult(Result):
     """The outcome of a run.
 
     Args:
-        seconds: training with the evaluation after each epoch.
-        images_per_second: training without evaluation.
+        seconds: duration of training, with the evaluation after each epoch.
+        images_per_second: speed of training, without evaluation.
         peak_memory_mb: of the first process, in 1e6 bytes; allocated memory on a GPU, else resident memory.
         best_top1: top1 of the best epoch, in the precision of training; selected on the test set, so optimistically
             biased.
@@ -79,6 +78,9 @@ class TrainingResult(Result):
         )
 
 
+ResultT = TypeVar("ResultT", bound=Result)
+
+
 def train_and_report(network: SimpleNet, data: TrainingData, run: Run) -> TrainingResult | None:
     """Train with the output folder locked, then write the results.
 
@@ -95,83 +97,82 @@ def train_and_report(network: SimpleNet, data: TrainingData, run: Run) -> Traini
 
 def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
     """Write <variant>.safetensors, .training.json and .training.png."""
-    card, device = run.card, run.group.device
-    final = run.output / f"{card.variant}.safetensors"
-    network = weights.load(card.variant, run.output / LAST_NAME).model
-    tensors, measured = evaluate_stored(network, data, card, device, run.half)
-    training_seconds = sum(line["seconds"] for line in state.log)
+    network = weights.load(run.card.variant, run.output / LAST_NAME).model
+    seconds = sum(line["seconds"] for line in state.log)
     images = sum(line["seconds"] * line["images_per_second"] for line in state.log)
-    result = TrainingResult(
-        checkpoint=final,
-        dataset=run.dataset,
-        variant=card.variant,
-        **measured,
+    result = store(
+        network,
+        data,
+        run,
+        TrainingResult,
+        recipe=asdict(run.config),
+        log=state.log,
         epochs=run.config.epochs,
         seconds=round(state.seconds, 1),
-        images_per_second=round(images / training_seconds, 1),
-        peak_memory_mb=round(max(state.peak_memory_bytes, progress.peak_memory_bytes(device)) / 1e6, 1),
+        images_per_second=round(images / seconds, 1),
+        peak_memory_mb=round(max(state.peak_memory_bytes, progress.peak_memory_bytes(run.group.device)) / 1e6, 1),
         best_top1=round(state.best_top1, 2),
         processes=run.group.size,
     )
-    record(result, tensors, card, asdict(run.config), run.command, log=state.log)
-    write_curve(final.with_suffix(".training.png"), run.title, state.log, result.top1)
+    write_curve(result.checkpoint.with_suffix(".training.png"), run.title, state.log, result.top1)
     return result
 
 
-def evaluate_stored(
-    network: SimpleNet, data: TrainingData, card: ModelCard, device: torch.device, half: bool
-) -> tuple[Mapping[str, torch.Tensor], dict[str, Any]]:
-    """Measure a network with the weights as they will be stored.
+def store(
+    network: SimpleNet,
+    data: TrainingData,
+    run: Run,
+    kind: Callable[..., ResultT],
+    *,
+    recipe: Mapping[str, Any],
+    log: Sequence[Mapping[str, float]] = (),
+    **values: Any,
+) -> ResultT:
+    """Measure the final weights in the precision in which they are stored; write them and .training.json.
 
     Args:
-        half: store convolution and linear weights as float16.
-
-    Returns:
-        The tensors to store, and the fields of `Result` that were measured.
+        kind: the class of the result; `values` are the fields that it adds to `Result`.
+        recipe: the part of the recipe to record, in the weights' model card and in .training.json.
+        log: one entry per epoch, only for .training.json.
 
     Raises:
         WeightsError: the weights or the loss are not finite.
+        SimpleNetError: a file cannot be written.
     """
-    tensors = halved(network.state_dict()) if half else network.state_dict()
+    path, group = run.output / f"{run.card.variant}.safetensors", Group(run.group.device)
+    tensors = halved(network.state_dict()) if run.half else network.state_dict()
     network.load_state_dict(tensors)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    group = Group(device)
-    top1, loss, count = evaluation.evaluate(network, data.test_batches(group), card.preprocessing, False, group)
+    network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    top1, loss, count = evaluation.evaluate(network, data.test_batches(group), run.card.preprocessing, False, group)
     if not all(map(math.isfinite, (loss, *(float(tensor.abs().max()) for tensor in tensors.values())))):
         raise WeightsError("the weights to store are not finite; leave out --half, or average other runs")
-    return tensors, {
-        "top1": round(top1, 2),
-        "test_loss": round(loss, 5),
-        "test_images": count,
-        "unreadable_images": data.unreadable_images,
-        "machine": machine(device),
-    }
+    result = kind(
+        checkpoint=path,
+        dataset=run.dataset,
+        variant=run.card.variant,
+        top1=round(top1, 2),
+        test_loss=round(loss, 5),
+        test_images=count,
+        unreadable_images=data.unreadable_images,
+        machine=machine(group.device),
+        **values,
+    )
+    training = {**asdict(result), "recipe": dict(recipe), "command": run.command}
+    training["versions"] = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    del training["checkpoint"]
+    summary = {**training, "log": log} if log else training
+    with files.replacing(path.with_suffix(".training.json")) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    checkpoints.save(path, tensors, replace(run.card, training=training))
+    return result
 
 
 def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convolution and linear weights as float16; the rest is small, and variances may exceed its range."""
-    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+    """Return convolution and linear weights as float16, and the rest unchanged.
 
-
-def record(
-    result: Result,
-    tensors: Mapping[str, torch.Tensor],
-    card: ModelCard,
-    recipe: Mapping[str, Any],
-    command: str,
-    **more: Any,
-) -> None:
-    """Write the weights with the result in their card, and the same with `more` as .training.json.
-
-    Raises:
-        SimpleNetError: a file cannot be written.
+    The rest is a small part of the file, and a variance may exceed float16's range.
     """
-    training = {**asdict(result), "recipe": dict(recipe), "command": command}
-    training["versions"] = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    del training["checkpoint"]
-    with files.replacing(result.checkpoint.with_suffix(".training.json")) as temporary:
-        temporary.write_text(json.dumps({**training, **more}, indent=2) + "\n", encoding="utf-8")
-    checkpoints.save(result.checkpoint, tensors, replace(card, training=training))
+    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
 
 
 def machine(device: torch.device) -> str:

@@ -380,3 +380,10 @@ def test_rejects_jpeg_with_thousands_of_scans(tmp_path: Path) -> None:
         images.decode_rgb(content)
     with pytest.raises(ImageError, match="scans"):
         images.read_rgb(tmp_path / "bomb.jpg")
+
+
+def test_rejects_a_file_larger_than_any_image_in_the_limits(tmp_path: Path) -> None:
+    with open(tmp_path / "huge.bmp", "wb") as file:
+        file.truncate(400 << 20)  # sparse: it takes no space on the disk
+    with pytest.raises(ImageError, match=r"huge\.bmp: the file is over 320 MiB; make it smaller"):
+        images.read_rgb(tmp_path / "huge.bmp")

@@ -30,6 +30,11 @@ def patterned(count: int, classes: int, seed: int) -> tuple[npt.NDArray[np.uint8
     return images.astype(np.uint8), labels
 
 
+def in_batches(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A test set in batches, as `evaluation.evaluate` takes it."""
+    return zip(torch.split(pixels, size), torch.split(labels, size), strict=True)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """One thread: fast for tiny runs on a busy machine, and the same results as OMP_NUM_THREADS=1."""

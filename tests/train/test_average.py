@@ -17,6 +17,7 @@ from simplenet import checkpoints, model
 from simplenet.errors import SimpleNetError, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import Preprocessing
+from tests.train.conftest import in_batches
 from train import average, cifar, data, evaluation, in_memory_dataset
 from train.recipe import Recipe
 
@@ -54,7 +55,7 @@ def _accuracy(path: Path, tiny: Path) -> tuple[float, float]:
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(path))
     test = in_memory_dataset.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
-    top1, loss, _ = evaluation.evaluate(network, evaluation.in_batches(*test, 100), card.preprocessing, bf16=False)
+    top1, loss, _ = evaluation.evaluate(network, in_batches(*test, 100), card.preprocessing, bf16=False)
     return top1, loss
 
 

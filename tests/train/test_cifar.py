@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from simplenet import model
 from simplenet.errors import DataError, SimpleNetError, UsageError
 from simplenet.model_card import ModelCard
+from tests.train.conftest import in_batches
 from train import cifar, data, evaluation, in_memory_dataset
 from train.recipe import Recipe
 
@@ -58,7 +59,7 @@ def test_checkpoint_gives_the_reported_accuracy(trained: cifar.TrainingResult, t
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(trained.checkpoint))
     test = in_memory_dataset.to_tensors(data.load(data.get("fashion-mnist"), tiny)[1], card.preprocessing)
-    top1, *_ = evaluation.evaluate(network, evaluation.in_batches(*test, 100), card.preprocessing, bf16=False)
+    top1, *_ = evaluation.evaluate(network, in_batches(*test, 100), card.preprocessing, bf16=False)
     assert round(top1, 2) == trained.top1 == card.training["top1"]
 
 

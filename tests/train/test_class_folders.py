@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simplenet.errors import DataError
+from simplenet.errors import DataError, SimpleNetWarning
 from train import class_folders, data
-from train.class_folders import UnreadableImagesWarning
 
 
 def _class_folders(folder: Path) -> Path:
@@ -46,16 +45,14 @@ def test_leaves_out_unreadable_images_with_a_warning(tmp_path: Path) -> None:
     for name in ("cat/0.png", "frog/1.png"):
         path = folder / "train" / name
         path.write_bytes(path.read_bytes()[:60])
-    with pytest.warns(
-        UnreadableImagesWarning, match=r"2 of 20 images in .*train are left out; the first: .*cat/0\.png"
-    ):
+    with pytest.warns(SimpleNetWarning, match=r"2 of 20 images in .*train are left out; the first: .*cat/0\.png"):
         train, test = data.load(spec, folder)
     assert (len(train), len(test)) == (18, 20)
     assert (train.left_out, test.left_out) == (2, 0)
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
     (folder / "train/cat/1.png").write_bytes(b"")
     with (
-        pytest.warns(UnreadableImagesWarning),
+        pytest.warns(SimpleNetWarning),
         pytest.raises(DataError, match=r"no image in .*train/cat can be read; the first reason: .*cat/0\.png"),
     ):
         data.load(spec, folder)

@@ -8,6 +8,7 @@ import torch
 
 from simplenet import model
 from simplenet.errors import DataError
+from tests.train.conftest import in_batches
 from train import augmentation, data, evaluation
 from train.distributed import Group
 from train.signals import StopRequest
@@ -22,7 +23,7 @@ def test_evaluation_counts_every_image_once() -> None:
         logits = network(augmentation.normalize(pixels, spec))
     labels[:9] = logits[:9].argmax(1)
     labels[9:] = logits[9:].argmin(1)
-    top1, loss, count = evaluation.evaluate(network, evaluation.in_batches(pixels, labels, 20), spec, bf16=False)
+    top1, loss, count = evaluation.evaluate(network, in_batches(pixels, labels, 20), spec, bf16=False)
     assert count == 103
     assert top1 == pytest.approx(100 * 9 / 103)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)

@@ -24,11 +24,10 @@ from safetensors.torch import load_file
 
 from demos import evaluate
 from simplenet import checkpoints, model
-from simplenet.errors import DataError, UsageError, WeightsError
+from simplenet.errors import DataError, SimpleNetWarning, UsageError, WeightsError
 from simplenet.model_card import ModelCard
 from tests.waiting import wait_while_running
 from train import checkpoint, class_folders, evaluation, imagefolder
-from train.class_folders import UnreadableImagesWarning
 
 CONFIG = dataclasses.replace(
     imagefolder.DEFAULT, epochs=2, batch_size=8, peak_learning_rate=0.02, average_decay=0.8, bf16=False, flip=False
@@ -156,7 +155,7 @@ def test_counts_and_replaces_unreadable_images(tmp_path: Path) -> None:
     (tmp_path / "data/train/elm/3.jpg").write_bytes(b"not an image")
     broken = tmp_path / "data/val/oak/1.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.warns(UnreadableImagesWarning) as caught:
+    with pytest.warns(SimpleNetWarning) as caught:
         result = imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", CONFIG, workers=0)
     assert result is not None
     named = [str(warning.message) for warning in caught]
@@ -175,7 +174,7 @@ def test_refuses_many_unreadable_images_in_a_row(tmp_path: Path) -> None:
     for path in (tmp_path / "data/train").glob("*/*.jpg"):
         path.write_bytes(b"x")
     with (
-        pytest.warns(UnreadableImagesWarning),
+        pytest.warns(SimpleNetWarning),
         pytest.raises(DataError, match=r"20 images in a row cannot be read; the first: .*\.jpg"),
     ):
         imagefolder.train(tmp_path / "data", "cifar-310k", tmp_path / "run", CONFIG, workers=0)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from simplenet.errors import SimpleNetError
+from tests.train.conftest import in_batches
 from train import checkpoint, cifar, evaluation, recipe
 from train.evaluation import Batch
 from train.in_memory_dataset import InMemoryDataset
@@ -97,19 +98,20 @@ def _stopping_at(at: int, batches: Iterator[Batch], seen: list[int]) -> Iterator
 def test_stop_skips_the_evaluation_until_resumed(
     where: str, tmp_path: Path, small: Path, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, tests = InMemoryDataset.epoch, evaluation.in_batches
+    steps, tests = InMemoryDataset.epoch, InMemoryDataset.test_batches
     trained: list[int] = []
     evaluated: list[int] = []
 
     def epoch(*arguments: Any) -> Iterator[Batch]:
         return _stopping_at(4 if where == "an epoch's last step" else -1, steps(*arguments), trained)
 
-    def in_batches(*arguments: Any) -> Iterator[Batch]:
-        return _stopping_at(1, tests(*arguments[:2], size=10), evaluated)
+    def test_batches(*arguments: Any) -> Iterator[Batch]:
+        ((pixels, labels),) = tests(*arguments)
+        return _stopping_at(1, in_batches(pixels, labels, 10), evaluated)
 
     with monkeypatch.context() as patch:
         patch.setattr(InMemoryDataset, "epoch", epoch)
-        patch.setattr(evaluation, "in_batches", in_batches)
+        patch.setattr(InMemoryDataset, "test_batches", test_batches)
         with pytest.raises(KeyboardInterrupt):
             cifar.train(*CALL, tmp_path / "run", CONFIG, small)
     assert trained == [0, 1, 2, 3, 4]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from simplenet import datasets, model
 from simplenet.model_card import ModelCard
+from tests.train.conftest import in_batches
 from train import data, evaluation, in_memory_dataset
 
 FOLDER = datasets.SHIPPED / "fashion-mnist"
@@ -76,7 +77,7 @@ def test_readme_accuracy_matches_embedded_images() -> None:
     network = model.create(card.variant, card.num_classes)
     network.load_state_dict(load_file(card_path))
     embedded = datasets.shipped("fashion-mnist", "evaluation")
-    batches = evaluation.in_batches(*in_memory_dataset.to_tensors(embedded, card.preprocessing), 100)
+    batches = in_batches(*in_memory_dataset.to_tensors(embedded, card.preprocessing), 100)
     top1, *_ = evaluation.evaluate(network, batches, card.preprocessing, bf16=False)
     text = (FOLDER / "README.md").read_text()
     stated = re.search(r"([\d.]+) % top-1 on the 2,000", text)

@@ -15,7 +15,7 @@ from simplenet import checkpoints, model
 from simplenet.errors import UsageError
 from simplenet.model_card import ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
-from train import cifar, init_model
+from train import cifar, recipe
 from train.data import DATASETS
 from train.recipe import Recipe
 
@@ -29,7 +29,7 @@ def _save(path: Path, labels: tuple[str, ...], classes: int = 3) -> dict[str, to
 
 
 def test_random_weights_follow_the_seed() -> None:
-    network, card = init_model.network(
+    network, card = recipe.initial_network(
         "cifar-310k", "random", ("a", "b"), dataclasses.replace(CONFIG, seed=4, dropout=0.3)
     )
     expected = model.create("cifar-310k", 2, seed=4).state_dict()
@@ -47,7 +47,7 @@ def test_the_last_layer_is_kept_only_for_the_same_classes(
     labels: tuple[str, ...], is_kept: bool, tmp_path: Path
 ) -> None:
     saved = _save(tmp_path / "x.safetensors", labels, len(labels) or 3)
-    network, card = init_model.network("cifar-310k", str(tmp_path / "x.safetensors"), ("a", "b", "c"), CONFIG)
+    network, card = recipe.initial_network("cifar-310k", str(tmp_path / "x.safetensors"), ("a", "b", "c"), CONFIG)
     assert card is not None
     assert card.labels == labels
     assert torch.equal(network.features[0].weight, saved["features.0.weight"])
