@@ -1,8 +1,8 @@
-"""Downloads: any file with a known SHA-256, and the official weights, which are kept in the user's cache.
+"""Download a file and check its SHA-256; the official weights are kept in the user's cache.
 
 Environment variables:
     SIMPLENET_CACHE: the cache folder.
-    SIMPLENET_WEIGHTS_URL: a mirror of the folder that has the official weights.
+    SIMPLENET_WEIGHTS_URL: the address of a folder with copies of the official weights.
     SIMPLENET_ACCEPT_UNVERIFIED_WEIGHTS=1: accept official weights with another SHA-256, with a warning.
 """
 
@@ -12,14 +12,14 @@ import contextlib
 import http.client
 import os
 import re
+import ssl
 import sys
 import time
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from urllib.error import HTTPError, URLError
 
 from simplenet import files, variants
 from simplenet.errors import DownloadError, SimpleNetWarning, UsageError, WeightsError, one_line
@@ -29,17 +29,10 @@ _CACHE_HINT = "choose another folder: SIMPLENET_CACHE=DIR"
 
 _HTTP_FOLDER = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^\s/@:\[\]]+)(:\d+)?/[^\s@]*")
 _TIMEOUT_S = 10.0  # to connect, and for each wait for the next bytes
-_TIME_LIMIT_S = 3600.0  # for one attempt, and for waiting while another process downloads
-_RETRY_PAUSES_S = (1.0, 3.0)
+_TIME_LIMIT_S = 3600.0  # for a whole file, and for waiting while another process downloads it
 _MAX_BYTES = 200 << 20
-
-
-class _RequestError(Exception):
-    """The server cannot be reached, or does not send the file."""
-
-
-class _TransientError(_RequestError):
-    """The server failed; another attempt may succeed."""
+# The others are errors of the disk. ValueError: a redirect to an invalid address.
+_NETWORK_ERRORS = (ConnectionError, TimeoutError, URLError, ssl.SSLError, http.client.HTTPException, ValueError)
 
 
 def cache_folder() -> Path:
@@ -78,10 +71,10 @@ def fetch_official(variant: str) -> Path:
 
 
 def base_url(variable: str, default: str) -> str:
-    """Return the mirror in an environment variable, or `default`, with a slash at the end.
+    """Return the address in an environment variable, or `default`, with a slash at the end.
 
     Raises:
-        UsageError: not an http or https address, or one with a user name or password, which messages would show.
+        UsageError: not an http or https address, or one with a user name or password, which error messages would show.
     """
     base = (os.environ.get(variable) or default).rstrip("/") + "/"
     if not _HTTP_FOLDER.fullmatch(base):
@@ -95,7 +88,7 @@ def fetch(url: str, target: Path, sha256: str, hint: str, accept_variable: str |
     If several processes need the file, one downloads it and the others wait.
 
     Args:
-        sha256: the hex digest, or its first digits. A file with another digest is moved to NAME.rejected.
+        sha256: the hex digest, or its first digits. A file with another digest is renamed to NAME.rejected.
         hint: the end of the error message, which says what to type.
         accept_variable: if this environment variable is 1, a file with another digest is accepted with a warning.
 
@@ -127,8 +120,8 @@ def fetch(url: str, target: Path, sha256: str, hint: str, accept_variable: str |
                 advice = f"if you trust it, set {accept_variable}=1" if accept_variable else hint
                 raise WeightsError(f"{what}; it is kept aside as {rejected}; {advice}")
             warnings.warn(f"{what}; accepted because {accept_variable}=1", SimpleNetWarning, stacklevel=3)
-    except _RequestError as error:
-        raise DownloadError(f"cannot download {url} ({error}); put the file at {target}, or {hint}") from error
+    except _NETWORK_ERRORS as error:
+        raise DownloadError(f"cannot download {url} ({_reason(error)}); put the file at {target}, or {hint}") from error
     except OSError as error:
         raise DownloadError(f"cannot write {target} ({files.error_message(error)}); {_CACHE_HINT}") from error
     except ModuleNotFoundError as error:
@@ -137,71 +130,37 @@ def fetch(url: str, target: Path, sha256: str, hint: str, accept_variable: str |
 
 
 def _download(url: str, part: Path) -> None:
-    """Write the file at `url` to `part`. Raises _RequestError for the network, OSError for the disk."""
-    for pause_s in _RETRY_PAUSES_S:
-        try:
-            return _download_once(url, part)
-        except _TransientError:
-            time.sleep(pause_s)
-    return _download_once(url, part)
-
-
-def _download_once(url: str, part: Path) -> None:
+    """Write the file at `url` to `part`. Raises one of _NETWORK_ERRORS, or OSError for the disk."""
+    request = urllib.request.Request(url, headers={"User-Agent": "simplenet-edge"})
     received, deadline_s = 0, time.monotonic() + _TIME_LIMIT_S
-    with _open(url) as response, open(part, "wb") as file, _progress(part.stem, response.length) as advance:
-        total = response.length  # None if unknown; read1 changes response.length
-        while max(received, total or 0) <= _MAX_BYTES and (block := _read_block(response)):
+    with (
+        urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response,
+        open(part, "wb") as file,
+        _progress(part.stem, response.length) as advance,
+    ):
+        content_type, total = response.headers.get_content_type(), response.length  # total: None if unknown
+        if response.status != 200 or content_type == "text/html":  # such as a hotel's login page
+            raise ConnectionError(f"the server answers {response.status} with {content_type}, no file")
+        if not response.url.startswith(("https:", f"{request.type}:")):
+            raise ConnectionError(f"the server redirects to {response.url}, which is not https")
+        while block := response.read1(1 << 16):
             received += len(block)
+            if max(received, total or 0) > _MAX_BYTES:
+                raise ConnectionError(f"the file is larger than {_MAX_BYTES} bytes")
             if time.monotonic() > deadline_s:
-                raise _RequestError(f"only {received} bytes were received in {_TIME_LIMIT_S:g} seconds")
+                raise ConnectionError(f"only {received} bytes were received in {_TIME_LIMIT_S:g} seconds")
             file.write(block)
             advance(len(block))
-    if max(received, total or 0) > _MAX_BYTES:
-        raise _RequestError(f"the file is larger than {_MAX_BYTES} bytes")
     if total is not None and received != total:
-        raise _TransientError(f"the connection ended after {received} of {total} bytes")
+        raise ConnectionError(f"the connection ended after {received} of {total} bytes")
     files.sync(part)
 
 
-def _open(url: str) -> http.client.HTTPResponse:
-    request = urllib.request.Request(url, headers={"User-Agent": "simplenet-edge"})
-    try:
-        opener = urllib.request.build_opener(_SafeRedirects)
-        response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
+def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError):
         error.close()
-        phrase = http.client.responses.get(error.code, "")  # not the server's own, which may be any text
-        kind = _TransientError if error.code == 429 or error.code >= 500 else _RequestError
-        raise kind(f"the server answers {error.code} {phrase}") from error
-    except (urllib.error.URLError, ValueError) as error:  # not connected, or a redirect to an invalid address
-        raise _RequestError(one_line(files.error_message(getattr(error, "reason", error)))) from error
-    except (OSError, http.client.HTTPException) as error:  # while waiting for the response
-        raise _TransientError(one_line(error)) from error
-    if response.status != 200 or response.headers.get_content_type() == "text/html":  # such as a hotel's login page
-        response.close()
-        raise _RequestError(f"the server answers {response.status} with {response.headers.get_content_type()}, no file")
-    return response
-
-
-def _read_block(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read1(1 << 16)
-    except (OSError, http.client.HTTPException) as error:
-        raise _TransientError(one_line(error)) from error
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects from http to http or https, and from https only to https."""
-
-    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python 3.10 has none
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request:
-        fp.close()  # else urllib reads the whole body, of any size
-        if not newurl.startswith(("https:", f"{req.type}:")):
-            raise _RequestError(f"the server redirects to {one_line(newurl, 100)}, which is not https")
-        return urllib.request.Request(newurl, headers=req.headers)
+        return f"the server answers {error.code} {http.client.responses.get(error.code, '')}"
+    return one_line(files.error_message(getattr(error, "reason", error)))
 
 
 @contextlib.contextmanager
