@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from simplenet import files, variants
@@ -62,8 +63,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         log(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        log("interrupted; no incomplete file was kept")
-        code = 130
+        code = _log_interrupt()
     except BrokenPipeError:
         code = 141
     except ModuleNotFoundError as error:
@@ -85,6 +85,23 @@ def run(main: Callable[[], int]) -> NoReturn:
     code = _flush(sys.stdout) or code
     _flush(sys.stderr)
     sys.exit(code)
+
+
+def _log_interrupt() -> int:
+    log("interrupted; no incomplete file was kept")
+    return 130
+
+
+def _handle_uncaught(
+    default: Callable[..., None], kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Handle Ctrl-C before `run`, while a script imports PyTorch for seconds, as `run` does."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.exit(_log_interrupt())
+    default(kind, error, traceback)
+
+
+sys.excepthook = functools.partial(_handle_uncaught, sys.excepthook)
 
 
 def _flush(stream: TextIO | None) -> int:

@@ -27,10 +27,13 @@ from typing import Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from simplenet import cli  # before torch: handles Ctrl-C during its import
+
+# isort: split
 import torch
 from torch.optim.swa_utils import update_bn
 
-from simplenet import checkpoints, cli, weights
+from simplenet import checkpoints, weights
 from simplenet.errors import UsageError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard

@@ -177,6 +177,23 @@ def test_ctrl_c() -> None:
         assert process.stderr.read() == "interrupted; no incomplete file was kept\n"
 
 
+@pytest.mark.parametrize("script", ["train/cifar.py", "train/imagefolder.py", "train/average.py"])
+def test_ctrl_c_while_torch_is_imported(script: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted; no incomplete file was kept\n")
+
+
+def test_uncaught_errors_keep_their_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from simplenet import cli; [][0]"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("IndexError: list index out of range\n")
+
+
 def shared_flags() -> argparse.ArgumentParser:
     parser = cli.parser("Does it.\n\nTry:\n  this --now 100 %")
     for add in (cli.add_variant, cli.add_weights, cli.add_artifacts, cli.add_threads, cli.add_json):
