@@ -143,6 +143,8 @@ def _print_table(results: list[Classified], model: Runtime) -> None:
     out = console.output(width=120)
     out.print(Text(title, style="bold"), soft_wrap=True)
     out.print(table)
+    if doubt := model.manifest.preprocessing_doubt:
+        out.print(Text(doubt, style="bold red"), soft_wrap=True)
     if is_untrained(model):
         out.print("UNTRAINED: random weights, the predictions are meaningless", style="bold white on red")
 

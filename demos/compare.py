@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     cli.add_variant(parser, default=SHIPPED_VARIANT)
     cli.add_weights(parser)
+    cli.add_overrides(parser)
     models.add_names(parser, "backend", models.backends())
     models.add_names(parser, "precision", PRECISIONS)
     source = parser.add_mutually_exclusive_group()

@@ -111,6 +111,8 @@ def wilson_percent(successes: int, trials: int) -> tuple[float, float]:
 
 def _folder_hint(model: Runtime) -> str:
     manifest = model.manifest
+    if manifest.preprocessing_doubt:
+        return f"{manifest.preprocessing_doubt}; name the model's classes with --dataset or --labels"
     names = (manifest.class_ids or manifest.labels)[:3]
     return f"sort them into folders named {', '.join(names)}, ..." if names else "this model has no class names"
 
@@ -156,6 +158,8 @@ def _print(result: Evaluation, model: Runtime) -> None:
         print(_line("top-5", result.top5_percent, result.top5_interval))
     else:
         print(f"top-5 is omitted: the model has only {manifest.num_classes} classes")
+    if manifest.preprocessing_doubt:
+        print(manifest.preprocessing_doubt)
     if is_untrained(model):
         print("UNTRAINED: random weights, so these accuracies are at chance level")
 

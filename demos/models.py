@@ -23,6 +23,7 @@ from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageE
 from simplenet.formats import FORMATS, PRECISIONS, Format
 from simplenet.image_sets import ImageSet
 from simplenet.manifest import Manifest
+from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 
 DEFAULT_BACKEND = "onnxruntime"
 
@@ -32,8 +33,9 @@ class ModelRequest:
     """A model and how to run it. Immutable: change it with `dataclasses.replace`.
 
     `artifact` names an existing artifact; otherwise `variant` and `weights` name the model, and an artifact of it is
-    found or exported under `artifacts_root`. None stands for a default: the default model, ONNX Runtime (or the
-    artifact's own backend), fp32 (or the artifact's precision), the backend's first device, all physical cores.
+    found or exported under `artifacts_root`, with the preprocessing and labels of `overrides`, if any. None stands for
+    a default: the default model, ONNX Runtime (or the artifact's own backend), fp32 (or the artifact's precision), the
+    backend's first device, all physical cores.
 
     >>> request = ModelRequest(variant="cifar-310k", backend="openvino", precision="int8")
     >>> with request.open() as model:
@@ -49,20 +51,28 @@ class ModelRequest:
     threads: int | None = None
     calibration: str = "auto"
     artifacts_root: Path = cli.DEFAULT_ARTIFACTS
+    overrides: CardOverrides = NO_OVERRIDES
 
     @classmethod
     def from_flags(cls, flags: argparse.Namespace) -> ModelRequest:
         """Read the flags of `add_flags`; a missing flag, or one that names several backends, gives the default.
 
         Raises:
-            UsageError: --artifact together with flags that name another model.
+            UsageError: --artifact together with flags that describe another model; or --mean, --std, --size, --labels
+                or --dataset without --weights.
         """
         given = {**vars(flags), "artifacts_root": flags.artifacts}
         names = [field.name for field in dataclasses.fields(cls) if not isinstance(given.get(field.name), tuple)]
         request = cls(**{name: given[name] for name in names if name in given})
-        model = (request.variant, request.weights, request.calibration)
-        if request.artifact is not None and model != (None, "auto", "auto"):
-            raise UsageError("--artifact names the model already; leave out --variant, --weights and --calibration")
+        model = (request.variant, request.weights, request.calibration, request.overrides)
+        if request.artifact is None:
+            request.overrides.check_weights(request.weights)
+        elif model != (None, "auto", "auto", NO_OVERRIDES):
+            also = f", {request.overrides.flags}" if request.overrides.flags else ""
+            raise UsageError(
+                f"--artifact has model, preprocessing and labels already; leave out --variant, --weights, "
+                f"--calibration{also}"
+            )
         return request
 
     @property
@@ -108,6 +118,7 @@ class ModelRequest:
                 format,
                 variant=request.variant,
                 weights=request.weights,
+                overrides=self.overrides,
                 precision=precision,
                 artifacts=self.artifacts_root,
                 calibration=self.calibration,
@@ -121,10 +132,11 @@ class ModelRequest:
     def find(self) -> Artifact | None:
         """Find the artifact of a named variant and weights, or return None. Needs no PyTorch.
 
-        Artifacts of older versions of the shipped weights, or of the checkpoint, are ignored.
+        Artifacts of older versions of the shipped weights, or of the checkpoint, and those that were exported with
+        other `overrides`, are ignored.
 
         Raises:
-            ArtifactError: the artifact is damaged.
+            ArtifactError: the artifact is damaged. UsageError: `overrides` do not fit its number of classes.
         """
         assert self.variant is not None
         format, precision = self.artifact_type
@@ -134,19 +146,20 @@ class ModelRequest:
             folder = artifacts.folder_for(self.artifacts_root, self.variant, self.weights, format, precision)
             found = artifacts.read(folder) if files.is_folder(folder) else None
             is_old = found and is_shipped and found.manifest.weights.sha256 != files.sha256(shipped)
-            return None if is_old else found
+            return found if found and not is_old and _has_overrides(found.manifest, self.overrides) else None
         checkpoint = Path(files.expand_home(self.weights))
         if not files.is_file(checkpoint):
             return None
         sha256 = files.sha256(checkpoint)
         for folder in sorted(self.artifacts_root.glob(f"{self.variant}-*/{format}-{precision}")):
             manifest = artifacts.read_manifest(folder)
-            if manifest.variant == self.variant and manifest.weights.sha256 == sha256:
+            is_same = manifest.variant == self.variant and manifest.weights.sha256 == sha256
+            if is_same and _has_overrides(manifest, self.overrides):
                 return artifacts.read(folder)
         return None
 
     def open(self, log: Log = cli.log, *, allow_spinning: bool = True) -> runtimes.Runtime:
-        """Resolve the artifact and load it; log a line if its weights are random.
+        """Resolve the artifact and load it; log a line if its weights are random, or its preprocessing is assumed.
 
         Args:
             allow_spinning: as in `runtimes.load`; turn it off if several models share the processor.
@@ -166,6 +179,9 @@ class ModelRequest:
             )
         if is_untrained(model):
             log(f"UNTRAINED: {model.artifact.folder} has random weights; latencies are real, predictions are not")
+        if doubt := model.manifest.preprocessing_doubt:
+            advice = "if it is wrong, type --dataset, or --mean, --std, --size and --labels, with --weights PATH"
+            log(f"{model.artifact.folder}: {doubt}; {advice}")
         return model
 
 
@@ -185,6 +201,7 @@ def add_flags(parser: argparse.ArgumentParser, *, multiple_backends: bool = Fals
         "available, else the best shipped model; with --weights NAME the variant of these weights)",
     )
     cli.add_weights(parser)
+    cli.add_overrides(parser)
     if multiple_backends:
         add_names(parser, "backend", backends(), f"the artifact's, else {DEFAULT_BACKEND}")
     else:
@@ -295,8 +312,20 @@ def to_json(model: runtimes.Runtime) -> dict[str, Any]:
         "variant": model.manifest.variant,
         "weights": dataclasses.asdict(model.manifest.weights),
         "untrained": is_untrained(model),
+        "preprocessing_source": model.manifest.preprocessing_source,
         "runtime": dataclasses.asdict(model.describe()),
     }
+
+
+def _has_overrides(manifest: Manifest, overrides: CardOverrides) -> bool:
+    """Whether an artifact was exported with exactly these flags; raises UsageError as `CardOverrides.apply`."""
+    flags = manifest.preprocessing_source.partition(";")[0]
+    if not overrides.flags:
+        return not flags.startswith("flags ")
+    card = ModelCard(
+        manifest.variant, manifest.num_classes, manifest.preprocessing, manifest.labels, manifest.class_ids
+    )
+    return flags == f"flags {overrides.flags}" and overrides.apply(card) == card
 
 
 def _has_other_calibration(found: Artifact, calibration: str) -> bool:

@@ -284,6 +284,7 @@ def _start(session: Session, events: EventWriter | None) -> None:
         variant=group.models[0].manifest.variant,
         weights=dataclasses.asdict(group.models[0].manifest.weights),
         untrained=models.is_untrained(group.models[0]),
+        preprocessing_source=group.models[0].manifest.preprocessing_source,
         models=[dataclasses.asdict(model.describe()) for model in group.models],
         skipped=group.skipped,
     )

@@ -22,6 +22,7 @@ def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
     parser = cli.parser(docstring)
     cli.add_variant(parser)
     cli.add_weights(parser)
+    cli.add_overrides(parser)
     cli.add_precision(parser, FORMATS[format].precisions)
     parser.add_argument(
         "--input",
@@ -97,6 +98,8 @@ def summary(artifact: Artifact) -> str:
         parts.append("UNTRAINED (random weights)")
     if (artifact.manifest.calibration or {}).get("source") == SYNTHETIC_NOTE:
         parts.append("calibrated with synthetic images, for latency only")
+    if doubt := artifact.manifest.preprocessing_doubt:
+        parts.append(doubt)
     if agreement := measured.get("agreement"):
         parts.append(
             f"top-1 agrees with PyTorch on {agreement['top1_agreement']:.1%} of {agreement['images']} images "

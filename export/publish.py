@@ -113,7 +113,7 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
         vendor_import(package, "export")
     from simplenet import weights
 
-    context = ExportContext(request, weights.load(request.variant, request.weights))
+    context = ExportContext(request, weights.load(request.variant, request.weights, overrides=request.overrides))
     folder = artifacts.folder_for(
         request.artifacts,
         context.loaded.card.variant,
@@ -157,6 +157,7 @@ def _manifest(context: ExportContext, built: BuildResult, packages: Sequence[str
         preprocessing=card.preprocessing,
         labels=card.labels,
         class_ids=card.class_ids,
+        preprocessing_source=context.loaded.preprocessing_source,
         calibration={"method": method, **calibration.manifest_entry(context.calibration)} if method else None,
         target=built.target,
         tools={package: str(importlib.import_module(package).__version__) for package in packages},

@@ -10,6 +10,7 @@ from simplenet import cli
 from simplenet.errors import UsageError, check_choice
 from simplenet.formats import FORMATS
 from simplenet.manifest import MAX_BATCH
+from simplenet.model_card import NO_OVERRIDES, CardOverrides
 
 INPUTS = ("uint8", "float32")
 
@@ -25,6 +26,8 @@ class ExportRequest:
     format: str
     variant: str = "1.5m"
     weights: str | Path = "auto"
+    overrides: CardOverrides = NO_OVERRIDES
+    """Preprocessing and labels in place of those of the weights."""
     precision: str = "fp32"
     input: str = "uint8"
     """'uint8': NHWC RGB, normalized inside the graph; 'float32': normalized NCHW."""
@@ -39,6 +42,7 @@ class ExportRequest:
     """Called with the name of each step when it starts."""
 
     def __post_init__(self) -> None:
+        self.overrides.check_weights(str(self.weights))
         hint = "; bf16 is a way to run an fp32 artifact" if self.precision == "bf16" else ""
         check_choice(f"{self.format} precision", self.precision, FORMATS[self.format].precisions, hint=hint)
         check_choice("input", self.input, INPUTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import functools
 import io
@@ -16,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from simplenet import files, variants
+from simplenet import files, labels, variants
 from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, check_choice, one_line
+from simplenet.labels import KNOWN_DATASETS
+from simplenet.model_card import MAX_SIZE, NO_OVERRIDES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,6 +225,25 @@ def add_weights(to: argparse.ArgumentParser) -> None:
         help="auto: official weights if cached or downloadable, else shipped ones, else random ones with a warning; "
         "NAME: weights shipped with the project; PATH: a .safetensors or .pth checkpoint (default: auto)",
     )
+
+
+def add_overrides(to: argparse.ArgumentParser, *, with_labels: bool = True) -> None:
+    """Add the flags of `CardOverrides`, which together give one value, `overrides`."""
+    group = to.add_argument_group("preprocessing and labels, for a checkpoint without a model card")
+    names = ", ".join(KNOWN_DATASETS)
+    add = functools.partial(group.add_argument, action=_Override, dest="overrides", default=NO_OVERRIDES)
+    add("--dataset", metavar="NAME", help=f"those of a known dataset: {names}")
+    add("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="mean of the training pixels, scaled to 0..1")
+    add("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="their standard deviation")
+    add("--size", type=integer_in(1, MAX_SIZE), metavar="PIXELS", help="side of the network's input")
+    if with_labels:
+        add("--labels", type=labels.read, metavar="FILE", help="class names in order: one on each line, or JSON")
+
+
+class _Override(argparse.Action):
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        value = tuple(values) if isinstance(values, list) else values
+        namespace.overrides = dataclasses.replace(namespace.overrides, **{str(option).removeprefix("--"): value})
 
 
 def add_calibration(to: argparse.ArgumentParser) -> None:

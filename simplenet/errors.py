@@ -15,7 +15,8 @@ SimpleNetError              exit code 1
 └── BackendError            the vendor's runtime failed while opening or running a model
 
 SimpleNetWarning            a UserWarning; the command line shows it as one line
-└── UntrainedWarning        the weights are random: latencies are valid, predictions are not
+├── UntrainedWarning        the weights are random: latencies are valid, predictions are not
+└── AssumedCardWarning      a checkpoint without a model card: its preprocessing and labels are assumed
 
 Libraries raise; only `simplenet.cli.run` prints. A message is one line: what is wrong, then what to type.
 """
@@ -86,6 +87,10 @@ class SimpleNetWarning(UserWarning):
 
 
 class UntrainedWarning(SimpleNetWarning):
+    pass
+
+
+class AssumedCardWarning(SimpleNetWarning):
     pass
 
 

@@ -1,4 +1,4 @@
-"""Class names: ImageNet's, and the classes that a folder's name stands for."""
+"""Class names and preprocessing of known data sets, files of class names, and the classes of a folder's name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,99 @@ import functools
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from simplenet import files, strict_json
+from simplenet.errors import UsageError, check_choice, one_line
+from simplenet.preprocessing import (
+    CIFAR10_PREPROCESSING,
+    CIFAR100_PREPROCESSING,
+    IMAGENET_PREPROCESSING,
+    Preprocessing,
+)
+
+
+class KnownDataset(NamedTuple):
+    """What a network is usually trained with on a data set; `labels` and `class_ids` are in class order."""
+
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    class_ids: tuple[str, ...] = ()
+
+
+def _gray28(mean: float, std: float) -> Preprocessing:
+    """28x28 gray images, repeated to RGB and padded with black to 32x32: no pixel is interpolated."""
+    return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
+
+
+_CIFAR100_LABELS = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
+
+_SMALL_IMAGES = {
+    "cifar10": KnownDataset(
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        CIFAR10_PREPROCESSING,
+    ),
+    "cifar100": KnownDataset(tuple(_CIFAR100_LABELS.split()), CIFAR100_PREPROCESSING),
+    "fashion-mnist": KnownDataset(
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        _gray28(0.2860, 0.3530),
+    ),
+    "mnist": KnownDataset(tuple("0123456789"), _gray28(0.1307, 0.3081)),
+    "svhn": KnownDataset(
+        tuple("0123456789"), Preprocessing(32, 32, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
+    ),
+}
+KNOWN_DATASETS = (*_SMALL_IMAGES, "imagenet")
+
+
+def known_dataset(name: str) -> KnownDataset:
+    """Return one of `KNOWN_DATASETS`; raises UsageError for another name, as `check_choice`."""
+    if check_choice("dataset", name, KNOWN_DATASETS) == "imagenet":
+        return KnownDataset(imagenet_labels(), IMAGENET_PREPROCESSING, imagenet_class_ids())
+    return _SMALL_IMAGES[name]
+
+
+def read(path: str | Path) -> tuple[str, ...]:
+    """Read the class names, in class order, from a text file with one on each line, or from JSON.
+
+    JSON is a list of names, {"0": "tench", ...}, {"tench": 0, ...} or {"0": ["n01440764", "tench"], ...}.
+
+    Raises:
+        UsageError: the file cannot be read, is neither, or has an empty line between two names.
+    """
+    try:
+        with open(files.expand_home(path), "rb") as file:
+            content = file.read(strict_json.MAX_CHARACTERS + 1)
+        if len(content) > strict_json.MAX_CHARACTERS:
+            raise ValueError(f"more than {strict_json.MAX_CHARACTERS} characters")
+        is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # PowerShell's > writes it
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig").strip()
+        names = _names_of_json(text) if text[:1] in ("{", "[") else [line.strip() for line in text.splitlines()]
+        if not names or "" in names:
+            raise ValueError(f"line {names.index('') + 1} is empty" if names else "it is empty")
+        return strict_json.plain_strings(names)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {files.error_message(error)}; name a file: --labels FILE") from error
+    except (ValueError, TypeError, KeyError, LookupError) as error:  # UnicodeDecodeError is a ValueError
+        what = f"no class {error}" if isinstance(error, KeyError) else one_line(error)
+        raise UsageError(f"{path} is not a list of labels ({what}); write one on each line, in UTF-8") from error
+
+
+def _names_of_json(text: str) -> list[str]:
+    names = strict_json.loads(f'{{"names": {text}}}')["names"]
+    if isinstance(names, dict):
+        if all(type(index) is int for index in names.values()):  # as ImageFolder's class_to_idx
+            names = {str(index): name for name, index in names.items()}
+        names = [names[str(index)] for index in range(len(names))]
+    return [name[1] if isinstance(name, list) else name for name in names]  # after a class id
 
 
 @functools.lru_cache(maxsize=1)

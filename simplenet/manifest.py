@@ -70,6 +70,9 @@ class Manifest:
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
+    preprocessing_source: str = "unknown"
+    """Where preprocessing and labels come from: 'model card', 'official checkpoint of 1.5m', 'flags --mean, --std',
+    'assumed for cifar-310k', 'random weights'; 'unknown' in manifests of older versions."""
     output: str = "logits"
     calibration: dict[str, Any] | None = None
     """int8: the method, the image set and the number of images."""
@@ -81,6 +84,13 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 by model file name. Empty in the manifest inside a model file."""
     schema_version: int = MANIFEST_SCHEMA_VERSION
+
+    @property
+    def preprocessing_doubt(self) -> str:
+        """What a demo shows: 'preprocessing: assumed for cifar-310k'; '' if it is known."""
+        is_unknown = self.preprocessing_source == "unknown" and self.weights.source == "checkpoint"
+        is_assumed = "assumed" in self.preprocessing_source
+        return f"preprocessing: {self.preprocessing_source}" if is_unknown or is_assumed else ""
 
     def to_json(self, indent: int | None = None) -> str:
         """Return the manifest as JSON; raise ArtifactError for a value that is not finite or not JSON."""
@@ -131,6 +141,8 @@ class Manifest:
             raise ValueError("the number of labels is not the number of classes")
         if not isinstance(self.output, str):
             raise ValueError(f"output {self.output!r}")
+        if not strict_json.is_plain_string(self.preprocessing_source) or len(self.preprocessing_source) > 200:
+            raise ValueError("a preprocessing_source that is no short text")
         optional = [table for table in (self.calibration, self.target) if table is not None]
         if not all(isinstance(table, dict) for table in (*optional, self.tools, self.measured, self.files)):
             raise ValueError("a list or a value instead of an object")

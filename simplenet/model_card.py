@@ -1,19 +1,24 @@
-"""The model card in a checkpoint: variant, classes, preprocessing and training record of its weights."""
+"""The model card of weights: variant, classes, preprocessing and training record; and flags that replace its values."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simplenet import strict_json
 from simplenet.errors import UsageError, WeightsError, one_line
+from simplenet.labels import known_dataset
 from simplenet.preprocessing import Preprocessing
 
 CARD_SCHEMA_VERSION = 1
 CARD_KEY = "simplenet"
 """Key of the card's JSON in the metadata of a .safetensors file."""
+MAX_SIZE = 1024
+"""Largest value of --size, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,18 @@ class ModelCard:
     labels: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, str]:
+        """Return mean, std, size and labels as short texts, by these names."""
+        values, first, last = self.preprocessing, "class 0", f"class {self.num_classes - 1}"
+        resize, padding = values.resize_shorter_side, f", padding {values.padding}" if values.padding else ""
+        first, last = (self.labels[0], self.labels[-1]) if self.labels else (first, last)
+        return {
+            "mean": _numbers(values.mean),
+            "std": _numbers(values.std),
+            "size": f"{values.input_size} (shorter side {resize}, crop {values.crop_size}{padding})",
+            "labels": one_line(f"{first!r} to {last!r}", limit=100),
+        }
 
     def to_json(self) -> str:
         return json.dumps({"schema_version": CARD_SCHEMA_VERSION, **dataclasses.asdict(self)})
@@ -63,3 +80,87 @@ class ModelCard:
             raise ValueError(f"num_classes {self.num_classes!r}")
         if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
             raise ValueError("the number of labels is not the number of classes")
+
+
+@dataclass(frozen=True)
+class CardOverrides:
+    """Values of the flags --dataset, --mean, --std, --size and --labels, which replace those of a model card.
+
+    `dataset` is one of `labels.KNOWN_DATASETS` and gives all values that the others do not. `mean` and `std` are those
+    of RGB pixels scaled to 0..1. `size` is the side of the network's input in pixels. None: not given.
+
+    Raises:
+        UsageError: a value is impossible, or mean or std is for pixels of 0 to 255.
+    """
+
+    dataset: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    size: int | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for flag, values in (("--mean", self.mean), ("--std", self.std)):
+            if values is None:
+                continue
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (flag == "--std" and min(values) < 1e-6):
+                above = " above 0" if flag == "--std" else ""
+                raise UsageError(f"{flag} {_numbers(values)} must be three finite numbers{above}: red, green and blue")
+            if max(map(abs, values)) > 1:
+                raise UsageError(
+                    f"{flag} {_numbers(values)} is for pixels of 0 to 255, but pixels are scaled to 0 to 1 first; "
+                    f"divide mean and std by 255: {flag} {_numbers([value / 255 for value in values])}"
+                )
+        if self.size is not None and not 1 <= self.size <= MAX_SIZE:
+            raise UsageError(f"--size must be 1 to {MAX_SIZE} pixels, not {self.size}")
+        if self.dataset is not None:
+            known_dataset(self.dataset)
+
+    @property
+    def flags(self) -> str:
+        """The given flags, such as '--dataset svhn, --size'; '' if there are none."""
+        given = (name for name, value in vars(self).items() if value is not None)
+        return ", ".join(f"--dataset {self.dataset}" if name == "dataset" else f"--{name}" for name in given)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The names in `ModelCard.facts` that have other values with these flags."""
+        names = ("mean", "std", "size", "labels")
+        return tuple(name for name in names if self.dataset is not None or getattr(self, name) is not None)
+
+    def check_weights(self, weights: str) -> None:
+        """Raise UsageError if flags are given without the weights that they describe."""
+        if self.flags and weights == "auto":
+            raise UsageError(f"{self.flags}: name the weights that this describes, --weights PATH or NAME")
+
+    def preprocessing(self, values: Preprocessing) -> Preprocessing:
+        """Return `values` with the given ones in their place."""
+        if self.dataset is not None:
+            values = known_dataset(self.dataset).preprocessing
+        values = replace(values, mean=self.mean or values.mean, std=self.std or values.std)
+        return values if self.size is None else values.with_size(self.size)
+
+    def apply(self, card: ModelCard) -> ModelCard:
+        """Return `card` with the given values in place of its own.
+
+        Raises:
+            UsageError: the number of labels is not the number of classes.
+        """
+        names, ids, flag = card.labels, card.class_ids, "--labels"
+        if self.labels is not None:
+            names, ids = self.labels, ()
+        elif self.dataset is not None:
+            known = known_dataset(self.dataset)
+            names, ids, flag = known.labels, known.class_ids, f"--dataset {self.dataset}"
+        if names and len(names) != card.num_classes:
+            advice = "name a file of as many" if self.labels is not None else "name another, or add --labels FILE"
+            raise UsageError(f"{flag} has {len(names)} labels, the weights have {card.num_classes} classes; {advice}")
+        return replace(card, preprocessing=self.preprocessing(card.preprocessing), labels=names, class_ids=ids)
+
+
+NO_OVERRIDES = CardOverrides()
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """'0.485 0.456 0.406', as --mean takes them."""
+    return " ".join(f"{value:.4g}" for value in values)

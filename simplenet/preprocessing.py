@@ -8,7 +8,7 @@ difference.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,13 @@ class Preprocessing:
     def input_size(self) -> int:
         """Height and width of the model's input in pixels."""
         return self.crop_size + 2 * self.padding
+
+    def with_size(self, size: int) -> Preprocessing:
+        """Return a copy for an input of `size` pixels without padding; the ratio of resize to crop stays."""
+        if size == self.input_size:
+            return self
+        ratio = self.resize_shorter_side / self.crop_size  # 256 / 224 for ImageNet
+        return replace(self, resize_shorter_side=max(size, round(size * ratio)), crop_size=size, padding=0)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:

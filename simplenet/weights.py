@@ -18,10 +18,19 @@ from pathlib import Path
 
 from simplenet import checkpoints, datasets, download, files, labels, variants
 from simplenet import model as models
-from simplenet.errors import DownloadError, UntrainedWarning, UsageError, WeightsError, check_choice
+from simplenet.errors import (
+    AssumedCardWarning,
+    DownloadError,
+    SimpleNetWarning,
+    UntrainedWarning,
+    UsageError,
+    WeightsError,
+    check_choice,
+)
+from simplenet.labels import KnownDataset
 from simplenet.manifest import WeightsOrigin
 from simplenet.model import SimpleNet
-from simplenet.model_card import ModelCard
+from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from simplenet.variants import Variant
 
 KEYWORDS = ("auto", "pretrained", "random")
@@ -31,24 +40,33 @@ KEYWORDS = ("auto", "pretrained", "random")
 class LoadedWeights:
     """A network in eval mode, with the card and the origin of its weights.
 
-    `origin.name` can be part of a folder's name.
+    `origin.name` can be part of a folder's name. `preprocessing_source` is that of the manifest. `assumed` has the
+    names in `ModelCard.facts` that a checkpoint without a card and the flags did not give.
     """
 
     model: SimpleNet
     card: ModelCard
     origin: WeightsOrigin
+    preprocessing_source: str
+    assumed: tuple[str, ...] = ()
 
 
-def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> LoadedWeights:
+def load(
+    variant: str, weights: str | Path = "auto", *, seed: int = 0, overrides: CardOverrides = NO_OVERRIDES
+) -> LoadedWeights:
     """Find, check and load weights.
+
+    A checkpoint without a card gets the usual preprocessing and labels of its variant, with an AssumedCardWarning.
 
     Args:
         variant: name or reference name.
         weights: auto, pretrained, random, NAME or PATH (see above); keywords and NAMEs take precedence over files.
         seed: of random weights.
+        overrides: preprocessing and labels in place of those of the card; other values than its own give a warning.
 
     Raises:
-        UsageError: unknown variant, unknown name, or 'pretrained' for a variant without official weights.
+        UsageError: unknown variant, unknown name, 'pretrained' for a variant without official weights, or overrides
+            that do not fit the weights.
         WeightsError: a checkpoint that is missing, damaged, unsafe, or of another network.
         DownloadError: 'pretrained' without a network.
 
@@ -56,15 +74,16 @@ def load(variant: str, weights: str | Path = "auto", *, seed: int = 0) -> Loaded
         weights.load("cifar-310k", "fashion-mnist").card.labels
     """
     spec, weights = variants.get(variant), str(weights)
+    overrides.check_weights(weights)
     if weights == "auto":
         return _auto(spec, seed)
     if weights == "pretrained":
-        return _pretrained(spec)
+        return _pretrained(spec, overrides)
     if weights == "random":
-        return _random(spec, seed)
+        return _random(spec, seed, overrides)
     if weights in datasets.shipped_weights():
-        return _shipped(spec, weights)
-    return _checkpoint(spec, weights)
+        return _shipped(spec, weights, overrides)
+    return _checkpoint(spec, weights, overrides)
 
 
 def _auto(spec: Variant, seed: int) -> LoadedWeights:
@@ -84,28 +103,30 @@ def _auto(spec: Variant, seed: int) -> LoadedWeights:
     return _random(spec, seed)
 
 
-def _pretrained(spec: Variant) -> LoadedWeights:
-    return _read(spec, download.fetch_official(spec.name), "pretrained", "pretrained")
+def _pretrained(spec: Variant, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
+    return _read(spec, download.fetch_official(spec.name), "pretrained", "pretrained", overrides)
 
 
-def _random(spec: Variant, seed: int) -> LoadedWeights:
+def _random(spec: Variant, seed: int, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
     network = models.create(spec.name, seed=seed)
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     origin = WeightsOrigin("random", "random", digest.hexdigest())
-    return LoadedWeights(network, _default_card(spec, spec.num_classes), origin)
+    card = overrides.apply(_default_card(spec, spec.num_classes))
+    spec.check_side(card.preprocessing.input_size, "choose a larger --size")
+    return LoadedWeights(network, card, origin, f"flags {overrides.flags}" if overrides.flags else "random weights")
 
 
-def _shipped(spec: Variant, name: str) -> LoadedWeights:
+def _shipped(spec: Variant, name: str, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
     path = datasets.SHIPPED / name / f"{spec.name}.safetensors"
     if not path.is_file():
         fitting = ", ".join(other for other in variants.VARIANTS if name in datasets.shipped_weights(other))
         raise UsageError(f"the weights {name!r} are not for {spec.name}; type --variant with one of: {fitting}")
-    return _read(spec, path, "shipped", name)
+    return _read(spec, path, "shipped", name, overrides)
 
 
-def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
+def _checkpoint(spec: Variant, weights: str, overrides: CardOverrides) -> LoadedWeights:
     path = Path(files.expand_home(weights))
     is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
     if not is_path and not files.is_file(path):
@@ -114,10 +135,10 @@ def _checkpoint(spec: Variant, weights: str) -> LoadedWeights:
     for other in variants.VARIANTS.values():  # m1 and m2 have the same shapes: only the file's name differs
         if path.name == other.official_weights_file and other != spec:
             raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
-    return _read(spec, path, "checkpoint", None)
+    return _read(spec, path, "checkpoint", None, overrides)
 
 
-def _read(spec: Variant, path: Path, source: str, name: str | None) -> LoadedWeights:
+def _read(spec: Variant, path: Path, source: str, name: str | None, overrides: CardOverrides) -> LoadedWeights:
     """Load a checkpoint. `source` and `name` describe its origin; None: the name is made from the file's name."""
     before = _identity(path)
     tensors, card = checkpoints.read(path)
@@ -140,12 +161,53 @@ def _read(spec: Variant, path: Path, source: str, name: str | None) -> LoadedWei
         raise WeightsError(
             f"{path}: its card says {card.num_classes} classes, its weights {num_classes}; save it again"
         )
+    is_official = source == "pretrained" or (spec.official_sha256_prefix or "-") == sha256[:8]
+    stated = "model card" if card else f"official checkpoint of {spec.name}" if is_official else ""
     card = card or _default_card(spec, num_classes)
+    used = overrides.apply(card)
     try:
-        spec.check_side(card.preprocessing.input_size, "train it on larger ones")
+        hint = "choose a larger --size" if overrides.flags else "train it on larger ones"
+        spec.check_side(used.preprocessing.input_size, hint)
     except UsageError as error:
+        if overrides.flags:
+            raise
         raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
-    return LoadedWeights(network, card, WeightsOrigin(source, name or _slug(spec, path.stem, sha256), sha256))
+    origin = WeightsOrigin(source, name or _slug(spec, path.stem, sha256), sha256)
+    if stated:
+        _warn_of_differences(path, stated, card, used, overrides)
+        return LoadedWeights(network, used, origin, f"flags {overrides.flags}" if overrides.flags else stated)
+    return LoadedWeights(network, used, origin, *_assumptions(path, used, overrides))
+
+
+def _warn_of_differences(path: Path, stated: str, card: ModelCard, used: ModelCard, overrides: CardOverrides) -> None:
+    """Warn about flags with other values than the card's; `stated` is where the card's values come from."""
+    before, after = card.facts(), used.facts()
+    differs = {name: before[name] != after[name] for name in after} | {"labels": card.labels != used.labels}
+    if changes := [f"{name} {before[name]} by {after[name]}" for name in after if differs[name]]:
+        text = f"{path}: {overrides.flags} replaces values of its {stated}: {', '.join(changes)}"
+        warnings.warn(text, SimpleNetWarning, stacklevel=5)
+
+
+def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple[str, tuple[str, ...]]:
+    """Return `preprocessing_source` and `assumed` of a checkpoint without a card; warn about what is assumed."""
+    facts, sets = card.facts(), labels.KNOWN_DATASETS
+    assumed = tuple(name for name in facts if name not in overrides.replaced)
+    if not assumed:
+        return f"flags {overrides.flags}", ()
+    values = ", ".join(f"{name} {facts[name]}" for name in assumed)
+    same_number = ", ".join(name for name in sets if len(labels.known_dataset(name).labels) == card.num_classes)
+    warnings.warn(
+        f"{path} has no model card; assumed for {card.variant}: {values}"
+        + (f" (datasets with {card.num_classes} classes: {same_number})" if same_number else "")
+        + "; if that is wrong, type --dataset NAME, or --mean R G B --std R G B --size N --labels FILE",
+        AssumedCardWarning,
+        stacklevel=5,
+    )
+    guessed = [name for name in assumed if name != "labels" or card.labels]
+    if not overrides.flags:
+        return f"assumed for {card.variant}", assumed
+    rest = f"; {', '.join(guessed)} assumed for {card.variant}" if guessed else ""
+    return f"flags {overrides.flags}{rest}", assumed
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
@@ -158,15 +220,11 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _default_card(spec: Variant, num_classes: int) -> ModelCard:
-    """Return the card of weights without one; only the 1000 classes of ImageNet get labels."""
-    imagenet = spec.num_classes == num_classes == 1000
-    return ModelCard(
-        variant=spec.name,
-        num_classes=num_classes,
-        preprocessing=spec.preprocessing,
-        labels=labels.imagenet_labels() if imagenet else (),
-        class_ids=labels.imagenet_class_ids() if imagenet else (),
-    )
+    """Return the card of weights without one: that of the variant's usual data set with as many classes, if any."""
+    names = ("imagenet",) if spec.num_classes == 1000 else ("cifar10", "cifar100")
+    usual = (known for known in map(labels.known_dataset, names) if len(known.labels) == num_classes)
+    known = next(usual, KnownDataset((), spec.preprocessing))
+    return ModelCard(spec.name, num_classes, known.preprocessing, known.labels, known.class_ids)
 
 
 def _slug(spec: Variant, stem: str, sha256: str) -> str:

@@ -28,6 +28,7 @@ import argparse
 import dataclasses
 import functools
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from simplenet import cli, variants
+from simplenet.errors import AssumedCardWarning
 from simplenet.model_card import ModelCard
 from train import data, flags, in_memory_dataset, launch, recipe, results
 from train.distributed import Group
@@ -83,7 +85,9 @@ def train(
     if config.small_first:
         spec.check_side(in_memory_dataset.reduced_side(preprocessing.input_size), "leave out --small-first")
     config = dataclasses.replace(config, flip=config.flip and dataset_spec.allows_flip)
-    network, _ = recipe.initial_network(spec.name, initial, labels, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumedCardWarning)  # the dataset's preprocessing is used
+        network, _ = recipe.initial_network(spec.name, initial, labels, config)
     images = InMemoryDataset(splits, preprocessing, config, group)
     options = {
         "--dataset": dataset,

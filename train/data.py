@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from simplenet import download, images
+from simplenet import download, images, labels
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, WeightsError, check_choice
-from simplenet.preprocessing import CIFAR10_PREPROCESSING, CIFAR100_PREPROCESSING, Preprocessing
+from simplenet.preprocessing import Preprocessing
 from train import class_folders
 from train.dataset_files import Split, read_cifar, read_mnist, read_svhn
 
@@ -128,29 +129,16 @@ def preprocessing(spec: DatasetSpec, train: LabeledImages) -> Preprocessing:
     return Preprocessing(side, side, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
-def _gray28(mean: float, std: float) -> Preprocessing:
-    """Return preprocessing for 28x28 images, gray repeated to RGB, padded with black to 32x32 and not resized."""
-    return Preprocessing(28, 28, mean=(mean,) * 3, std=(std,) * 3, padding=2)
+def _known(name: str) -> dict[str, Any]:
+    known = labels.known_dataset(name)
+    return {"name": name, "labels": known.labels, "preprocessing": known.preprocessing}
 
-
-_CIFAR100_LABELS = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-willow_tree wolf woman worm
-"""
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
         DatasetSpec(
-            name="fashion-mnist",
-            labels=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-            preprocessing=_gray28(0.2860, 0.3530),
+            **_known("fashion-mnist"),
             allows_flip=True,
             url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             files=(
@@ -163,9 +151,7 @@ DATASETS: dict[str, DatasetSpec] = {
             debian_package="dataset-fashion-mnist",
         ),
         DatasetSpec(
-            name="mnist",
-            labels=tuple("0123456789"),
-            preprocessing=_gray28(0.1307, 0.3081),
+            **_known("mnist"),
             allows_flip=False,
             url="https://ossci-datasets.s3.amazonaws.com/mnist/",
             files=(
@@ -177,9 +163,7 @@ DATASETS: dict[str, DatasetSpec] = {
             read=read_mnist,
         ),
         DatasetSpec(
-            name="cifar10",
-            labels=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            preprocessing=CIFAR10_PREPROCESSING,
+            **_known("cifar10"),
             allows_flip=True,
             url="https://www.cs.toronto.edu/~kriz/",
             files=(
@@ -194,9 +178,7 @@ DATASETS: dict[str, DatasetSpec] = {
             ),
         ),
         DatasetSpec(
-            name="cifar100",
-            labels=tuple(_CIFAR100_LABELS.split()),
-            preprocessing=CIFAR100_PREPROCESSING,
+            **_known("cifar100"),
             allows_flip=True,
             url="https://www.cs.toronto.edu/~kriz/",
             files=(
@@ -207,9 +189,7 @@ DATASETS: dict[str, DatasetSpec] = {
             ),
         ),
         DatasetSpec(
-            name="svhn",
-            labels=tuple("0123456789"),
-            preprocessing=Preprocessing(32, 32, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)),
+            **_known("svhn"),
             allows_flip=False,
             url="http://ufldl.stanford.edu/housenumbers/",
             files=(

@@ -30,8 +30,7 @@ if not __package__:
 
 from simplenet import cli, hardware, labels, variants
 from simplenet.model import SimpleNet
-from simplenet.model_card import ModelCard
-from simplenet.preprocessing import Preprocessing
+from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from train import class_folders, distributed, flags, launch, recipe, results
 from train.distributed import Group
 from train.folder_dataset import FolderDataset
@@ -60,7 +59,7 @@ def train(
     config: Recipe = DEFAULT,
     *,
     initial: str = "random",
-    size: int | None = None,
+    overrides: CardOverrides = NO_OVERRIDES,
     validation_share: float = DEFAULT_VALIDATION_SHARE,
     crop_area: float = DEFAULT_CROP_AREA,
     workers: int = 2,
@@ -71,7 +70,8 @@ def train(
 
     Args:
         initial: the initial weights, as --weights.
-        size: side of the network's input in pixels; None: that of the initial weights, else of the variant.
+        overrides: preprocessing in place of that of the initial weights, or of the variant; a checkpoint without a card
+            needs it. Labels and `dataset` describe the initial weights, too.
         validation_share: fraction of each class to hold out, if the folder has no train/.
         crop_area: the smallest fraction of an image that a random crop shows.
         workers: decoding processes per training process; 0 decodes in the training process.
@@ -86,7 +86,7 @@ def train(
     """
     group = group or Group()
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
-    network, card = _initial_network(variant, initial, classes, size, config)
+    network, card = _initial_network(variant, initial, classes, overrides, config)
     images = FolderDataset(train_files, test_files, len(classes), card.preprocessing, config, group, workers, crop_area)
     options = {
         "--variant": card.variant,
@@ -104,17 +104,13 @@ def train(
 
 
 def _initial_network(
-    variant: str, initial: str, classes: tuple[str, ...], size: int | None, config: Recipe
+    variant: str, initial: str, classes: tuple[str, ...], overrides: CardOverrides, config: Recipe
 ) -> tuple[SimpleNet, ModelCard]:
     """The network with the initial weights, and the card for the trained ones."""
     spec = variants.get(variant)
     names, ids = _labels_and_ids(classes)
-    network, card = recipe.initial_network(variant, initial, names, config)
-    preprocessing = card.preprocessing if card is not None else spec.preprocessing
-    if size is not None:
-        ratio = preprocessing.resize_shorter_side / preprocessing.crop_size  # 256 / 224 for ImageNet; kept at any size
-        preprocessing = Preprocessing(max(size, round(size * ratio)), size, preprocessing.mean, preprocessing.std)
-        preprocessing.check()
+    network, card = recipe.initial_network(variant, initial, names, config, overrides)
+    preprocessing = card.preprocessing if card is not None else overrides.preprocessing(spec.preprocessing)
     spec.check_side(preprocessing.crop_size, "choose a larger --size, or a cifar- variant")
     return network, ModelCard(spec.name, len(classes), preprocessing, names, ids)
 
@@ -132,12 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=cli.path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
     cli.add_variant(parser)
     flags.add_weights(parser)
-    parser.add_argument(
-        "--size",
-        type=cli.integer_in(16, 1024),
-        metavar="PIXELS",
-        help="side of the network's input (default: that of the weights or the variant)",
-    )
+    cli.add_overrides(parser, with_labels=False)
     parser.add_argument(
         "--validation-share",
         type=flags.fraction,
@@ -174,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         folder,
         arguments.variant,
         output,
-        size=arguments.size,
+        overrides=arguments.overrides,
         validation_share=arguments.validation_share,
         crop_area=arguments.crop_area,
         workers=arguments.workers,

@@ -14,7 +14,7 @@ from torch import nn
 from simplenet import model, weights
 from simplenet.errors import DataError, UsageError
 from simplenet.model import SimpleNet
-from simplenet.model_card import ModelCard
+from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from train.distributed import Group
 
 _EMA_WARMUP_STEPS = 10
@@ -90,7 +90,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
 
 
 def initial_network(
-    variant: str, weights_name: str, labels: tuple[str, ...], config: Recipe
+    variant: str, weights_name: str, labels: tuple[str, ...], config: Recipe, overrides: CardOverrides = NO_OVERRIDES
 ) -> tuple[SimpleNet, ModelCard | None]:
     """Create a network for the classes `labels`.
 
@@ -98,6 +98,7 @@ def initial_network(
 
     Args:
         weights_name: the value of --weights.
+        overrides: preprocessing and labels of the initial weights, in place of those of their card.
 
     Returns:
         The network, and the card of the initial weights (None for random ones).
@@ -109,9 +110,10 @@ def initial_network(
     new = model.create(variant, len(labels), dropout=config.dropout, seed=config.seed)
     if weights_name == "random":
         return new, None
-    loaded = weights.load(variant, weights_name)
+    loaded = weights.load(variant, weights_name, overrides=overrides)
     tensors = loaded.model.state_dict()
-    if loaded.card.num_classes != len(labels) or loaded.card.labels not in ((), labels):
+    names = () if "labels" in loaded.assumed else loaded.card.labels
+    if loaded.card.num_classes != len(labels) or names not in ((), labels):
         tensors |= {name: tensor for name, tensor in new.state_dict().items() if name.startswith("classifier.")}
     new.load_state_dict(tensors)
     return new, loaded.card

@@ -74,9 +74,10 @@ class Comparison:
 
     @property
     def network(self) -> str:
-        """The variant and its weights, in words."""
+        """The variant and its weights, in words, and whether their preprocessing is assumed."""
         manifest = next(row.artifact.manifest for row in self.rows if row.artifact)
-        return f"{manifest.variant} with {manifest.weights.name} weights"
+        words = f"{manifest.variant} with {manifest.weights.name} weights"
+        return "; ".join(filter(None, (words, manifest.preprocessing_doubt)))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, raw samples included."""

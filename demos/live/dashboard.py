@@ -105,11 +105,12 @@ class Dashboard(TypedDict):
 def build(state: Mapping[str, Any]) -> Dashboard:
     """Format the measurements of `Session.state` for people; takes well under a tenth of a millisecond."""
     scale_ms = common_scale_ms([model["recent_infer_ms"] for model in state["models"]])
+    weights = "random" if state["untrained"] else state["weights"]
     visitors = sum(source["kind"] == "visitor" for source in state["sources"])
     recording = state["recording"]
     status = "ended" if state["ended"] else "paused" if state["paused"] else "recording" if recording else "live"
     return {
-        "title": f"{state['variant']}, {'random' if state['untrained'] else state['weights']} weights",
+        "title": "; ".join(filter(None, (f"{state['variant']}, {weights} weights", state["preprocessing_doubt"]))),
         "status": status,
         "badges": ([f"REC {clock(recording['seconds'])}"] if recording else []) + ["paused"] * state["paused"],
         "untrained": _UNTRAINED_NOTE if state["untrained"] else "",

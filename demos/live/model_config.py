@@ -17,6 +17,7 @@ from runtimes.loader import backend_class
 from simplenet import variants
 from simplenet.errors import SimpleNetError, UsageError, check_choice
 from simplenet.manifest import Manifest
+from simplenet.model_card import NO_OVERRIDES
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class ModelConfig:
             return replace(self, request=replace(request, precision=check_choice(kind, text, choices)))
         name = variants.get(text).name
         if request.artifact is None:
-            return replace(self, request=replace(request, variant=name, weights="auto"), manifest=None)
+            request = replace(request, variant=name, weights="auto", overrides=NO_OVERRIDES)
+            return replace(self, request=request, manifest=None)
         if name not in choices:
             raise UsageError(f"this artifact is {choices[0]}; leave out --artifact to choose {name}")
         return self

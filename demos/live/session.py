@@ -106,6 +106,7 @@ class Session:
             "variant": manifest.variant,
             "weights": weights.name,
             "untrained": weights.source == "random",
+            "preprocessing_doubt": manifest.preprocessing_doubt,
             "paused": self.paused,
             "switching": pending is not None,
             "recording": recorder and {"path": str(recorder.path), "seconds": recorder.seconds},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import runtimes.loader
@@ -118,6 +119,46 @@ def test_checkpoint_is_found_by_content_not_name(own_root: Path, tmp_path: Path)
     assert shipped(own_root, str(tmp_path / "missing.pth")).find() is None
     (found.folder / "model.onnx").write_bytes(b"damaged")  # not this checkpoint's artifact
     assert shipped(own_root, str(copy)).find() is None
+
+
+def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, tmp_path: Path) -> None:
+    stripped = weights.load("cifar-310k", "fashion-mnist").model.state_dict()
+    torch.save(stripped, tmp_path / "mine.pth")
+    model = ("--variant", "cifar-310k", "--weights", tmp_path / "mine.pth", "--artifacts", tmp_path)
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    guessed = run_demo("classify", tmp_path / "a.png", *model, "--json")
+    assert "warning:" in guessed.stderr
+    assert "mine.pth has no model card; assumed for cifar-310k: mean 0.4914" in guessed.stderr
+    assert json.loads(guessed.stdout)["preprocessing_source"] == "assumed for cifar-310k"
+    again = run_demo("evaluate", "fashion-mnist", *model)  # the same artifact: nothing is exported
+    assert "exporting" not in again.stderr
+    assert "onnx-fp32: preprocessing: assumed for cifar-310k; if it is wrong, type --dataset" in again.stderr
+    assert "name the model's classes with --dataset or --labels" in again.stderr
+    (tmp_path / "names").write_text("\n".join(DATASETS["fashion-mnist"].labels))
+    for flags, source, top1 in (
+        ("--dataset fashion-mnist", "flags --dataset fashion-mnist", (94, 95)),
+        ("--dataset cifar10 --labels names", "flags --dataset cifar10, --labels", (40, 60)),
+    ):
+        arguments = ("fashion-mnist", *model, *flags.split(), "--json")
+        exported, found = (run_demo("evaluate", *arguments, cwd=tmp_path) for _ in range(2))
+        assert exported.stdout == found.stdout
+        assert (exported.stderr.count("exporting"), found.stderr) == (1, "")
+        report = json.loads(found.stdout)
+        assert report["preprocessing_source"] == source
+        assert top1[0] < report["top1_percent"] < top1[1]
+    assert run_demo("classify", tmp_path / "a.png", *model).stderr.count("exporting") == 1  # not the flags' artifact
+
+
+def test_flags_of_preprocessing_need_weights(run_demo: RunDemo) -> None:
+    for demo, first in (
+        ("classify", "x.png"),
+        ("evaluate", "fashion-mnist"),
+        ("compare", "--limit=9"),
+        ("webcam", "--loop"),
+    ):
+        result = run_demo(demo, first, "--mean", "0", "0", "0")
+        assert result.returncode == 2
+        assert result.stderr == "error: --mean: name the weights that this describes, --weights PATH or NAME\n"
 
 
 @pytest.mark.usefixtures("no_network")
@@ -237,10 +278,12 @@ def test_int8_with_other_calibration_is_exported_again(
 
 
 def test_rejects_artifact_with_other_model_flags(run_demo: RunDemo, onnx_artifact: Artifact) -> None:
-    for flags in (("--variant", "1.5m"), ("--weights", "random"), ("--calibration", "synthetic")):
+    described = (("--std", "1", "1", "1"), ("--size", "64"), ("--dataset", "svhn"))
+    for flags in (("--variant", "1.5m"), ("--weights", "random"), ("--calibration", "synthetic"), *described):
         result = run_demo("classify", "x.png", "--artifact", onnx_artifact.folder, *flags)
         assert result.returncode == 2
-        assert "--artifact names the model already; leave out --variant, --weights and" in result.stderr
+        assert "--artifact has model, preprocessing and labels already; leave out" in result.stderr
+        assert flags[0] in result.stderr
         assert result.stderr.count("\n") == 1
         assert result.stdout == ""
     result = run_demo("classify", "x.png", "--backend", "onnxruntime", "--precision", "bf16", "--variant", "cifar-310k")

@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 from simplenet import checkpoints, labels, model, weights
 from simplenet.errors import SimpleNetError, WeightsError
 from simplenet.manifest import WeightsOrigin
-from simplenet.model_card import ModelCard
-from simplenet.preprocessing import CIFAR10_PREPROCESSING, Preprocessing
+from simplenet.preprocessing import Preprocessing
 from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.filterwarnings("ignore::simplenet.errors.AssumedCardWarning")
 
 
 def write(path: Path, content: Any) -> Path:
@@ -58,7 +59,7 @@ def test_checkpoints_of_any_number_of_classes(tmp_path: Path, num_classes: int, 
         write(path, tensors if wrap == "plain" else {wrap: tensors, "epoch": 3, "optimizer": {"lr": [0.1]}})
     loaded = weights.load(VARIANT, path)
     assert same(loaded, tensors)
-    assert loaded.card == ModelCard(VARIANT, num_classes, CIFAR10_PREPROCESSING)  # without guessed labels
+    assert loaded.card.num_classes == num_classes
 
 
 def test_a_checkpoint_of_imagenets_classes_has_their_labels(tmp_path: Path) -> None:

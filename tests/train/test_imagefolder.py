@@ -23,9 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from demos import evaluate
-from simplenet import checkpoints, model
-from simplenet.errors import DataError, SimpleNetWarning, UsageError, WeightsError
-from simplenet.model_card import ModelCard
+from simplenet import checkpoints, labels, model
+from simplenet.errors import AssumedCardWarning, DataError, SimpleNetWarning, UsageError, WeightsError
+from simplenet.model_card import CardOverrides, ModelCard
 from tests.waiting import wait_while_running
 from train import checkpoint, class_folders, evaluation, imagefolder
 
@@ -144,9 +144,23 @@ def test_refuses_impossible_arguments(trained: imagefolder.TrainingResult, image
     with pytest.raises(UsageError, match="has 13 convolutions, not 14; choose a smaller --freeze"):
         imagefolder.train(image_folder, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, freeze=14), workers=0)
     with pytest.raises(UsageError, match="3m needs images of 25 pixels or more, not 16; choose a larger --size"):
-        imagefolder.train(image_folder, "3m", tmp_path, CONFIG, size=16, workers=0)
+        imagefolder.train(image_folder, "3m", tmp_path, CONFIG, overrides=CardOverrides(size=16), workers=0)
     with pytest.raises(DataError, match="there are 72 images to train on, fewer than one batch; use --batch 72"):
         imagefolder.train(image_folder, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, batch_size=100), workers=0)
+
+
+def test_trains_with_the_given_preprocessing(image_folder: Path, tmp_path: Path) -> None:
+    torch.save(model.create("cifar-310k", 10).state_dict(), tmp_path / "start.pth")
+    options = {"initial": str(tmp_path / "start.pth"), "workers": 0, "validation_share": 0.2}
+    given = CardOverrides(dataset="svhn", size=36)  # all values, so without a warning
+    result = imagefolder.train(
+        image_folder, "cifar-310k", tmp_path / "run", dataclasses.replace(CONFIG, epochs=1), overrides=given, **options
+    )
+    assert result is not None
+    svhn = labels.known_dataset("svhn").preprocessing
+    assert _card(result.checkpoint).preprocessing == dataclasses.replace(svhn, resize_shorter_side=36, crop_size=36)
+    with pytest.warns(AssumedCardWarning, match="start.pth has no model card"), pytest.raises(UsageError):
+        imagefolder.train(image_folder, "cifar-310k", tmp_path / "run", CONFIG, resume=True, **options)
 
 
 def test_counts_and_replaces_unreadable_images(tmp_path: Path) -> None:

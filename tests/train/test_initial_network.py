@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from simplenet import checkpoints, model
-from simplenet.errors import UsageError
-from simplenet.model_card import ModelCard
+from simplenet.errors import AssumedCardWarning, UsageError
+from simplenet.model_card import CardOverrides, ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
 from train import cifar, recipe
 from train.data import DATASETS
@@ -55,6 +55,23 @@ def test_the_last_layer_is_kept_only_for_the_same_classes(
     expected = saved if is_kept else fresh
     assert torch.equal(network.classifier.weight, expected["classifier.weight"])
     assert torch.equal(network.classifier.bias, expected["classifier.bias"])
+
+
+def test_assumed_labels_are_no_names(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    state = model.create("cifar-310k", 10, seed=7).state_dict()
+    torch.save(state, tmp_path / "x.pth")
+    digits = DATASETS["mnist"].labels
+    with pytest.warns(AssumedCardWarning, match="labels 'airplane' to 'truck'"):
+        network, _ = recipe.initial_network("cifar-310k", str(tmp_path / "x.pth"), digits, CONFIG)
+    assert torch.equal(network.classifier.weight, state["classifier.weight"])
+    given = CardOverrides("cifar10")
+    network, _ = recipe.initial_network("cifar-310k", str(tmp_path / "x.pth"), digits, CONFIG, given)
+    assert not torch.equal(network.classifier.weight, state["classifier.weight"])
+    folder = write_idx_set(
+        tmp_path / "data", train=32, test=8
+    )  # without a warning: the data set's preprocessing is used
+    result = cifar.train("mnist", "cifar-310k", tmp_path / "run", CONFIG, folder, initial=str(tmp_path / "x.pth"))
+    assert result is not None
 
 
 def test_training_continues_from_weights(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:

@@ -70,6 +70,7 @@ def make_state(
         models = [model_state(name, reference=not place) for place, name in enumerate(MODELS[:models])]
     state: dict[str, Any] = {
         "schema_version": 1, "variant": "cifar-310k", "weights": "fashion-mnist", "untrained": False,
+        "preprocessing_doubt": "",
         "paused": False, "recording": None, "notice": None,
         "loop_fps": 29.9, "frames": 99, "ended": None, "choices": {}, "selected": {},
         "sources": sources,

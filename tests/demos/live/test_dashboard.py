@@ -28,6 +28,8 @@ def test_title_names_variant_and_weights() -> None:
     untrained = build(untrained=True, weights="random")
     assert untrained["title"] == "cifar-310k, random weights"
     assert "meaningless" in untrained["untrained"]
+    assumed = build(preprocessing_doubt="preprocessing: assumed for cifar-310k")
+    assert assumed["title"] == "cifar-310k, fashion-mnist weights; preprocessing: assumed for cifar-310k"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class Demo:
             "recording": None,
             "notice": None,
             "untrained": False,
+            "preprocessing_doubt": "",
         }
         self.selected: dict[str, Any] = {"backend": ["onnxruntime", "openvino"], "precision": "fp32", "variant": "1.5m"}
         self._listeners: list[Callable[[FrameResult], None]] = []
