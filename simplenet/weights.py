@@ -47,7 +47,7 @@ class LoadedWeights:
     model: SimpleNet
     card: ModelCard
     origin: WeightsOrigin
-    preprocessing_source: str
+    preprocessing_source: str = "model card"
     assumed: tuple[str, ...] = ()
 
 
