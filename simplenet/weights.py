@@ -34,6 +34,8 @@ from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from simplenet.variants import Variant
 
 KEYWORDS = ("auto", "pretrained", "random")
+_USUAL_DATASETS = {1000: ("imagenet",), 10: ("cifar10", "cifar100")}
+"""What checkpoints are usually trained on, by the `num_classes` of their variant."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _random(spec: Variant, seed: int, overrides: CardOverrides = NO_OVERRIDES) -
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     origin = WeightsOrigin("random", "random", digest.hexdigest())
-    card = overrides.apply(_default_card(spec, spec.num_classes))
+    card = overrides.apply(_default_card(spec, spec.num_classes, "imagenet"))
     spec.check_side(card.preprocessing.input_size, "choose a larger --size")
     return LoadedWeights(network, card, origin, f"flags {overrides.flags}" if overrides.flags else "random weights")
 
@@ -163,7 +165,7 @@ def _read(spec: Variant, path: Path, source: str, name: str | None, overrides: C
         )
     is_official = source == "pretrained" or (spec.official_sha256_prefix or "-") == sha256[:8]
     stated = "model card" if card else f"official checkpoint of {spec.name}" if is_official else ""
-    card = card or _default_card(spec, num_classes)
+    card = card or _default_card(spec, num_classes, *_USUAL_DATASETS[spec.num_classes])
     used = overrides.apply(card)
     try:
         hint = "choose a larger --size" if overrides.flags else "train it on larger ones"
@@ -219,11 +221,10 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _default_card(spec: Variant, num_classes: int) -> ModelCard:
-    """Return the card of weights without one: that of the variant's usual data set with as many classes, if any."""
-    names = ("imagenet",) if spec.num_classes == 1000 else ("cifar10", "cifar100")
-    usual = (known for known in map(labels.known_dataset, names) if len(known.labels) == num_classes)
-    known = next(usual, KnownDataset((), spec.preprocessing))
+def _default_card(spec: Variant, num_classes: int, *names: str) -> ModelCard:
+    """Return the card of weights without one: that of the first named data set with as many classes, if any."""
+    fitting = (known for known in map(labels.known_dataset, names) if len(known.labels) == num_classes)
+    known = next(fitting, KnownDataset((), spec.preprocessing))
     return ModelCard(spec.name, num_classes, known.preprocessing, known.labels, known.class_ids)
 
 

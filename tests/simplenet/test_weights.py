@@ -52,7 +52,7 @@ def test_random_weights_are_seeded() -> None:
     assert first.origin.sha256 != other.origin.sha256
     assert (first.origin.source, first.origin.name) == ("random", "random")
     assert not first.model.training
-    assert first.card == ModelCard(VARIANT, 10, CIFAR10_PREPROCESSING, labels.known_dataset("cifar10").labels)
+    assert first.card == ModelCard(VARIANT, 10, CIFAR10_PREPROCESSING)
 
 
 def test_auto_falls_back_to_random_with_a_warning(shipped: Path, offline: Path) -> None:
