@@ -20,28 +20,24 @@ class ExportModel(nn.Module):
 
     Args:
         half: compute the layers in float16; the normalization stays in float32.
-        cast_first: cast uint8 images before they are transposed. TensorRT supports only this order; the other runtimes
-            are faster in the opposite order.
     """
 
     scale: torch.Tensor
     offset: torch.Tensor
 
-    def __init__(
-        self, model: SimpleNet, preprocessing: Preprocessing | None, half: bool = False, cast_first: bool = False
-    ) -> None:
+    def __init__(self, model: SimpleNet, preprocessing: Preprocessing | None, half: bool = False) -> None:
         super().__init__()
         self.features = nn.Sequential(*_without_batch_norms(model.features))
         self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
         self.classifier.load_state_dict(model.classifier.state_dict())
         if half:
             self.half()
-        self.is_half, self.cast_first = half, cast_first
+        self.is_half = half
         self.normalizes = preprocessing is not None
         if preprocessing is not None:
-            # (x / 255 - mean) / std as one multiplication and one addition.
-            mean = torch.tensor(preprocessing.mean, dtype=torch.float64).view(1, 3, 1, 1)
-            std = torch.tensor(preprocessing.std, dtype=torch.float64).view(1, 3, 1, 1)
+            # (x / 255 - mean) / std as one multiplication and one addition, with a constant for each value of a row.
+            mean = torch.tensor(preprocessing.mean, dtype=torch.float64).repeat(preprocessing.input_size)
+            std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(preprocessing.input_size)
             self.register_buffer("scale", (1 / (255 * std)).float())
             self.register_buffer("offset", (-mean / std).float())
         self.requires_grad_(False)
@@ -49,8 +45,11 @@ class ExportModel(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.normalizes:
-            image = image.float().permute(0, 3, 1, 2) if self.cast_first else image.permute(0, 3, 1, 2).float()
-            image = image * self.scale + self.offset
+            # On rows, because ONNX Runtime does not vectorize constants of the 3 channels: they took 38 % of an int8
+            # inference of 1.5m. The cast comes first, because TensorRT supports no other operation on uint8.
+            size = image.shape[1]
+            rows = image.float().reshape(-1, size, 3 * size) * self.scale + self.offset
+            image = rows.reshape(-1, size, size, 3).permute(0, 3, 1, 2)
         if self.is_half:
             image = image.half()
         maps = self.features(image)

@@ -21,19 +21,17 @@ from simplenet.preprocessing import Preprocessing
 OPSET = 18
 
 
-def build(
-    model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False, cast_first: bool = False
-) -> onnx.ModelProto:
+def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
     """Export to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 
     Args:
         spec: the graph's input: uint8 NHWC images, which the graph normalizes, or normalized float32 NCHW.
-        half, cast_first: as in `ExportModel`.
+        half: as in `ExportModel`.
 
     Raises:
         ExportError: PyTorch's exporter failed.
     """
-    module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half, cast_first)
+    module = ExportModel(model, preprocessing if spec.dtype == "uint8" else None, half)
     # Hides the message "torchvision is not installed", which is logged four times.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -49,7 +49,12 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
     )
     size = context.input.batch or 1
     batches = calibration.in_batches(inputs, size)
-    settings = {"calibration_dataset": nncf.Dataset(batches), "subset_size": len(batches)}
+    settings = {
+        "calibration_dataset": nncf.Dataset(batches),
+        "subset_size": len(batches),
+        # The normalization: NNCF would round the pixels to 256 levels from 0 to the brightest calibration pixel.
+        "ignored_scope": nncf.IgnoredScope(types=["Multiply"], validate=False),
+    }
     labels = context.check_images.labels
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars on stdout

@@ -59,12 +59,12 @@ class ExportContext:
         self.request.progress(f"calibrating with {len(self.calibration)} images")
         return self.model_inputs(self.calibration)
 
-    def onnx_graph(self, half: bool = False, cast_first: bool = False) -> onnx.ModelProto:
+    def onnx_graph(self, half: bool = False) -> onnx.ModelProto:
         """The network as an ONNX graph; see `onnx_graph.build`."""
         from export import onnx_graph
 
         self.request.progress("exporting to ONNX")
-        return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half, cast_first)
+        return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half)
 
     def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
         """Compare the exported model's logits for `check_images` with PyTorch's; see `agreement.compare_outputs`."""

@@ -20,7 +20,7 @@ ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, in
 TENSORRT_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, symmetric int8"
 
 # Normalization stays in float32: pixels have 8 bits already, and rounding them again would lose accuracy.
-_NORMALIZATION = ("Transpose", "Cast", "Mul", "Add")
+_NORMALIZATION = ("Cast", "Reshape", "Mul", "Add", "Transpose")
 
 
 def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:

@@ -54,7 +54,7 @@ def export_tensorrt(*, builder: str = "auto", targets: Sequence[str] = (), **opt
 
 
 def _build(context: ExportContext, builder: str, targets: Sequence[str]) -> BuildResult:
-    graph = context.onnx_graph(half=context.request.precision == "fp16", cast_first=True)
+    graph = context.onnx_graph(half=context.request.precision == "fp16")
     method = None
     if context.request.precision == "int8":
         graph = quantize.for_tensorrt(graph, context.calibration_inputs())

@@ -31,7 +31,7 @@ _OPERATORS = {
     f"torch.ops.aten.{name}"
     for name in (
         "_assert_tensor_metadata.default", "add.Tensor", "amax.default", "conv2d.default", "linear.default",
-        "max_pool2d.default", "mul.Tensor", "permute.default", "relu_.default", "to.dtype",
+        "max_pool2d.default", "mul.Tensor", "permute.default", "relu_.default", "reshape.default", "to.dtype",
     )
 }  # fmt: skip
 # Harmless even if PyTorch evaluates or imports it: no call, no index, no attribute access.

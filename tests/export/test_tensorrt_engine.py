@@ -96,7 +96,7 @@ def test_dynamic_batch_gets_a_profile() -> None:
 
 
 def test_uint8_can_only_be_cast() -> None:
-    """The reason for `cast_first` in ExportModel; if this fails, it is no longer needed."""
+    """Why ExportModel casts images before anything else."""
     model = convolution_graph()
     cast, transpose = model.graph.node[:2]
     cast.op_type, transpose.op_type = "Transpose", "Cast"

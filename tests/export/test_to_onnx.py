@@ -56,6 +56,14 @@ def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, fo
 
 
 @pytest.mark.slow
+def test_int8_normalizes_in_float32(make_artifact: MakeArtifact) -> None:
+    graph = onnx.load(make_artifact("onnx", "int8").model_file).graph
+    types = [node.op_type for node in graph.node if node.op_type != "DequantizeLinear"]  # the weights' come first
+    first = types.index("QuantizeLinear")
+    assert types[:first] == ["Cast", "Reshape", "Mul", "Add", "Reshape", "Transpose"]
+
+
+@pytest.mark.slow
 def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     artifact = make_artifact("onnx", "int8")
     graph = onnx.load(artifact.model_file).graph
