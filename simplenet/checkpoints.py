@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-import re
+import functools
+import io
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialize
 
-from simplenet import files, variants
+from simplenet import file_kinds, files, state_dicts, torch_files, variants
 from simplenet import model as models
-from simplenet.errors import SimpleNetError, WeightsError, one_line
+from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError, one_line
 from simplenet.model import SimpleNet
 from simplenet.model_card import CARD_KEY, ModelCard
-
-SUFFIXES = (".safetensors", ".pth", ".pt")
+from simplenet.state_dicts import Candidate, Tensor, Tensors
+from simplenet.torch_files import StoredTensor
 
 _MAX_BYTES = 1 << 30
 _MAX_CLASSES = 100_000
-
-Tensors = dict[str, torch.Tensor]
+_SAVE_WEIGHTS = "save only the weights: torch.save(model.state_dict(), PATH)"
 
 
 def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
@@ -39,25 +39,27 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCa
         temporary.write_bytes(serialize(tensors, {CARD_KEY: card.to_json()}))
 
 
-def read(path: Path) -> tuple[Tensors, ModelCard | None]:
-    """Read a .safetensors, .pth or .pt file: its tensors, and its card if this project wrote it.
+def read(path: Path) -> tuple[list[Candidate], ModelCard | None]:
+    """Read a checkpoint of any suffix, and its card if it has one: what may be a state_dict in it.
 
-    A .pth holds a state_dict, directly or under 'state_dict' or 'model'; a 'module.' before every name is removed. No
-    code in the file is run.
+    Reads .safetensors and files of torch.save. Nothing that the file names is imported or called.
 
     Raises:
-        WeightsError: the file is missing or damaged, has another format, contains code, or has no state_dict.
+        WeightsError: the file is missing or damaged, has another format, calls functions, or has no state_dict.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise WeightsError(f"{path} is not a checkpoint; name a {', '.join(SUFFIXES)} file")
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path} is {file_kinds.describe_folder(path)}")
         if not path.is_file():
             raise WeightsError(f"no file at {path}; name a checkpoint: --weights PATH")
         if path.stat().st_size > _MAX_BYTES:
             raise WeightsError(f"{path} is over 1 GiB, too large for a SimpleNet; name a checkpoint of weights only")
-        if path.suffix.lower() == ".safetensors":
-            return _read_safetensors(path)
-        return _state_dict(_read_torch(path), path), None
+        data = path.read_bytes()
+        if file_kinds.is_safetensors(data):
+            content, card = _read_safetensors(path)
+        else:
+            content, card = _read_torch(data, path), None
+        candidates = state_dicts.find(content)
     except SimpleNetError:
         raise
     except OSError as error:
@@ -66,36 +68,106 @@ def read(path: Path) -> tuple[Tensors, ModelCard | None]:
         raise WeightsError(
             f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
         ) from error
+    if not candidates:
+        what = f"a {type(content).__name__} without weights"
+        if network := state_dicts.pickled_network(content):
+            what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
+        raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
+    return candidates, card
 
 
-def build_model(tensors: Tensors, variant: str, path: Path) -> SimpleNet:
-    """Build the variant's network in eval mode from a checkpoint's tensors, with the checkpoint's number of classes.
+def build_model(candidates: list[Candidate], variant: str, path: Path, key: str | None = None) -> SimpleNet:
+    """Build the variant's network in eval mode from a checkpoint's weights, with their number of classes.
+
+    Args:
+        key: which weights of the checkpoint; None: those that fit, averaged ones (with a warning) before raw ones.
 
     Raises:
-        WeightsError: the weights do not fit the variant, are not for RGB images, or are not finite. The message names
-            the first missing and the first unexpected tensor, and the variants that the weights fit.
+        WeightsError: the weights do not fit the variant, are not for RGB images, or are not finite; or several fit.
+            The message names the first missing and the first unexpected tensor, and the variants that the weights fit.
     """
-    first, last = tensors.get("features.0.weight"), tensors.get("classifier.weight")
-    if first is not None and first.ndim == 4 and first.shape[1] != 3:
-        raise WeightsError(
-            f"{path} is for images of {first.shape[1]} channels, only RGB is supported; train it with 3 channels"
-        )
-    num_classes = last.shape[0] if last is not None and last.ndim == 2 else None
-    if num_classes is not None and not 1 <= num_classes <= _MAX_CLASSES:
-        raise WeightsError(f"{path} has {num_classes} classes, not 1 to {_MAX_CLASSES}; name another checkpoint")
-    network = models.create(variant, num_classes)
-    expected: Tensors = network.state_dict()
-    if mismatch := _mismatch(tensors, expected):
-        with torch.device("meta"):  # shapes only, no memory
-            shapes = {name: models.create(name, num_classes).state_dict() for name in variants.VARIANTS}
-        fitting = [name for name in shapes if not _mismatch(tensors, shapes[name])]
-        advice = f"it fits {', '.join(fitting)}: type --variant {fitting[0]}" if fitting else "name another checkpoint"
-        raise WeightsError(f"{path} does not fit {variant}: {mismatch}; {advice}")
-    network.load_state_dict({name: _checked(tensor, expected[name], name, path) for name, tensor in tensors.items()})
+    try:
+        candidates = state_dicts.choose(candidates, key)
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error}") from error
+    fitting = [each for each in candidates if not _fit(each, variant)[1]]
+    if not fitting:
+        raise _misfit(max(candidates, key=lambda each: len(each.tensors)), variant, path)
+    chosen = _preferred(fitting, path)
+    tensors, _ = _fit(chosen, variant)
+    network = models.create(variant, _num_classes(chosen))
+    state = network.state_dict()
+    network.load_state_dict({name: _checked(tensors.get(name, state[name]), state[name], name, path) for name in state})
     return network
 
 
-def _read_safetensors(path: Path) -> tuple[Tensors, ModelCard | None]:
+def _preferred(fitting: list[Candidate], path: Path) -> Candidate:
+    """Return the only averaged weights, with a warning, else the only ones; raise WeightsError if there are several."""
+    distinct = [each for index, each in enumerate(fitting) if not any(_is_same(each, e) for e in fitting[:index])]
+    averaged = [each for each in distinct if each.is_averaged]
+    raw = [each for each in distinct if not each.is_averaged]
+    if len(distinct) > 1 and len(averaged) != 1:
+        labels = ", ".join(each.label for each in distinct[:8])
+        raise WeightsError(f"{path} has several weights that fit: {labels}; type --weights-key with one of them")
+    if averaged and raw:
+        warnings.warn(
+            f"{path} has averaged weights {averaged[0].label} and raw ones {raw[0].label}; the averaged ones are used; "
+            f"for the others type --weights-key {raw[0].label}",
+            SimpleNetWarning,
+            stacklevel=2,
+        )
+    return (averaged or distinct)[0]
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    """Whether two names lead to the same tensors in the file."""
+    return one.tensors.keys() == other.tensors.keys() and all(
+        value is other.tensors[name] or (isinstance(value, StoredTensor) and value == other.tensors[name])
+        for name, value in one.tensors.items()
+    )
+
+
+def _num_classes(candidate: Candidate) -> int | None:
+    last = candidate.tensors.get("classifier.weight")
+    return int(last.shape[0]) if last is not None and len(getattr(last, "shape", ())) == 2 else None
+
+
+@functools.lru_cache(64)
+def _shapes(variant: str, num_classes: int | None) -> Mapping[str, torch.Tensor]:
+    with torch.device("meta"):  # shapes only, no memory
+        state: Mapping[str, torch.Tensor] = models.create(variant, num_classes).state_dict()
+    return state
+
+
+def _fit(candidate: Candidate, variant: str) -> tuple[Tensors, str]:
+    num_classes = _num_classes(candidate)
+    if num_classes is not None and not 1 <= num_classes <= _MAX_CLASSES:
+        return {}, f"it has {num_classes} classes, not 1 to {_MAX_CLASSES}"
+    return state_dicts.fitted(candidate, _shapes(variant, num_classes))
+
+
+def _misfit(candidate: Candidate, variant: str, path: Path) -> WeightsError:
+    """Return the error of weights that do not fit; its advice is the variant that they fit, if there is one."""
+    mismatch = _fit(candidate, variant)[1]
+    if name := next((name for name in candidate.tensors if name.endswith("weight_orig")), None):
+        return WeightsError(
+            f"{path} is pruned ({one_line(name, 80)} and a mask); make that permanent with "
+            "torch.nn.utils.prune.remove(module, 'weight') for each pruned module, then save it again"
+        )
+    first = candidate.tensors.get("features.0.weight")
+    shape: tuple[int, ...] = tuple(getattr(first, "shape", ()))
+    if len(shape) == 4 and shape[1] != 3:
+        return WeightsError(
+            f"{path} is for images of {shape[1]} channels, only RGB is supported; train it with 3 channels"
+        )
+    fitting = [name for name in variants.VARIANTS if not _fit(candidate, name)[1]]
+    advice = f"it fits {', '.join(fitting)}: type --variant {fitting[0]}" if fitting else "name another checkpoint"
+    if candidate.others and not _fit(replace(candidate, others=()), variant)[1]:
+        advice = f"to load only the network in it, type --weights-key {candidate.label}"
+    return WeightsError(f"{path} does not fit {variant}: {mismatch}; {advice}")
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], ModelCard | None]:
     with safe_open(path, framework="pt") as file:
         card = (file.metadata() or {}).get(CARD_KEY)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
@@ -105,57 +177,36 @@ def _read_safetensors(path: Path) -> tuple[Tensors, ModelCard | None]:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _read_torch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:  # a small file may unpack to any size
-            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
-                raise WeightsError(f"{path} unpacks to over 1 GiB; name a checkpoint of weights only")
+def _read_torch(data: bytes, path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
-            raise
-        # torch's message is not repeated, because it suggests to load the file unsafely.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"contains code ({found[1]})" if found else "is damaged or contains more than weights"
-        raise WeightsError(
-            f"{path} {what}, which is never run; save only the weights: torch.save(model.state_dict(), PATH)"
-        ) from error
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            archive = zipfile.ZipFile(io.BytesIO(data))
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:  # a small file may unpack to any size
+                raise WeightsError(f"{path} unpacks to over 1 GiB; name a checkpoint of weights only")
+            folder = file_kinds.torch_folder(archive.namelist())
+            if folder is None:
+                raise WeightsError(f"{path} is {file_kinds.describe_zip(archive.namelist(), path)}")
+            return torch_files.read_zip(archive, folder)
+        if what := file_kinds.describe(data, path):
+            raise WeightsError(f"{path} is {what}")
+        content = torch_files.read_legacy(data)
+    except torch_files.CodeFoundError as error:
+        what = f"contains code ({one_line(error, 80)}), which is never run"
+        raise WeightsError(f"{path} {what}; {_SAVE_WEIGHTS}") from error
+    if content is None:
+        raise WeightsError(f"{path} is a pickle, not a file of torch.save; load it where it was made, {_SAVE_WEIGHTS}")
+    return content
 
 
-def _state_dict(content: Any, path: Path) -> Tensors:
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict; save model.state_dict()")
-    for name, value in content.items():
-        is_nested = isinstance(value, torch.Tensor) and value.is_nested  # it has no shape
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or is_nested:
-            kind = "nested tensor" if is_nested else type(value).__name__
-            raise WeightsError(
-                f"{path} is not a state_dict: {one_line(repr(name), 60)} is a {kind}; save model.state_dict()"
-            )
-    if all(name.startswith("module.") for name in content):  # written by DataParallel
-        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return dict(content)
-
-
-def _mismatch(tensors: Tensors, expected: Tensors) -> str:
-    """Describe the first missing and unexpected tensor, or the first other shape; "" if all fit."""
-    missing = [f"missing {name!r}" for name in expected if name not in tensors]
-    unexpected = [f"unexpected {one_line(repr(name), 80)}" for name in tensors if name not in expected]
-    if missing or unexpected:
-        return ", ".join(missing[:1] + unexpected[:1])
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            return f"{name} is {list(tensor.shape)}, not {list(expected[name].shape)}"
-    return ""
-
-
-def _checked(tensor: torch.Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:
+def _checked(tensor: Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:
     """Return the tensor in the network's dtype; raise WeightsError for values that no training writes."""
+    if isinstance(tensor, StoredTensor):
+        try:
+            tensor = tensor.load()
+        except Exception as error:  # the zip reader raises exceptions of any type
+            raise WeightsError(
+                f"{path} is damaged: {name} cannot be read ({one_line(error, 120)}); copy or download it again"
+            ) from error
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise WeightsError(f"{path}: {name} is not a plain tensor on the CPU; save model.state_dict() of a plain model")
     if tensor.is_complex() or tensor.is_floating_point() != expected.is_floating_point():

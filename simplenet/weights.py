@@ -2,7 +2,7 @@
 
 - pretrained: the official ImageNet file, downloaded once to the user's cache (simplenet/download.py).
 - NAME: weights that ship with the project, simplenet/shipped/NAME/VARIANT.safetensors.
-- PATH: a .safetensors, .pth or .pt checkpoint with any number of classes (simplenet/checkpoints.py).
+- PATH: a checkpoint of PyTorch or .safetensors, with any number of classes (simplenet/checkpoints.py).
 - random: a random initialization, the same for the same seed; only for measuring latency.
 - auto: pretrained if cached or downloadable, else the first NAME that has this variant (names with a shipped data set
   first, then in alphabetical order), else random with an UntrainedWarning.
@@ -54,7 +54,12 @@ class LoadedWeights:
 
 
 def load(
-    variant: str, weights: str | Path = "auto", *, seed: int = 0, overrides: CardOverrides = NO_OVERRIDES
+    variant: str,
+    weights: str | Path = "auto",
+    *,
+    seed: int = 0,
+    overrides: CardOverrides = NO_OVERRIDES,
+    key: str | None = None,
 ) -> LoadedWeights:
     """Find, check and load weights.
 
@@ -65,10 +70,11 @@ def load(
         weights: auto, pretrained, random, NAME or PATH (see above); keywords and NAMEs take precedence over files.
         seed: of random weights.
         overrides: preprocessing and labels in place of those of the card; other values than its own give a warning.
+        key: which weights of the checkpoint at PATH, such as 'model_ema'; None: the averaged ones, else the only ones.
 
     Raises:
-        UsageError: unknown variant, unknown name, 'pretrained' for a variant without official weights, or overrides
-            that do not fit the weights.
+        UsageError: unknown variant, unknown name, 'pretrained' for a variant without official weights, a key without
+            a PATH, or overrides that do not fit the weights.
         WeightsError: a checkpoint that is missing, damaged, unsafe, or of another network.
         DownloadError: 'pretrained' without a network.
 
@@ -77,6 +83,8 @@ def load(
     """
     spec, weights = variants.get(variant), str(weights)
     overrides.check_weights(weights)
+    if key is not None and weights in (*KEYWORDS, *datasets.shipped_weights()):
+        raise UsageError(f"--weights-key is for a checkpoint; type --weights PATH, not {weights}, or leave it out")
     if weights == "auto":
         return _auto(spec, seed)
     if weights == "pretrained":
@@ -85,7 +93,7 @@ def load(
         return _random(spec, seed, overrides)
     if weights in datasets.shipped_weights():
         return _shipped(spec, weights, overrides)
-    return _checkpoint(spec, weights, overrides)
+    return _checkpoint(spec, weights, overrides, key)
 
 
 def _auto(spec: Variant, seed: int) -> LoadedWeights:
@@ -128,28 +136,29 @@ def _shipped(spec: Variant, name: str, overrides: CardOverrides = NO_OVERRIDES) 
     return _read(spec, path, "shipped", name, overrides)
 
 
-def _checkpoint(spec: Variant, weights: str, overrides: CardOverrides) -> LoadedWeights:
+def _checkpoint(spec: Variant, weights: str, overrides: CardOverrides, key: str | None) -> LoadedWeights:
     path = Path(files.expand_home(weights))
-    is_path = path.suffix.lower() in checkpoints.SUFFIXES or path.name != weights
-    if not is_path and not files.is_file(path):
+    is_path = bool(path.suffix) or path.name != weights
+    if not weights or not (is_path or files.is_file(path) or files.is_folder(path)):
         choices = (*KEYWORDS, *datasets.shipped_weights())
         check_choice("weights", weights, choices, hint=", or the PATH of a checkpoint")
-    for other in variants.VARIANTS.values():  # m1 and m2 have the same shapes: only the file's name differs
-        if path.name == other.official_weights_file and other != spec:
-            raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
-    return _read(spec, path, "checkpoint", None, overrides)
+    return _read(spec, path, "checkpoint", None, overrides, key)
 
 
-def _read(spec: Variant, path: Path, source: str, name: str | None, overrides: CardOverrides) -> LoadedWeights:
+def _read(
+    spec: Variant, path: Path, source: str, name: str | None, overrides: CardOverrides, key: str | None = None
+) -> LoadedWeights:
     """Load a checkpoint. `source` and `name` describe its origin; None: the name is made from the file's name."""
     before = _identity(path)
-    tensors, card = checkpoints.read(path)
+    candidates, card = checkpoints.read(path)
     try:
         sha256 = files.sha256(path)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {files.error_message(error)}") from error
     if _identity(path) != before:
         raise WeightsError(f"{path} was replaced while it was read, perhaps by a training; try again")
+    if source == "checkpoint":
+        _check_official(spec, path, sha256)
     if card is not None:
         try:
             own = variants.get(card.variant)
@@ -157,7 +166,7 @@ def _read(spec: Variant, path: Path, source: str, name: str | None, overrides: C
             raise WeightsError(f"{path} holds weights of an {error}") from error
         if own != spec:
             raise WeightsError(f"{path} holds weights of {own.name}, not of {spec.name}; type --variant {own.name}")
-    network = checkpoints.build_model(tensors, spec.name, path)
+    network = checkpoints.build_model(candidates, spec.name, path, key)
     num_classes = network.classifier.out_features
     if card is not None and card.num_classes != num_classes:
         raise WeightsError(
@@ -210,6 +219,24 @@ def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple
         return f"assumed for {card.variant}", assumed
     rest = f"; {', '.join(guessed)} assumed for {card.variant}" if guessed else ""
     return f"flags {overrides.flags}{rest}", assumed
+
+
+def _check_official(spec: Variant, path: Path, sha256: str) -> None:
+    """Refuse official files of another network, by their name or hash: their tensors have the same shapes.
+
+    Raises:
+        WeightsError: the file is of the other stride mode, or of the first release.
+    """
+    for other in variants.VARIANTS.values():
+        prefix = other.official_sha256_prefix
+        if prefix is not None and other != spec and (prefix in path.name or sha256.startswith(prefix)):
+            raise WeightsError(f"{path} holds weights of {other.name}, not of {spec.name}; type --variant {other.name}")
+    named = re.search(r"sim(?:plenet)?v1_[\w.]+-([0-9a-f]{8})\b", path.name)
+    if sha256[:8] in variants.FIRST_RELEASE_HASHES or (named and named[1] != spec.official_sha256_prefix):
+        raise WeightsError(
+            f"{path} has the name or hash of an official file of the first release, whose padded 1x1 convolutions "
+            "are not supported; type --weights pretrained, or rename the file if you trained it"
+        )
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -1,0 +1,85 @@
+"""What a file is that is no checkpoint, by its content, and what to type."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from simplenet.errors import one_line
+
+_MAGIC = {
+    b"\x1f\x8b": ("compressed with gzip", "gunzip"),
+    b"BZh": ("compressed with bzip2", "bunzip2"),
+    b"\xfd7zXZ\0": ("compressed with xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unzstd"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
+    b"Rar!": ("a rar archive", "unrar x"),
+}
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file, as Keras writes; name a checkpoint of PyTorch",
+    b"GGUF": "a GGUF file; name a checkpoint of PyTorch",
+    b"\x93NUMPY": "a NumPy array; name a checkpoint of PyTorch",
+    b"version https://git-lfs": "a git-lfs pointer, not the weights; type: git lfs pull",
+}
+
+
+def is_safetensors(data: bytes) -> bool:
+    """Whether a file starts like .safetensors: the header's length, then JSON."""
+    return data[8:9] == b"{" and 2 <= int.from_bytes(data[:8], "little") <= len(data) - 8
+
+
+def describe(data: bytes, path: Path) -> str:
+    """Say what a file is that is neither a zip nor .safetensors nor a pickle, and what to type; "" if it may be one."""
+    start, name = data[:512].lstrip().lower(), shlex.quote(str(path))
+    if not data:
+        return "empty; copy or download it again"
+    for magic, (what, command) in _MAGIC.items():
+        if data.startswith(magic):
+            return f"{what}; unpack it: {command} {name}"
+    for magic, what in _OTHERS.items():
+        if data.startswith(magic):
+            return what
+    if data[257:262] == b"ustar":
+        return f"a tar archive; unpack it: tar xf {name}"
+    if data.startswith(b"PK\x03\x04"):
+        return "an incomplete download; download it again"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page, not the weights; open it in a browser to see why, then download the file itself"
+    if not re.search(rb"[^\t\n\r\x20-\x7e]", data[:512]) and not data.rstrip().endswith(b"."):
+        return "a text file, not a checkpoint; download the file itself"
+    return ""
+
+
+def torch_folder(names: Sequence[str]) -> str | None:
+    """Return the folder of data.pkl in a zip of torch.save, with a slash; None for any other zip."""
+    folders = [name[:-8] for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+    return next((folder for folder in folders if f"{folder}constants.pkl" not in names), None)
+
+
+def describe_zip(names: Sequence[str], path: Path) -> str:
+    """Say what a zip is that torch.save did not write, and what to type."""
+    if any(name.endswith("/constants.pkl") for name in names):
+        code = f'import torch; torch.save(torch.jit.load({json.dumps(str(path))}).state_dict(), "weights.pth")'
+        return f"a TorchScript program, which is never run; save only its weights: python -c {shlex.quote(code)}"
+    if any(re.search(r"(^|/)(archive_format|serialized_exported_program\.json)$", name) for name in names):
+        return "an exported program of PyTorch (.pt2), not weights; name the checkpoint that it was made from"
+    if names and all(name.endswith(".npy") for name in names):
+        code = "import numpy as n, safetensors.numpy as s; "
+        code += f's.save_file(dict(n.load({json.dumps(str(path))})), "weights.safetensors")'
+        return f"a NumPy archive (.npz); convert it: python -c {shlex.quote(code)}"
+    content = one_line(repr(names[0]), 80) if names else "nothing"
+    return f"a zip archive of {content}; unpack it: unzip {shlex.quote(str(path))}"
+
+
+def describe_folder(path: Path) -> str:
+    """Say what a folder is, and what to type."""
+    name = shlex.quote(str(path))
+    if (path / ".metadata").is_file():
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {name} weights.pth"
+        return f"a folder of torch.distributed.checkpoint; convert it: {command}"
+    files = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
+    advice = f"type --weights {shlex.quote(str(files[0]))}" if files else "name a checkpoint: --weights PATH"
+    return f"a folder, not a checkpoint; {advice}"

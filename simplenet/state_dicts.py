@@ -1,0 +1,162 @@
+"""Find a network's state_dict in the content of a checkpoint: containers, prefixes, averages, older layouts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+
+from simplenet.errors import WeightsError, one_line
+from simplenet.torch_files import PickledObject, StoredTensor
+
+Tensor: TypeAlias = torch.Tensor | StoredTensor
+Tensors: TypeAlias = Mapping[str, Tensor]
+
+_FIRST = re.compile(r"(|.*[./])features\.0\.(weight|weight_orig|weight_g|parametrizations\.weight\.original0?)")
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What DataParallel, torch.compile, FSDP and activation checkpointing add to names, in front or in the middle."""
+_BOOKKEEPING = ("n_averaged", "total_ops", "total_params", "_extra_state")
+"""Last parts of names that AveragedModel, the counter thop and modules add; they are not weights."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
+_MAX_DEPTH = 4
+_TOP = "."
+"""The key of tensors that have neither a container nor a prefix."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A possible state_dict: the tensors below `key`, which is the path of keys and prefix, joined by dots."""
+
+    key: str
+    tensors: Tensors
+    others: tuple[str, ...] = ()
+    """Names in the same mapping that do not have the prefix."""
+    is_averaged: bool = False
+    container: str = field(default="", compare=False)
+
+    @property
+    def label(self) -> str:
+        return repr(one_line(self.container or self.key or _TOP, 80))
+
+
+def find(content: Any) -> list[Candidate]:
+    """Return every mapping in a checkpoint's content that may be the network's state_dict, or [] if there is none."""
+    found: list[Candidate] = []
+    for path, mapping in _mappings(content, "", _MAX_DEPTH, set()):
+        names = {_unwrapped(name): name for name in mapping}
+        if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
+            names = {name: name for name in mapping}
+        prefixes = sorted({match[1] for name in names if (match := _FIRST.fullmatch(name))}, key=len, reverse=True)
+        groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes or [""]}
+        others = []
+        for name, original in names.items():
+            prefix = next((prefix for prefix in groups if name.startswith(prefix)), None)
+            if prefix is not None:
+                groups[prefix][name.removeprefix(prefix)] = mapping[original]
+            elif _is_weight(name, mapping[original]):
+                others.append(name)
+        for prefix, tensors in groups.items():
+            key = ".".join(part for part in (path, prefix.rstrip("./")) if part)
+            words = {word.lower() for word in _WORD.findall(key)}
+            is_averaged = bool(words & _AVERAGED) or any(name.endswith("n_averaged") for name in mapping)
+            container = path if len(groups) == 1 else key
+            found.append(Candidate(key, tensors, tuple(others), is_averaged, container))
+    with_network = [each for each in found if any(_FIRST.fullmatch(name) for name in each.tensors)]
+    return with_network or found
+
+
+def pickled_network(content: Any) -> str | None:
+    """Return the class of a network that was pickled whole, in the content or in one of its entries, or None."""
+    entries = [content, *(content.values() if isinstance(content, dict) else ())]
+    return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
+
+
+def choose(candidates: list[Candidate], key: str | None) -> list[Candidate]:
+    """Return the candidates that a key names, all of them for None.
+
+    Raises:
+        WeightsError: nothing has this key.
+    """
+    if key is None:
+        return candidates
+    named = [each for each in candidates if key in (each.key or _TOP, each.container)]
+    named = named or [each for each in candidates if each.key.startswith(f"{key}.")]
+    if not named:
+        keys = ", ".join(each.label for each in candidates[:8])
+        raise WeightsError(f"has no weights {one_line(repr(key), 80)}; type --weights-key with one of: {keys}")
+    return [replace(each, others=()) for each in named]
+
+
+def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[Tensors, str]:
+    """Return the tensors under the names of `expected`, and "" or what does not fit."""
+    tensors = {
+        name: tensor for name, tensor in candidate.tensors.items() if name in expected or _is_weight(name, tensor)
+    }
+    renamed = {old: new for new, old in _names_of_2018(expected).items()}
+    if _without_counters(tensors) == _without_counters(renamed):
+        tensors = {renamed[name]: tensor for name, tensor in tensors.items() if name in renamed}
+    missing = [f"missing {name!r}" for name in expected if name not in tensors and name in _without_counters(expected)]
+    others = [name for name in tensors if name not in expected] + list(candidate.others)
+    unexpected = [f"unexpected {one_line(repr(name), 80)}" for name in others]
+    if missing or unexpected:
+        return tensors, ", ".join(missing[:1] + unexpected[:1])
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            kind = tensor.name if isinstance(tensor, PickledObject) else type(tensor).__name__
+            return tensors, f"{name!r} is a {one_line(kind, 80)}, not a plain tensor"
+        if tuple(tensor.shape) != tuple(expected[name].shape):
+            return tensors, f"{name} is {list(tensor.shape)}, not {list(expected[name].shape)}"
+    return tensors, ""
+
+
+def _mappings(content: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the path and the string-keyed items of every mapping that holds tensors, outermost first."""
+    if isinstance(content, PickledObject):
+        content = {} if "_modules" in content.values else content.values  # not the parts of a pickled network
+    elif isinstance(content, (list, tuple)):
+        content = dict(enumerate(content[:16]))
+    if not isinstance(content, Mapping) or not depth or id(content) in seen:
+        return
+    seen.add(id(content))
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    if any(isinstance(value, Tensor) for value in named.values()):
+        yield path, {name: value for name, value in named.items() if not isinstance(value, (dict, list))}
+    for name, value in content.items():
+        if isinstance(value, (Mapping, PickledObject, list, tuple)):
+            yield from _mappings(value, f"{path}.{name}" if path else str(name), depth - 1, seen)
+
+
+def _is_weight(name: str, value: Any) -> bool:
+    return isinstance(value, Tensor) and name.rpartition(".")[2] not in _BOOKKEEPING
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _without_counters(names: Mapping[str, Any]) -> set[str]:
+    """Names without batch norm's counters of batches, which PyTorch before 0.4.1 did not save."""
+    return {name for name in names if not name.endswith("num_batches_tracked")}
+
+
+def _names_of_2018(expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Map each name to that of the reference implementation before 2023, where no Dropout2d followed a convolution.
+
+    Convolutions are those indices with a 4-dimensional weight. They took 3 indices, and pools 2.
+    """
+    starts = [int(name.split(".")[1]) for name, tensor in expected.items() if tensor.ndim == 4]
+    old, index = {}, 0
+    for start, following in zip(starts, [*starts[1:], starts[-1] + 3], strict=True):
+        old.update({start + offset: index + offset for offset in (0, 1)})
+        # 3: no dropout; 4: dropout; 5: no dropout, pool; 6: dropout, pool
+        index += 5 if following - start in (5, 6) else 3
+    names = {}
+    for name in expected:
+        head, _, tail = name.partition(".")
+        number, _, tail = tail.partition(".")
+        names[name] = f"{head}.{old[int(number)]}.{tail}" if head == "features" else name
+    return names

@@ -1,0 +1,365 @@
+"""Checkpoints as training programs write them: containers, prefixes, averages, layouts, and files of other kinds."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import datetime
+import enum
+import functools
+import gzip
+import io
+import pickle
+import shlex
+import subprocess
+import sys
+import tarfile
+import types
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn.utils import prune
+
+from simplenet import model, weights
+from simplenet.errors import SimpleNetWarning, UsageError, WeightsError
+from tests.simplenet.networks import VARIANT, Tensors, same, state
+
+RAW = state(seed=4)
+GOOD = state()
+
+
+def write(path: Path, content: Any, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def prefixed(prefix: str, tensors: Tensors = GOOD) -> Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def define(module: str, name: str, base: type = object, **attributes: Any) -> Any:
+    """A class of a training script's module that does not exist when the checkpoint is read."""
+    made = type(name, (base,), {"__module__": module, **attributes})
+    sys.modules.setdefault(module, types.ModuleType(module))
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+@pytest.fixture
+def forget_modules() -> Any:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("training_script"):
+            del sys.modules[name]
+
+
+PREFIXES = (
+    "module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "_orig_mod.module.", "backbone.encoder.",
+    "ema_model.module.", "student/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_any_common_prefix_is_stripped(tmp_path: Path, prefix: str) -> None:
+    save_file(prefixed(prefix), tmp_path / "a.safetensors")
+    for path in (tmp_path / "a.safetensors", write(tmp_path / "a.pth", {"state_dict": prefixed(prefix), "epoch": 1})):
+        assert same(weights.load(VARIANT, path), GOOD)
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_wrappers_of_submodules_are_stripped(tmp_path: Path, wrapper: str) -> None:
+    tensors = {name.replace("features.", f"features.{wrapper}."): tensor for name, tensor in GOOD.items()}
+    assert same(weights.load(VARIANT, write(tmp_path / "a.pth", tensors)), GOOD)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        *(lambda sd, key=key: {key: sd, "epoch": 9} for key in ("state_dict", "net", "model_state_dict", "network_fn")),
+        lambda sd: {"model": {"state_dict": sd}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+        lambda sd: (sd, {"lr": 0.1}),
+        lambda sd: [3, sd],
+        lambda sd: collections.defaultdict(dict, state_dict=sd),
+        lambda sd: argparse.Namespace(state_dict=sd),
+        lambda sd: {**sd, "epoch": 3, "name": "x"},
+    ],
+)
+def test_containers_are_opened(tmp_path: Path, wrap: Callable[[Tensors], Any]) -> None:
+    for options in ({}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 5}):
+        assert same(weights.load(VARIANT, write(tmp_path / "a.pth.tar", wrap(GOOD), **options)), GOOD)
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+@pytest.mark.usefixtures("forget_modules")
+def test_bookkeeping_of_any_class_is_ignored(tmp_path: Path, protocol: int, is_zip: bool) -> None:
+    """No class is imported: the module of the meter is gone when the file is read."""
+    meter = define("training_script", "RecorderMeter")()
+    meter.epoch_losses = np.zeros((540, 2), np.float32)
+    attributes = define("training_script.config", "AttributeDict", dict)(lr=0.1)
+    steps = define("training_script.config", "Steps", list)([1, 2])
+    slots = define("training_script.config", "Slots", __slots__=("a",))()
+    slots.a = 3
+    mode = define("training_script.config", "Mode", str)
+    extras = {
+        "recorder": meter,
+        "hyper_parameters": attributes,
+        "steps": steps,
+        "slots": slots,
+        "mode": mode("fast"),
+        "args": argparse.Namespace(lr=0.1, path=Path("/x"), seen={Path("a")}),
+        "best": np.float64(91.2),
+        "array": np.arange(5),
+        "dtype": np.dtype("float32"),
+        "random": np.random.RandomState(0),
+        "date": datetime.datetime(2018, 5, 4),
+        "color": Color.RED,
+        "loss": functools.partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+        "queue": collections.deque([1, 2], maxlen=3),
+        "space": types.SimpleNamespace(a=1),
+        "optimizer": torch.optim.SGD([torch.zeros(2)], 0.1).state_dict(),
+    }
+    if protocol < 2:
+        del extras["slots"]  # Python cannot pickle it so
+    content = {**extras, "state_dict": prefixed("module.")}
+    path = write(tmp_path / "a.pth.tar", content, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    for name in [name for name in sys.modules if name.startswith("training_script")]:
+        del sys.modules[name]
+    assert same(weights.load(VARIANT, path), GOOD)
+
+
+def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: change(tensor) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sd: {name: tensor for name, tensor in sd.items() if "num_batches" not in name},
+        lambda sd: {**sd, "total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)},
+        lambda sd: {"n_averaged": torch.tensor(5), **prefixed("module.", sd)},
+        each(lambda tensor: torch.nn.Parameter(tensor, False)),
+        each(lambda tensor: tensor.clone().requires_grad_(tensor.is_floating_point())),
+        each(lambda tensor: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor),
+        each(lambda tensor: torch.stack([tensor, tensor], -1)[..., 1]),
+    ],
+    ids=["no counters", "thop", "AveragedModel", "parameters", "requires_grad", "channels_last", "strided views"],
+)
+def test_harmless_differences_are_tolerated(tmp_path: Path, change: Callable[[Tensors], Tensors]) -> None:
+    loaded = weights.load(VARIANT, write(tmp_path / "a.pth", change(GOOD))).model.state_dict()
+    assert all(torch.equal(loaded[name], GOOD[name]) for name in GOOD if "num_batches" not in name)
+
+
+def test_weights_saved_on_a_gpu_load_without_one(tmp_path: Path) -> None:
+    write(tmp_path / "cpu.pth", GOOD)
+    with zipfile.ZipFile(tmp_path / "cpu.pth") as source, zipfile.ZipFile(tmp_path / "a.pth", "w") as target:
+        for entry in source.infolist():
+            content = source.read(entry)
+            target.writestr(entry, content.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:1"))
+    assert same(weights.load(VARIANT, tmp_path / "a.pth"), GOOD)
+
+
+AVERAGES: list[tuple[Any, str, str]] = [
+    ({"state_dict": RAW, "state_dict_ema": GOOD, "epoch": 3}, "state_dict_ema", "state_dict"),
+    ({"model": RAW, "model_ema": {"n_averaged": torch.tensor(5), **prefixed("module.")}}, "model_ema", "model"),
+    ({"ema": {"state_dict": GOOD}, "net": RAW}, "ema.state_dict", "net"),
+    ({"state_dict": {**prefixed("model.", RAW), **prefixed("ema_model.")}}, "state_dict.ema_model", "state_dict.model"),
+    ({"weights": RAW, "SWA": GOOD}, "SWA", "weights"),
+    ({**RAW, **prefixed("ema.")}, "ema", "."),
+]
+
+
+@pytest.mark.parametrize(("content", "averaged", "raw"), AVERAGES)
+def test_averaged_weights_are_chosen_and_reported(tmp_path: Path, content: Any, averaged: str, raw: str) -> None:
+    path = write(tmp_path / "a.pth", content)
+    with pytest.warns(
+        SimpleNetWarning, match=rf"'{averaged}' and raw ones '{raw}'; .* --weights-key '{raw}'"
+    ) as caught:
+        assert same(weights.load(VARIANT, path), GOOD)
+    assert len(caught) == 1
+    assert same(weights.load(VARIANT, path, key=raw), RAW)
+    assert same(weights.load(VARIANT, path, key=averaged), GOOD)
+
+
+def test_several_weights_that_fit_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", {"last": RAW, "best": GOOD, "epoch": 3, "other": state("cifar-460k")})
+    with pytest.raises(WeightsError, match=r"several weights that fit: 'last', 'best'; type --weights-key with one"):
+        weights.load(VARIANT, path)
+    assert same(weights.load(VARIANT, path, key="best"), GOOD)
+    with pytest.raises(WeightsError, match=r"a.pth has no weights 'bets'; .* one of: 'last', 'best', 'other'"):
+        weights.load(VARIANT, path, key="bets")
+    with pytest.raises(WeightsError, match=r"does not fit cifar-310k: .* it fits cifar-460k"):
+        weights.load(VARIANT, path, key="other")
+    assert same(weights.load(VARIANT, write(path, {"model": GOOD, "best": GOOD})), GOOD)  # the same tensors
+    with pytest.raises(UsageError, match="--weights-key is for a checkpoint; type --weights PATH, not random"):
+        weights.load(VARIANT, "random", key="model")
+
+
+def test_tensors_beside_the_network_need_a_key(tmp_path: Path) -> None:
+    """They may be a normalization that the network needs."""
+    path = write(tmp_path / "a.ckpt", {"state_dict": {**prefixed("model."), "mean": torch.zeros(3)}})
+    with pytest.raises(WeightsError, match=r"unexpected 'mean'; .*only the network.* type --weights-key 'state_dict"):
+        weights.load(VARIANT, path)
+    assert same(weights.load(VARIANT, path, key="state_dict"), GOOD)
+
+
+def layout_of_2018(variant: str, tensors: Tensors) -> Tensors:
+    """Rename: before 2023, the reference implementation had Dropout2d only after pools."""
+    features = model.create(variant).features
+    is_old = [
+        not isinstance(module, torch.nn.Dropout2d) or isinstance(features[index - 1], torch.nn.MaxPool2d)
+        for index, module in enumerate(features)
+    ]
+    renamed = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        index, _, tail = rest.partition(".")
+        old = f"features.{sum(is_old[: int(index)])}.{tail}" if head == "features" else name
+        renamed[old] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("variant", ["cifar-310k", "cifar-5m", "cifar-5m-extra-pool"])
+def test_the_layout_of_2018_is_renamed(tmp_path: Path, variant: str) -> None:
+    tensors = state(variant)
+    old = layout_of_2018(variant, tensors)
+    assert old.keys() != tensors.keys()
+    path = write(tmp_path / "model_best.pth.tar", {"state_dict": prefixed("module.", old), "arch": "simplenet"})
+    assert same(weights.load(variant, path), tensors)
+    other = "cifar-5m" if variant != "cifar-5m" else "cifar-5m-extra-pool"
+    with pytest.raises(WeightsError, match=rf"it fits {variant}: type --variant {variant}"):
+        weights.load(other, path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["simplenetv1_5m_m2-c35297bf.pth", "simplenetv1_small_m1_05-a7ec600b (1).pth", "simv1_1.5m_m2-39b8bcfc.pth"],
+)
+def test_rejects_the_first_release(tmp_path: Path, name: str) -> None:
+    """Its 1x1 convolutions had padding 1, with the same shapes, so the logits would be wrong."""
+    with pytest.raises(WeightsError, match=r"first release, whose padded 1x1 .* type --weights pretrained"):
+        weights.load("1.5m", write(tmp_path / name, state("1.5m")))
+
+
+def test_rejects_a_renamed_official_file_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "best.pth", state("1.5m"))
+    monkeypatch.setattr("simplenet.files.sha256", lambda path: "be804903" + "0" * 56)
+    with pytest.raises(WeightsError, match=r"holds weights of 1\.5m-m1, not of 1\.5m; type --variant 1.5m-m1"):
+        weights.load("1.5m", path)
+    monkeypatch.setattr("simplenet.files.sha256", lambda path: "62617ea1" + "0" * 56)
+    with pytest.raises(WeightsError, match="first release"):
+        weights.load("1.5m", path)
+
+
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "a.pth")
+    for name in ("b.safetensors", "b.ckpt", "b.bin", "B.PTH", "b"):
+        assert same(weights.load(VARIANT, write(tmp_path / name, GOOD)), GOOD)
+    assert same(weights.load(VARIANT, tmp_path / "a.pth"), GOOD)
+
+
+def zipped(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return file.getvalue()
+
+
+def tarred() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.pth"))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; copy or download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "git-lfs pointer.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html>Virus scan warning</html>", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page"),
+        (b'{"message": "Not Found"}', "a text file"),
+        (gzip.compress(b"x"), "compressed with gzip; unpack it: gunzip"),
+        (b"BZh9", "bunzip2"),
+        (b"7z\xbc\xaf\x27\x1c", "7z x"),
+        (b"\x89HDF\r\n", "HDF5 file, as Keras writes"),
+        (tarred(), "a tar archive; unpack it: tar xf"),
+        (zipped("weights/plain.pth"), r"a zip archive of 'weights/plain.pth'; unpack it: unzip"),
+        (zipped("a.npy", "b.npy"), r"a NumPy archive \(.npz\); convert it: python -c"),
+        (zipped("model/archive_format", "model/data/weights"), r"exported program of PyTorch \(.pt2\)"),
+        (zipped("a/data.pkl")[:-30], "an incomplete download; download it again"),
+        (pickle.dumps({"a": 1}), "is a pickle, not a file of torch.save; load it where it was made"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_names_what_is_no_checkpoint(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
+    path = tmp_path / f"it's a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        weights.load(VARIANT, path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_advice_for_torchscript_works(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(model.create(VARIANT), torch.zeros(1, 3, 32, 32)).save(tmp_path / "script.pt")
+    with pytest.raises(WeightsError, match="is a TorchScript program, which is never run; save only") as caught:
+        weights.load(VARIANT, tmp_path / "script.pt")
+    code = shlex.split(str(caught.value).rpartition(": ")[2])[2]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
+    assert same(weights.load(VARIANT, tmp_path / "weights.pth"), state(seed=0))
+
+
+def test_the_advice_for_npz_works(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{name: tensor.numpy() for name, tensor in GOOD.items()})
+    with pytest.raises(WeightsError, match=r"convert it: python -c") as caught:
+        weights.load(VARIANT, tmp_path / "a.npz")
+    code = shlex.split(str(caught.value).rpartition("it: ")[2])[2]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert same(weights.load(VARIANT, tmp_path / "weights.safetensors"), GOOD)
+
+
+def test_names_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dcp").mkdir()
+    (tmp_path / "dcp" / ".metadata").write_bytes(b"x")
+    (tmp_path / "hub").mkdir()
+    save_file(GOOD, tmp_path / "hub" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=r"format_utils dcp_to_torch dcp weights.pth"):
+        weights.load(VARIANT, "dcp")
+    with pytest.raises(WeightsError, match=r"hub is a folder, .* type --weights hub/model.safetensors"):
+        weights.load(VARIANT, "hub")
+
+
+def test_names_pruned_networks(tmp_path: Path) -> None:
+    network = model.create(VARIANT)
+    prune.l1_unstructured(network.features[0], "weight", 0.3)
+    path = tmp_path / "a.pth"
+    for content in (network.state_dict(), {"state_dict": prefixed("module.", network.state_dict())}):
+        with pytest.raises(WeightsError, match=r"a.pth is pruned \(features.0.weight_orig .*prune\.remove\(module, 'w"):
+            weights.load(VARIANT, write(path, content))
+    prune.remove(network.features[0], "weight")
+    assert same(weights.load(VARIANT, write(path, network.state_dict())), dict(network.state_dict()))
+
+
+def test_names_networks_that_were_pickled_whole(tmp_path: Path) -> None:
+    for content in (model.create(VARIANT), {"model": torch.nn.DataParallel(model.create(VARIANT)), "epoch": 3}):
+        with pytest.raises(
+            WeightsError, match=r"a pickled network \(.*(SimpleNet|DataParallel)\), .*save only the wei"
+        ):
+            weights.load(VARIANT, write(tmp_path / "a.pth", content))
