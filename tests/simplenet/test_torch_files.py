@@ -23,6 +23,9 @@ from tests.simplenet.networks import VARIANT, same, state
 GOOD = state()
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::simplenet.errors.AssumedCardWarning")
+
+
 def forged(path: Path, data_pkl: bytes, is_legacy: bool = False) -> Path:
     """Write a file of torch.save with a pickle of any content."""
     if is_legacy:
