@@ -191,7 +191,7 @@ def test_averaged_weights_are_chosen_and_reported(tmp_path: Path, content: Any, 
         SimpleNetWarning, match=rf"'{averaged}' and raw ones '{raw}'; .* --weights-key '{raw}'"
     ) as caught:
         assert same(weights.load(VARIANT, path), GOOD)
-    assert len([warning for warning in caught if "averaged" in str(warning.message)]) == 1
+    assert len([warning for warning in caught if "has averaged weights" in str(warning.message)]) == 1
     assert same(weights.load(VARIANT, path, key=raw), RAW)
     assert same(weights.load(VARIANT, path, key=averaged), GOOD)
 
