@@ -19,9 +19,13 @@ Split = Literal["evaluation", "calibration"]
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """`images`: RGB uint8 [N, H, W, 3], not preprocessed. `labels`: int64 [N], indices into `classes`, the names.
+    """Images in memory with their labels.
 
-    `left_out` is the number of further images that could not be read.
+    Args:
+        images: RGB uint8 [N, H, W, 3], not preprocessed.
+        labels: int64 [N], indices into `classes`.
+        classes: the names of the classes.
+        left_out: the number of images that could not be read, and are not in `images`.
     """
 
     name: str
@@ -35,13 +39,13 @@ class LabeledImages:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the shipped data sets that have both splits, sorted."""
+    """Return the names of the shipped data sets, which have both splits, sorted."""
     folders = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
     return tuple(folder.name for folder in folders if all((folder / f"{split}.npz").is_file() for split in SPLITS))
 
 
 def shipped_weights(variant: str | None = None) -> tuple[str, ...]:
-    """Names of the shipped weights (of one variant), those of a shipped data set first."""
+    """Return the names of shipped weights (for one variant); names of shipped data sets come first."""
     found = {file.parent.name for file in SHIPPED.glob(f"*/{variant or '*'}.safetensors")}
     return tuple(sorted(found, key=lambda name: (name not in names(), name)))
 
@@ -74,7 +78,9 @@ def shipped(name: str, split: Split) -> LabeledImages:
 
 
 def load(path: Path) -> LabeledImages:
-    """Read an .npz of `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB), `labels` (uint8 [N]) and `classes`.
+    """Read the .npz file of a data set.
+
+    It has `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB), `labels` (uint8 [N]) and `classes` (strings).
 
     Raises:
         DataError: missing, damaged, of another form, or with pickled objects, which are not loaded.

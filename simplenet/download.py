@@ -165,7 +165,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _progress(name: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes the number of new bytes; on a terminal, with rich installed, it draws a bar."""
+    """Yield a function to call with the number of new bytes; on a terminal with rich, it draws a bar."""
     try:
         from rich import console, progress
     except ImportError:

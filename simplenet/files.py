@@ -1,4 +1,4 @@
-"""Atomic writes: after a crash, a full disk or Ctrl-C, the old file or none is left, never half a file."""
+"""Atomic writes (a crash, a full disk or Ctrl-C leaves no partial file), and helpers for paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError
 
-_NAME_CHARACTERS = 40  # of a name that are kept in a temporary name: up to 4 bytes each, of at most 255
+_NAME_CHARACTERS = 40  # A temporary name begins with these. UTF-8 has up to 4 bytes for each; 255 bytes are allowed.
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of killed `replacing(path)` calls; no other process may be writing `path`."""
+    """Remove temporary files that killed `replacing(path)` calls left; no process may be writing `path`."""
     path = path.resolve()
     for leftover in path.parent.glob(f".{glob.escape(path.name[:_NAME_CHARACTERS])}.*"):
         leftover.unlink(missing_ok=True)
@@ -62,8 +62,10 @@ def remove_leftovers(path: Path) -> None:
 def sync(path: Path) -> None:
     """Flush a file or folder to disk, so that it survives a power cut.
 
+    Errors of a folder are ignored: Windows, some network file systems and write-only folders cannot sync folders.
+
     Raises:
-        OSError: only for a file. Windows, some network file systems and write-only folders cannot sync a folder.
+        OSError: a file cannot be synced.
     """
     is_folder = path.is_dir()
     with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():
@@ -75,7 +77,7 @@ def sync(path: Path) -> None:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether `path` is a file; False also if the folder is not readable or the name is too long."""
+    """Whether `path` is a file; False also if it cannot be accessed or the name is too long."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises in those cases
 
 
@@ -99,7 +101,7 @@ def sha256(path: str | Path) -> str:
 
 
 def error_message(error: Exception) -> str:
-    """Return 'No space left on device' instead of '[Errno 28] No space left on device: ...'."""
+    """Return an error's text without number and path, such as 'No space left on device'."""
     if isinstance(error, FileExistsError):  # of mkdir
         return "a file is where a folder should be"
     return (isinstance(error, OSError) and error.strerror) or str(error)

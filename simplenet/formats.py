@@ -1,4 +1,4 @@
-"""The table of model formats: their files on disk, the precisions they are exported in, the backend that opens them."""
+"""The table of model formats: files, precisions, and the backend that opens each by default."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 class Format:
     """A row of the table.
 
-    `files` are the model files of an artifact; a backend opens the first one, which has a different suffix in every
-    format. `precisions` are those that export/to_<name>.py makes, fp32 first.
+    `files` are the model files of an artifact. A backend opens the first one; its suffix is different in every format.
+    `precisions` are those that export/to_<name>.py makes, fp32 first.
     """
 
     name: str

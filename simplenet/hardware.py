@@ -33,7 +33,7 @@ def usable_cores() -> int:
 def physical_cores() -> int:
     """Return the number of physical cores that this process may use, at most a container's CPU limit.
 
-    Only Linux reports physical cores and limits (cgroup v2); elsewhere it is the number of logical processors.
+    Only Linux reports physical cores and limits (cgroup v2). Elsewhere, the number of logical processors is returned.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
@@ -53,7 +53,7 @@ def physical_cores() -> int:
 
 def peak_resident_bytes() -> int:
     """Return the peak resident memory of this process so far, imports included."""
-    if _STATUS.is_file():  # Linux, where getrusage includes the peak of the process that forked this one
+    if _STATUS.is_file():  # Linux, where getrusage would include the peak of the parent process
         peak_kib = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(errors="replace"), re.MULTILINE)
         if peak_kib:
             return int(peak_kib[1]) * 1024

@@ -22,11 +22,12 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`items`: RGB uint8 [H, W, 3] arrays, or image files. `labels`: int64 [N], or None if they are unknown."""
+    """Images and their labels. `items` are RGB uint8 [H, W, 3] arrays or image files."""
 
     source: str
     items: Sequence[UInt8Array | Path]
     labels: Int64Array | None
+    """int64 [N]; None if the labels are unknown."""
     preprocessing: Preprocessing
     unreadable: list[str] = field(default_factory=list)
     """Messages about the files that could not be read; `batches` skips such files and appends here."""
@@ -81,9 +82,9 @@ def load(
 
     Args:
         split: of a shipped data set: 'evaluation' or 'calibration'.
-        labels, class_ids: the model's classes; class folders have their names. A shipped data set of other classes
-            is loaded without labels.
-        limit: the maximum number of images, taken evenly from all of them.
+        labels, class_ids: the model's classes, to find the labels by the names of class folders. A shipped data set of
+            other classes is loaded without labels.
+        limit: the maximum number of images; they are spread evenly over all images.
 
     Raises:
         DataError: no such folder or data set, or no image in it.
@@ -122,7 +123,7 @@ def check_source(source: str) -> None:
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:
-    """Return colored scenes with edges and noise, RGB uint8 [count, R, R, 3], for latency and agreement only.
+    """Return generated scenes, RGB uint8 [count, R, R, 3], for latency and agreement only.
 
     R is `preprocessing.resize_shorter_side`.
     """
@@ -144,5 +145,5 @@ def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8A
 
 
 def spread(count: int, limit: int | None) -> npt.NDArray[np.intp]:
-    """Return at most `limit` evenly spaced indices below `count`, because a sorted folder starts with one class."""
+    """Return at most `limit` indices below `count`, evenly spaced: a sorted folder begins with one class."""
     return np.unique(np.linspace(0, count - 1, min(count, limit or count)).round().astype(np.intp))

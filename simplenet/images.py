@@ -1,4 +1,4 @@
-"""Image files, which are untrusted input: read them as RGB, find them in folders, match folders with classes."""
+"""Image files, which are untrusted: read as RGB, find in folders, match folders with classes."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     its color profile, and only the first frame of an animation is read.
 
     Args:
-        reduction: a function of the upright image's width and height that returns the factor by which the result may
-            be smaller. If it is 2 or more, a JPEG is decoded faster, at a half, quarter or eighth of its size.
+        reduction: a function that gets width and height of the upright image and returns how many times smaller the
+            result may be. From 2 on, a JPEG is decoded faster, at a half, quarter or eighth of its size.
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, over 100 megapixels, over 200 times as long as wide, or of
-            floats or 32-bit integers. The message starts with the path.
+        ImageError: the file is missing, empty, truncated, no image, over 320 MiB, over 100 megapixels, or over 200
+            times as long as wide, or its pixels are floats or 32-bit integers. The message starts with the path.
 
     Example:
         images.read_rgb("cat.jpg").shape  # (480, 640, 3)
@@ -154,7 +154,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
-    """Return the folder of a data set's test images: the first of `names` that exists in `folder`.
+    """Return the folder of a data set's test images: the first of `names` that is in `folder`.
 
     Raises:
         DataError: there is none.
@@ -171,13 +171,16 @@ def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
 def labeled_folder(
     path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
 ) -> list[tuple[Path, int | None]]:
-    """Return every image of `find_images` with its class index, or None if its folder's name is no class.
+    """Return the images of `find_images`, each with the index of its class, or None without class.
+
+    An image's class is the one that its folder is named after.
 
     Args:
         labels, class_ids: the model's classes; `labels.class_lookup` compares them with the folders' names.
 
     Raises:
-        DataError: no images; subfolders of which none is named after a class; or a name that two classes have.
+        DataError: there are no images; there are subfolders, but none is named after a class; or two classes have the
+            name of a folder.
     """
     path = Path(path)
     found = find_images(path)

@@ -16,7 +16,7 @@ FEWEST_CLASSES_FOR_TOP5 = 6
 
 
 def ranked(logits: Float32Array, k: int) -> Int64Array:
-    """Return the `k` best classes per image, int64 [N, min(k, classes)], best first; ties: lower index first."""
+    """Return the `k` best classes per image, int64 [N, min(k, classes)]; ties: the lower index first."""
     best: Int64Array = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int64)
     return best
 
@@ -32,9 +32,9 @@ def top1_agreement(logits: Float32Array, reference: Float32Array) -> float:
 
 
 def cosine_similarities(logits: npt.NDArray[Any], reference: npt.NDArray[Any]) -> Float64Array:
-    """Return the cosine similarity per image of two logits [N, classes], float64 [N]; 0 if one is all zeros.
+    """Return the cosine similarity of two logits [N, classes] per image: float64 [N]; 0 for zero vectors.
 
-    Computed in float64: near 1, float32 has too few digits to distinguish a good export from a bad one.
+    It is computed in float64: near 1, float32 has too few digits to distinguish a good export from a bad one.
     """
     a, b = logits.astype(np.float64), reference.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -14,8 +14,8 @@ from simplenet.variants import Convolution, Variant
 class SimpleNet(nn.Module):
     """A SimpleNet: normalized float32 [N, in_channels, H, W] -> logits float32 [N, num_classes].
 
-    `features` has the indices of the reference implementation, so that official checkpoints load strictly. `dropout`
-    is the rate of every Dropout2d.
+    Modules have the names and indices of the reference implementation, so that official checkpoints load strictly.
+    `dropout` is the rate of every Dropout2d.
     """
 
     def __init__(self, variant: Variant, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:

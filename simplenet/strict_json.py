@@ -46,7 +46,7 @@ def plain_strings(value: object) -> tuple[str, ...]:
     """Return a list of strings as a tuple.
 
     Raises:
-        ValueError: not a list of strings, or a string has control characters, which a terminal would execute.
+        ValueError: not a list of strings, or a string has control characters, which could control a terminal.
     """
     if not isinstance(value, list) or not all(map(is_plain_string, value)):
         raise ValueError("names that are not plain strings")

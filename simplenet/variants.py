@@ -1,4 +1,4 @@
-"""The registry of the twelve SimpleNet variants: architecture, published numbers, default preprocessing.
+"""The twelve SimpleNet variants: architecture, published numbers, default preprocessing.
 
 Architectures: "Lets Keep it simple, Using simple architectures to outperform deeper and more complex
 architectures", Hasanpour et al., 2016, arXiv:1608.06037, and its reference implementation.
@@ -15,7 +15,7 @@ from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSIN
 
 
 class Convolution(NamedTuple):
-    """Conv2d with bias and the stride mode's stride -> BatchNorm2d -> ReLU -> Dropout2d if `has_dropout`."""
+    """Conv2d with bias -> BatchNorm2d -> ReLU -> Dropout2d if `has_dropout`; strides are in STRIDE_MODES."""
 
     channels: int
     kernel_size: int
@@ -26,7 +26,7 @@ class Pool(NamedTuple):
     """MaxPool2d(2, stride 2) -> Dropout2d."""
 
 
-# A number is a 3x3 convolution with that many channels. k1: 1x1 instead. *: without Dropout2d. P: Pool.
+# A number is a 3x3 convolution with that many channels; with k1, it is 1x1; with *, it has no Dropout2d. P is a Pool.
 BODIES = {
     "imagenet-5m": "64 128 128 128 128 128 P 256 256 256 512 P 2048k1 256k1 256",
     "imagenet-9m": "128 192 192 192 192 192 P 320 320 320 640 P 2560k1 320k1 320",
@@ -48,7 +48,7 @@ STRIDE_MODES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A network of the family. `parameters` is their number with `num_classes`; accuracies are in percent."""
+    """A network of the family. `parameters` is the number of weights; accuracies are in percent."""
 
     name: str
     reference_name: str
@@ -72,7 +72,7 @@ class Variant:
 
     @property
     def smallest_side(self) -> int:
-        """Side in pixels of the smallest image that leaves one pixel after the last layer."""
+        """Side in pixels of the smallest input: the last layer's output is one pixel."""
         strides = iter(self.strides)
         steps = [0 if isinstance(layer, Pool) else next(strides, 1) for layer in self.layers()]
         side = 1
@@ -109,7 +109,7 @@ def _parse_entry(entry: str, width_scale: float) -> Convolution | Pool:
 def _imagenet(
     name: str, size: str, body: str, scale: float, parameters: int, published: dict[str, tuple[float, float, str]]
 ) -> list[Variant]:
-    """Return both stride modes of one size: m2 under the plain name, m1 with the suffix -m1."""
+    """Return the variants of one size: `name` has stride mode m2, and `name`-m1 has m1."""
     return [
         Variant(
             name=name if mode == "m2" else f"{name}-{mode}",

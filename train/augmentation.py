@@ -1,4 +1,4 @@
-"""Augmentation: random crops of image files on the CPU, and batch transforms on the training device."""
+"""Augmentation: random crops of image files on the CPU, transforms of batches on the training device."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RandomCrop:
 
 
 def read_crop(path: Path, crop: RandomCrop, size: int) -> UInt8Array:
-    """Read a crop of an image file as RGB uint8 [size, size, 3]; bicubic, antialiased.
+    """Read a crop of an image file and resize it to RGB uint8 [size, size, 3], bicubic and antialiased.
 
     Raises:
         ImageError: the file cannot be read.
@@ -91,8 +91,8 @@ def _resize(pixels: UInt8Array, box: Box, size: int) -> UInt8Array:
 class BatchRandom:
     """Random numbers for a global batch of `count` images, of which this process uses `part`.
 
-    Every process draws for the whole batch, on the CPU, so the numbers are the same for any number of processes and
-    on any device.
+    Every process draws the numbers for the whole batch on the CPU, so an image gets the same numbers on any device and
+    with any number of processes.
     """
 
     generator: torch.Generator
@@ -101,7 +101,7 @@ class BatchRandom:
     device: torch.device = _CPU
 
     def integers(self, low: int, high: int) -> torch.Tensor:
-        """int64 [len(part), 1], from `low` to below `high`."""
+        """Return random integers from `low` to below `high`: int64 [length of `part`, 1]."""
         drawn = torch.randint(low, high, (self.count, 1), generator=self.generator)
         return drawn[self.part].to(self.device, non_blocking=True)
 
@@ -124,7 +124,7 @@ def shift_and_mirror(pixels: torch.Tensor, translate: int, mirrored: torch.Tenso
 
 
 def normalize(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """As simplenet.preprocessing.normalize: uint8 [N, S, S, 3] to float32 [N, 3, S, S], channels_last."""
+    """Normalize uint8 [N, S, S, 3], as the runtimes do, to float32 [N, 3, S, S] in channels_last."""
     mean, std = _mean_and_std(preprocessing, pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
@@ -135,7 +135,7 @@ def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[t
 
 
 def cutout(images: torch.Tensor, size: int, random: BatchRandom) -> torch.Tensor:
-    """Set a random square of each normalized image [N, 3, S, S] to 0, the mean; it may cross the border."""
+    """Set a random square of each normalized image [N, 3, S, S] to 0; it may cross the image's border."""
     if size == 0:
         return images
     side = images.shape[-1]
@@ -148,7 +148,7 @@ def cutout(images: torch.Tensor, size: int, random: BatchRandom) -> torch.Tensor
 
 
 def shrink(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Resize [N, 3, S, S] to [N, 3, side, side], antialiased; channels_last stays."""
+    """Resize [N, 3, S, S] to [N, 3, side, side], antialiased, in the same memory format."""
     return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
@@ -157,8 +157,8 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply mixup (blend two images) or CutMix (swap a rectangle); if both are on, choose one per batch.
 
-    Images 0 and 1, 2 and 3, ... are mixed with each other, so a batch that is split across processes gives the same
-    images.
+    Images 0 and 1, 2 and 3, ... are mixed with each other, so the result is the same if the batch is split across
+    processes.
 
     Args:
         images: [N, 3, H, W], with an even N.
@@ -185,19 +185,19 @@ def mix(
 
 
 def _swap_pairs(batch: torch.Tensor) -> torch.Tensor:
-    """Items 1, 0, 3, 2, ... of a batch of even length; the memory format stays."""
+    """Return items 1, 0, 3, 2, ... of a batch of even length, in the same memory format."""
     order = torch.arange(len(batch), device=batch.device) ^ 1
     return batch[order]
 
 
 def _beta(parameter: float, generator: torch.Generator) -> float:
-    """One sample of Beta(parameter, parameter); torch.distributions takes no generator."""
+    """Draw one sample of Beta(parameter, parameter); torch.distributions takes no generator."""
     first, second = torch._standard_gamma(torch.full((2,), parameter, dtype=torch.float64), generator=generator)
     return float(first / (first + second)) if first + second > 0 else 1.0
 
 
 def _rectangle(height: int, width: int, share: float, generator: torch.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a random rectangle with an area of about 1 - `share`, cut off at the border."""
+    """Return rows and columns of a random rectangle of 1 - `share` of the image, cut off at the border."""
     side = (1 - share) ** 0.5
     center = torch.rand(2, generator=generator)
     sides = []

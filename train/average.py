@@ -1,16 +1,15 @@
-"""Average the weights of several runs into one network, which is often better than each of them.
+"""Average the weights of several runs into one network, which is often better than each run.
 
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --weights cifar10 --seed 1 --output runs/a
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --weights cifar10 --seed 2 --output runs/b
     python train/average.py runs/a/cifar-310k.safetensors runs/b/cifar-310k.safetensors --data ~/cifar10-jpeg
 
-The runs are those of train/cifar.py. They must start from the same weights, or one run from the result of another
-(Izmailov et al. 2018, arXiv:1803.05407; Wortsman et al. 2022, arXiv:2203.05482). Averaging unrelated checkpoints does
-not work.
+The runs are those of train/cifar.py. They must start from the same weights, or one from the result of another (Izmailov
+et al. 2018, arXiv:1803.05407; Wortsman et al. 2022, arXiv:2203.05482). Averaging unrelated checkpoints does not work.
 
-Batch norm statistics are not averaged but measured again, on training images with the last run's translation and cutout
-but without mixing. After --mixup or --cutmix this helps a single run, too: its statistics come from mixed images, which
-makes the network less certain on whole ones.
+Batch norm statistics are not averaged. They are measured again, on training images with the last run's translation and
+cutout but without mixup and CutMix. So the script also improves a single run that used --mixup or --cutmix: statistics
+of mixed images make a network less certain about unmixed ones.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ from train.recipe import Recipe
 from train.results import Result
 
 STATISTICS_IMAGES = 10_000
-"""Number of training images for the batch norm statistics, at most; whole batches only."""
+"""The maximum number of training images for the batch norm statistics."""
 _BATCH = 125
 
 
 @dataclass(frozen=True)
 class AverageResult(Result):
-    """The average; `averaged` lists path and top-1 of each run's `weights`."""
+    """The result of averaging; `averaged` has path (`weights`) and `top1` of each run."""
 
     averaged: list[dict[str, Any]]
 
@@ -79,7 +78,7 @@ def average(
     """Write the average as <variant>.safetensors, with .training.json.
 
     Args:
-        paths: final <variant>.safetensors of runs of train/cifar.py; the last one's augmentation is used.
+        paths: the <variant>.safetensors of runs of train/cifar.py; batch norm uses the augmentation of the last one.
         half: store convolution and linear weights as float16.
 
     Raises:
@@ -121,7 +120,7 @@ def average(
 
 
 def _card(path: Path) -> ModelCard:
-    """The card of a run's final weights.
+    """Return the card of a run's final weights.
 
     Raises:
         UsageError: the file is not the result of train/cifar.py or train/average.py.

@@ -1,8 +1,8 @@
 """The state of a training run, from which --resume continues, and the lock on the output folder.
 
-training-state.safetensors holds the network, its EMA, the optimizer's momentum and, as JSON in the header, the options
-and the epoch and step. It is replaced atomically, and reading it executes no code. It needs no random state: every
-random number follows from the seed and the step (recipe.seed_for).
+training-state.safetensors holds the network, its EMA and the optimizer's momentum; the JSON in its header holds the
+options and the progress. The file is replaced atomically, and reading it executes no code. It holds no state of random
+generators: every random number follows from the seed and the step (recipe.seed_for).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEY = "simplenet_training"
 
 
 def holds_run(output: Path, variant: str) -> bool:
-    """Whether `output` has files of a training run or of an average, which a new run would replace."""
+    """Whether `output` has files that a new run would replace: those of another run or of an average."""
     return any((output / name).exists() for name in (STATE_NAME, LAST_NAME, f"{variant}.safetensors"))
 
 
@@ -42,7 +42,7 @@ def holds_run(output: Path, variant: str) -> bool:
 def lock(output: Path, group: Group) -> Iterator[None]:
     """Keep other runs out of `output`; the first process of a group holds the lock for all.
 
-    The operating system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, even if it is killed.
 
     Raises:
         UsageError: another run uses the folder.
@@ -62,7 +62,7 @@ def lock(output: Path, group: Group) -> Iterator[None]:
 
 
 def _clean_up(output: Path, is_new: bool) -> None:
-    """Remove the lock file, and the output folder if this run made it and it is empty, as after a refused run."""
+    """Remove the lock file; also remove an empty output folder that this run made, as a refused run does."""
     with contextlib.suppress(OSError):  # on Windows, filelock itself removes the open file
         (output / LOCK_NAME).unlink(missing_ok=True)
         if is_new:
@@ -73,8 +73,8 @@ def _clean_up(output: Path, is_new: bool) -> None:
 class TrainState:
     """Progress of a run: `epoch` whole epochs and `step` steps of the next one are done.
 
-    `loss_sum` and `epoch_seconds` are those of the current epoch, `seconds` those of the whole run with evaluation,
-    resumed parts included. `log` has one entry per epoch.
+    `loss_sum` and `epoch_seconds` belong to the current epoch. `seconds` is the duration of all finished epochs, with
+    evaluation. `log` has one entry per epoch.
     """
 
     epoch: int = 0
@@ -87,7 +87,7 @@ class TrainState:
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for progress that no run writes, as in an edited file."""
+        """Raise ValueError for values that no run writes, such as those of an edited file."""
         counts = (self.epoch, self.step, self.peak_memory_bytes)
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError(f"{self.epoch!r} epochs and {self.step!r} steps")
@@ -108,7 +108,7 @@ def save(
     state: TrainState,
     options: Mapping[str, Any],
 ) -> None:
-    """Write the state atomically: a crash, a full disk or a power cut leaves the old file.
+    """Write the state atomically: after a crash, a full disk or a power cut, the old file is intact.
 
     Raises:
         SimpleNetError: the file cannot be written, or a weight is not finite.

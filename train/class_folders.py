@@ -1,4 +1,4 @@
-"""Folders with one subfolder of images per class: list the files with their labels, split them, or read all of them."""
+"""Folders with one subfolder of images per class: list the files with labels, split or read them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LabeledFiles:
         return LabeledFiles([self.paths[index] for index in np.flatnonzero(mask).tolist()], self.labels[mask])
 
     def fingerprint(self, folder: Path) -> str:
-        """Return a hash of names below `folder`, sizes, order and labels: a run resumes only with the same files."""
+        """Return a hash of names, sizes, order and labels: a run resumes only with the same files."""
         listing = "\n".join(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}" for path in self.paths)
         digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape"))
         digest.update(self.labels.data)

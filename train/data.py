@@ -117,7 +117,7 @@ def _downloaded(spec: DatasetSpec) -> Path:
 
 
 def preprocessing(spec: DatasetSpec, train: LabeledImages) -> Preprocessing:
-    """Return the dataset's preprocessing; if it has none, use size, mean and deviation of the training images."""
+    """Return the dataset's preprocessing, or compute it from the training images if it has none."""
     if spec.preprocessing is not None:
         return spec.preprocessing
     side = train.images.shape[1]

@@ -1,6 +1,6 @@
 """Readers for the official files of MNIST, Fashion-MNIST, CIFAR and SVHN.
 
-Files are untrusted: sizes are bounded before memory is allocated, nothing is unpacked to disk, no pickle is loaded.
+Files are untrusted: sizes are checked before memory is allocated, nothing is unpacked to disk, no pickle is loaded.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LARGEST_MEMBER = 200 << 20
 
 
 def read_mnist(folder: Path) -> tuple[Split, Split]:
-    """Read MNIST's four files; gray images become RGB.
+    """Read the training and test split from MNIST's four files; gray images become RGB.
 
     Raises:
-        DataError: as `read_idx`; or there are more or fewer labels than images.
+        DataError: as `read_idx`; or the numbers of images and labels differ.
     """
     splits = []
     for prefix in ("train", "t10k"):
@@ -45,7 +45,7 @@ def read_mnist(folder: Path) -> tuple[Split, Split]:
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
-    """Read a gzipped IDX file of unsigned bytes with `dimensions` axes and at least one sample.
+    """Read a gzipped IDX file of unsigned bytes: an array with `dimensions` axes that is not empty.
 
     Raises:
         DataError: the file is missing, damaged, or has another type or shape.
@@ -70,7 +70,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
 def read_cifar(
     folder: Path, archive: str, train: tuple[str, ...], test: tuple[str, ...], label_bytes: int
 ) -> tuple[Split, Split]:
-    """Read the binary version of CIFAR-10 or CIFAR-100.
+    """Read the training and test split from the binary version of CIFAR-10 or CIFAR-100.
 
     Args:
         archive: name of the .tar.gz in `folder`.
@@ -106,7 +106,7 @@ def read_cifar(
 
 
 def read_svhn(path: Path) -> Split:
-    """Read SVHN's cropped digits.
+    """Read one split of SVHN's cropped digits.
 
     The .mat file has `X` uint8 [32, 32, 3, N] and `y` [N, 1], in which 10 is the digit 0.
 

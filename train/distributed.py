@@ -1,8 +1,8 @@
 """Data-parallel training: the process group, each process's part of a batch, and DDP.
 
 torchrun starts the processes. DistributedDataParallel (DDP) averages the gradients, so all processes hold the same
-weights. On GPUs, PyTorch's SyncBatchNorm normalizes over the global batch. PyTorch has none for CPUs, where batch
-statistics are per process: use one process per machine there.
+weights. On GPUs, SyncBatchNorm normalizes over the global batch. PyTorch has no SyncBatchNorm for CPUs: there, batch
+statistics are per process, so use one process per machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Group:
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """This process's part of a global batch of `count` images; all parts have the same length.
+        """Return this process's part of a global batch of `count` images; all parts have the same length.
 
         Raises:
             UsageError: `count` is not a multiple of the number of processes.
@@ -84,17 +84,17 @@ def join_group(device: torch.device) -> Iterator[Group]:
     except KeyboardInterrupt:  # raised in all processes
         distributed.destroy_process_group()
         raise
-    # Not in a `finally`: after an error in one process only, NCCL would wait here for the others. torchrun ends them.
+    # Not after an error in one process: NCCL would wait here for the other processes, which torchrun ends.
     distributed.destroy_process_group()
 
 
 def cores_per_process(cores: int) -> int:
-    """How many of this machine's cores each of its training processes may use."""
+    """Return the share of this machine's `cores` that each of its training processes may use."""
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def wrap(network: nn.Module, group: Group) -> nn.Module:
-    """The module to call in training: DDP for several processes, with SyncBatchNorm on GPUs.
+    """Return the module to call in training: `network`, in DDP if there are several processes.
 
     The names and shapes in the state_dict of `network` stay the same.
     """
@@ -105,10 +105,10 @@ def wrap(network: nn.Module, group: Group) -> nn.Module:
     elif group.is_first:
         cli.log("batch norm statistics are per process: PyTorch has no SyncBatchNorm for CPUs")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of an option that was renamed after our oldest PyTorch
+        warnings.simplefilter("ignore", FutureWarning)  # newer versions renamed an option; the oldest needs this name
         return DistributedDataParallel(
             network,
             device_ids=[group.device.index] if group.device.type == "cuda" else None,
-            broadcast_buffers=False,  # done once an epoch, before evaluation: training does not read them
+            broadcast_buffers=False,  # only evaluation reads them: the loop copies them once per epoch
             gradient_as_bucket_view=True,
         )

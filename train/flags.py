@@ -138,7 +138,7 @@ def device(name: str) -> torch.device:
 
 
 def _number_type(what: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:
-    """Return an argparse type: a number for which `is_valid` returns True; the error says that it is not `what`."""
+    """Return an argparse type: a number that `is_valid` accepts; an error says that it is not `what`."""
 
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):

@@ -7,9 +7,9 @@
     torchrun --nproc-per-node 8 train/imagefolder.py ~/imagenet --variant 5.7m --batch 1024 --learning-rate 0.8 \\
         --epochs 100 --weight-decay 3e-5 --average-decay 0.9999 --label-smoothing 0.1
 
-The folder has train/<class>/* and val/<class>/* (or test/<class>/*), or only <class>/*, of which --validation-share is
-held out. The names of the folders are the names of the classes: the checkpoint stores them, and so does every artifact
-exported from it. Weights for other classes get a new last layer.
+The folder has train/<class>/* and val/<class>/* (or test/<class>/*). If it has only <class>/*, a random part of the
+images is held out: --validation-share. The names of the folders are the names of the classes. The checkpoint and every
+artifact exported from it store them. Weights for other classes get a new last layer.
 
 The output folder gets the same files as from train/cifar.py.
 
@@ -106,7 +106,7 @@ def train(
 def _initial_network(
     variant: str, initial: str, classes: tuple[str, ...], overrides: CardOverrides, config: Recipe
 ) -> tuple[SimpleNet, ModelCard]:
-    """The network with the initial weights, and the card for the trained ones."""
+    """Return the network with its initial weights, and the model card for the trained weights."""
     spec = variants.get(variant)
     names, ids = _labels_and_ids(classes)
     network, card = recipe.initial_network(variant, initial, names, config, overrides)
@@ -116,7 +116,7 @@ def _initial_network(
 
 
 def _labels_and_ids(folders: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Labels and ids of the classes: folders named by ImageNet ids get ImageNet's labels."""
+    """Return labels and ids of the classes. Folders named by ImageNet's ids get ImageNet's labels."""
     known = dict(zip(labels.imagenet_class_ids(), labels.imagenet_labels(), strict=True))
     if all(name in known for name in folders):
         return tuple(known[name] for name in folders), folders

@@ -18,13 +18,13 @@ from train.recipe import Recipe, RngStream, generator_for
 
 
 def to_tensors(data: LabeledImages, preprocessing: Preprocessing) -> Batch:
-    """The model's input, uint8 [N, S, S, 3], computed as the runtimes do, and labels int64 [N]."""
+    """Return the model's input, uint8 [N, S, S, 3], computed as in the runtimes, and labels int64 [N]."""
     pixels = np.stack([to_model_input(image, preprocessing) for image in data.images])
     return torch.from_numpy(pixels), torch.from_numpy(data.labels)
 
 
 def reduced_side(side: int) -> int:
-    """Side of the smaller images of --small-first: 9/16 of the pixels."""
+    """Return the side of the smaller images of --small-first, which have 9/16 of the pixels."""
     return side * 3 // 4
 
 
@@ -80,7 +80,7 @@ class InMemoryDataset:
             yield images, labels
 
     def _mirrored_in(self, epoch: int) -> torch.Tensor:
-        """Bool [N], on the device."""
+        """Return which training images are mirrored in an epoch: bool [N], on the device."""
         count, device = len(self.labels), self.group.device
         if not self.config.flip:
             return torch.zeros(count, dtype=torch.bool, device=device)

@@ -30,13 +30,16 @@ def run(
     script: str,
     argv: Sequence[str] | None,
 ) -> int:
-    """Call a script's `train` with the flags that both scripts share, print its result, and return the exit code.
+    """Call a script's `train` with the flags that both scripts share, and print its result.
 
     After Ctrl-C, log how to resume if `output` has a saved state.
 
     Args:
-        default: the recipe for fields without a flag.
-        script, argv: for the command line in the results.
+        default: the recipe whose values are used for fields without a flag.
+        script, argv: the parts of the command line that the results record.
+
+    Returns:
+        The script's exit code.
     """
     device = flags.device(arguments.device)
     with distributed.join_group(device) as group, friendly_errors():
@@ -88,7 +91,7 @@ def friendly_errors() -> Iterator[None]:
 
 
 def command(script: str, argv: Sequence[str] | None) -> str:
-    """The command line that started this training, quoted for a shell."""
+    """Return the command line that started this training, quoted for a shell."""
     size, local_size = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     nodes = ["--nnodes", str(size // local_size)] if size > local_size else []
     program = ["python"] if size == 1 else ["torchrun", *nodes, "--nproc-per-node", str(local_size)]

@@ -1,8 +1,8 @@
 """The dataset-agnostic training loop, in one function to read from top to bottom.
 
-Everything that the next step depends on is saved after every epoch, every few minutes and at Ctrl-C, and every random
-number follows from the seed and the step. A run that was killed and resumed therefore ends with the same weights as an
-uninterrupted one, on devices that compute deterministically, such as CPUs.
+The state is saved after every epoch, every few minutes and at Ctrl-C, and every random number follows from the seed and
+the step. On devices that compute deterministically, such as CPUs, a run that was killed and resumed therefore ends with
+the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from train.distributed import Group
 from train.evaluation import Batch
 from train.recipe import Recipe, RngStream
 
-_STEPS_BETWEEN_LOSS_CHECKS = {"cpu": 1, "cuda": 10}  # on a GPU, reading the loss waits for the step
+_STEPS_BETWEEN_LOSS_CHECKS = {"cpu": 1, "cuda": 10}  # on a GPU, reading the loss waits until the step has finished
 
 
 class TrainingData(Protocol):
@@ -54,10 +54,10 @@ class Run:
     """The settings of a run, which the training scripts pass on from their flags.
 
     Args:
-        dataset: its name, for the results.
+        dataset: the dataset's name, for the results.
         output: the folder for all files of the run.
-        options: by flag, everything that a resumed run must have in common with the original.
-        half: store the final weights as float16.
+        options: values by flag or name that must be the same when the run is resumed.
+        half: store the final convolution and linear weights as float16.
         command: the command line, for the results.
     """
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def bar(visible: bool) -> Progress:
-    """Create a rich progress bar on stderr. Tasks count images and need a `note` field, the text at its end."""
+    """Create a progress bar on stderr. A task counts images; its field `note` is the text at the end."""
     return Progress(
         TextColumn("{task.description}", markup=False),  # may contain a folder's name
         BarColumn(bar_width=None),
@@ -33,8 +33,8 @@ class Log:
 
     Args:
         folder: where log.jsonl and tensorboard/ go.
-        lines: the epochs that a resumed run has done; extended in place.
-        writes: write the files. False in all processes but rank 0: only `lines` is extended.
+        lines: one entry per finished epoch; `append` adds to this list.
+        writes: whether to write the files: only the first process does.
     """
 
     def __init__(self, folder: Path, lines: list[dict[str, Any]], writes: bool = True) -> None:
@@ -61,7 +61,7 @@ class Log:
             self._board.flush()  # type: ignore[no-untyped-call]
 
     def note(self) -> str:
-        """The last epoch in a few words, for the progress bar."""
+        """Return the last epoch in a few words, for the progress bar."""
         if not self.lines:
             return ""
         line = self.lines[-1]
@@ -85,7 +85,7 @@ def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """This process's peak so far: allocated GPU memory when training on a GPU, else resident memory."""
+    """Return this process's peak so far: allocated GPU memory on a GPU, else resident memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return hardware.peak_resident_bytes()

@@ -1,4 +1,4 @@
-"""The training recipe: hyperparameters, schedule, initial network, optimizer, EMA, precision, and seeds."""
+"""The training recipe: hyperparameters, initial network, schedule, optimizer, EMA, precision, seeds."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_batch(config: Recipe, images: int, group: Group) -> None:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Triangle: linear up to `peak` over the first `warmup` fraction of `steps`, then linear to 0."""
+    """Return the rate at `step`: a linear rise to `peak` in the fraction `warmup`, then a linear fall."""
     peak_step = max(1.0, warmup * steps)
     position = step + 1
     return peak * (position / peak_step if position <= peak_step else (steps + 1 - position) / (steps + 1 - peak_step))
@@ -120,7 +120,7 @@ def initial_network(
 
 
 def optimizer(network: nn.Module, weight_decay: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay applies to convolution and linear weights only."""
+    """Create SGD with Nesterov momentum; weight decay applies to convolution and linear weights only."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -148,7 +148,7 @@ def freeze(network: SimpleNet, convolutions: int) -> None:
 class ModelEma:
     """An exponential moving average (EMA) of a model's weights and batch norm statistics.
 
-    The decay is lower in the first steps, so that the initial weights are soon forgotten.
+    The decay is lower in the first steps, so that the initial weights soon have little effect.
     """
 
     def __init__(self, source: nn.Module, decay: float) -> None:
@@ -159,8 +159,8 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Include the source's current weights; `steps` counts all its optimizer steps so far."""
-        if not self._pairs:  # cached: collecting them takes ten times as long as averaging
+        """Include the source's current weights; `steps` is the number of optimizer steps so far."""
+        if not self._pairs:  # collected once: collecting takes ten times as long as averaging
             self._pairs = list(zip(self.model.state_dict().values(), self._source.state_dict().values(), strict=True))
         weight = 1 - min(self.decay, steps / (steps + _EMA_WARMUP_STEPS))
         floating = [pair for pair in self._pairs if pair[0].dtype.is_floating_point]
@@ -171,7 +171,7 @@ class ModelEma:
 
 
 class RngStream(enum.IntEnum):
-    """What random numbers are for. Results depend on these values: do not reuse or renumber them."""
+    """The uses of random numbers. Results depend on the values: do not reuse or renumber them."""
 
     ORDER = 0
     AUGMENTATION = 1
@@ -181,26 +181,26 @@ class RngStream(enum.IntEnum):
 
 
 def seed_for(seed: int, stream: RngStream, *path: int) -> int:
-    """An independent seed for each stream and path, such as (epoch, step), derived from `seed`.
+    """Derive an independent seed for each stream and path, such as (epoch, step), from `seed`.
 
-    No random number in training depends on earlier ones. So a run resumes at any step, and processes agree, without
-    saving or sending generator states.
+    No random number in training depends on earlier ones. So generator states are neither saved to resume a run nor sent
+    to other processes.
     """
     return int(np.random.SeedSequence((seed, stream, *path)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def generator_for(seed: int, stream: RngStream, *path: int) -> torch.Generator:
-    """A CPU generator seeded with `seed_for`."""
+    """Create a CPU generator seeded with `seed_for`."""
     return torch.Generator().manual_seed(seed_for(seed, stream, *path))
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is fast: GPUs since Ampere, CPUs with AVX512-BF16 or AMX; others emulate it slowly."""
+    """Whether bf16 is fast: on GPUs since Ampere, and on CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(enabled: bool, device: torch.device | None = None) -> contextlib.AbstractContextManager[object]:
-    """PyTorch's automatic mixed precision with bf16."""
+    """Return PyTorch's automatic mixed precision with bf16."""
     return torch.autocast(device.type if device else "cpu", torch.bfloat16, enabled=enabled)

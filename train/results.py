@@ -42,7 +42,7 @@ class Result:
     machine: str
 
     def to_json(self) -> str:
-        """The result as a JSON object."""
+        """Return the result as a JSON object."""
         return json.dumps({**asdict(self), "checkpoint": str(self.checkpoint)})
 
 
@@ -66,7 +66,7 @@ class TrainingResult(Result):
     processes: int
 
     def summary(self) -> str:
-        """The result in one line."""
+        """Return the result in one line."""
         lost = f", {self.unreadable_images} unreadable images" if self.unreadable_images else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         processes = f"{self.processes} processes on " if self.processes > 1 else ""
@@ -176,7 +176,7 @@ def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def machine(device: torch.device) -> str:
-    """The processor, how many of its cores this process may use, and the GPU in use."""
+    """Return the processor's name, how many of its cores this process may use, and the GPU in use."""
     cores = hardware.usable_cores()
     processor = f"{hardware.processor()}, {cores} {'core' if cores == 1 else 'cores'}"
     if device.type == "cuda":
