@@ -23,7 +23,7 @@ from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageE
 from simplenet.formats import FORMATS, PRECISIONS, Format
 from simplenet.image_sets import ImageSet
 from simplenet.manifest import Manifest
-from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
+from simplenet.model_card import NO_OVERRIDES, CardOverrides
 
 DEFAULT_BACKEND = "onnxruntime"
 
@@ -146,7 +146,7 @@ class ModelRequest:
             folder = artifacts.folder_for(self.artifacts_root, self.variant, self.weights, format, precision)
             found = artifacts.read(folder) if files.is_folder(folder) else None
             is_old = found and is_shipped and found.manifest.weights.sha256 != files.sha256(shipped)
-            return found if found and not is_old and _has_overrides(found.manifest, self.overrides) else None
+            return found if found and not is_old and self.overrides.made(found.manifest) else None
         checkpoint = Path(files.expand_home(self.weights))
         if not files.is_file(checkpoint):
             return None
@@ -154,7 +154,7 @@ class ModelRequest:
         for folder in sorted(self.artifacts_root.glob(f"{self.variant}-*/{format}-{precision}")):
             manifest = artifacts.read_manifest(folder)
             is_same = manifest.variant == self.variant and manifest.weights.sha256 == sha256
-            if is_same and _has_overrides(manifest, self.overrides):
+            if is_same and self.overrides.made(manifest):
                 return artifacts.read(folder)
         return None
 
@@ -315,17 +315,6 @@ def to_json(model: runtimes.Runtime) -> dict[str, Any]:
         "preprocessing_source": model.manifest.preprocessing_source,
         "runtime": dataclasses.asdict(model.describe()),
     }
-
-
-def _has_overrides(manifest: Manifest, overrides: CardOverrides) -> bool:
-    """Whether an artifact was exported with exactly these flags; raises UsageError as `CardOverrides.apply`."""
-    flags = manifest.preprocessing_source.partition(";")[0]
-    if not overrides.flags:
-        return not flags.startswith("flags ")
-    card = ModelCard(
-        manifest.variant, manifest.num_classes, manifest.preprocessing, manifest.labels, manifest.class_ids
-    )
-    return flags == f"flags {overrides.flags}" and overrides.apply(card) == card
 
 
 def _has_other_calibration(found: Artifact, calibration: str) -> bool:

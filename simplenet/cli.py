@@ -56,7 +56,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     Exit codes: 1 for a SimpleNetError, a full disk, a path that cannot be accessed or a missing package; 2 for a usage
     error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
     """
-    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
     code: Any
@@ -134,13 +134,19 @@ def log(message: str) -> None:
 
 
 def _show_warning(
-    default: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any, **options: Any
+    default: Callable[..., None],
+    shown: set[str],
+    message: Warning | str,
+    category: type[Warning],
+    *args: Any,
+    **options: Any,
 ) -> None:
-    """Print this project's warnings as one line, all others as Python does."""
-    if issubclass(category, SimpleNetWarning):
-        log(f"warning: {message}")
-    else:
+    """Print this project's warnings as one line, each text once, and all others as Python does."""
+    if not issubclass(category, SimpleNetWarning):
         default(message, category, *args, **options)
+    elif str(message) not in shown:  # compare.py loads the same weights for every export
+        shown.add(str(message))
+        log(f"warning: {message}")
 
 
 def variant_name(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from simplenet import strict_json
 from simplenet.errors import UsageError, WeightsError, one_line
 from simplenet.labels import known_dataset
+from simplenet.manifest import Manifest
 from simplenet.preprocessing import Preprocessing
 
 CARD_SCHEMA_VERSION = 1
@@ -156,6 +157,15 @@ class CardOverrides:
             advice = "name a file of as many" if self.labels is not None else "name another, or add --labels FILE"
             raise UsageError(f"{flag} has {len(names)} labels, the weights have {card.num_classes} classes; {advice}")
         return replace(card, preprocessing=self.preprocessing(card.preprocessing), labels=names, class_ids=ids)
+
+    def made(self, manifest: Manifest) -> bool:
+        """Whether an artifact was exported with exactly these flags and values; raises UsageError as `apply`."""
+        flags = manifest.preprocessing_source.partition(";")[0]
+        if not self.flags:
+            return not flags.startswith("flags ")
+        names = ("variant", "num_classes", "preprocessing", "labels", "class_ids")
+        card = ModelCard(**{name: getattr(manifest, name) for name in names})
+        return flags == f"flags {self.flags}" and self.apply(card) == card
 
 
 NO_OVERRIDES = CardOverrides()

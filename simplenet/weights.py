@@ -195,7 +195,7 @@ def _warn_of_differences(path: Path, stated: str, card: ModelCard, used: ModelCa
     before, after = card.facts(), used.facts()
     differs = {name: before[name] != after[name] for name in after} | {"labels": card.labels != used.labels}
     if changes := [f"{name} {before[name]} by {after[name]}" for name in after if differs[name]]:
-        text = f"{path}: {overrides.flags} replaces values of its {stated}: {', '.join(changes)}"
+        text = f"{path}: {overrides.flags} replaces values of the {stated}: {', '.join(changes)}"
         warnings.warn(text, SimpleNetWarning, stacklevel=5)
 
 

@@ -370,7 +370,8 @@ def test_speed_up_is_the_ratio_of_medians_round_by_round() -> None:
 
 
 def test_conclusion_names_rivals_of_the_fastest(make_artifact: MakeArtifact) -> None:
-    rows = [Row(name, "fp32", artifact=make_artifact("onnx", "fp32"), top1_percent=90.0) for name in ("a", "b", "c")]
+    made = make_artifact("onnx", "fp32")
+    rows = [Row(name, "fp32", artifact=made, top1_percent=90.0) for name in ("a", "b", "c")]
     for row, rounds_ms in zip(rows, ([[2.0], [2.0], [2.0]], [[3.0], [1.0]], [[4.0], [4.0], [4.0]]), strict=True):
         row.timings = Timings(0, 0, 0, rounds_ms=[samples * 3 for samples in rounds_ms])
         row.description = runtimes.Description(row.backend, "a GPU" if row.backend == "c" else "CPU", "fp32", 1, {})
@@ -380,6 +381,10 @@ def test_conclusion_names_rivals_of_the_fastest(make_artifact: MakeArtifact) -> 
     table.show(result, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "top-1: b fp32, model latency p50 1.000 ms; faster in some rounds: a fp32 (1 of 2)." in shown
+    assert result.network == "cifar-310k with fashion-mnist weights"
+    assumed = dataclasses.replace(made.manifest, preprocessing_source="assumed for cifar-310k")
+    rows[0].artifact = dataclasses.replace(made, manifest=assumed)
+    assert result.network == "cifar-310k with fashion-mnist weights; preprocessing: assumed for cifar-310k"
     assert "c fp32: ran on a GPU." in shown
 
 

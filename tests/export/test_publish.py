@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -207,3 +208,12 @@ def test_summary_of_a_folder_name_that_is_not_utf8(make_artifact: MakeArtifact, 
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(made.folder, folder)
     assert command_line.summary(artifacts.read(folder)).startswith(f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}: ")
+
+
+def test_summary_names_assumed_preprocessing(make_artifact: MakeArtifact) -> None:
+    made = make_artifact("onnx", "fp32")
+    assumed = dataclasses.replace(made.manifest, preprocessing_source="assumed for cifar-310k")
+    assert "preprocessing" not in command_line.summary(made)
+    assert ", preprocessing: assumed for cifar-310k, " in command_line.summary(
+        dataclasses.replace(made, manifest=assumed)
+    )

@@ -73,6 +73,24 @@ def test_round_trip(folder: Path) -> None:
     assert left_in(folder.parent) == ["onnx-int8"]
 
 
+def test_manifest_says_when_preprocessing_is_in_doubt(folder: Path) -> None:
+    values = json.loads((folder / "manifest.json").read_text("utf-8"))
+    del values["preprocessing_source"]  # written by an older version
+    (folder / "manifest.json").write_text(json.dumps(values), "utf-8")
+    old = artifacts.read(folder).manifest
+    assert (old.preprocessing_source, old.preprocessing_doubt) == ("unknown", "")
+    checkpoint = dataclasses.replace(old, weights=WeightsOrigin("checkpoint", "net-12345678", "00"))
+    assert checkpoint.preprocessing_doubt == "preprocessing: unknown"
+    for source, doubt in (
+        ("assumed for 1.5m", "preprocessing: assumed for 1.5m"),
+        ("flags --mean; labels assumed for 1.5m", "preprocessing: flags --mean; labels assumed for 1.5m"),
+        ("flags --dataset svhn", ""),
+        ("model card", ""),
+        ("official checkpoint of 1.5m", ""),
+    ):
+        assert dataclasses.replace(checkpoint, preprocessing_source=source).preprocessing_doubt == doubt
+
+
 def test_size_is_of_all_model_files(tmp_path: Path) -> None:
     artifact = publish(tmp_path / "a", manifest=dataclasses.replace(MANIFEST, format="openvino"))
     assert set(artifact.manifest.files) == {"model.xml", "model.bin"}
@@ -184,6 +202,9 @@ HOSTILE = [
     (MANIFEST.to_json().replace("0.99999", "-Infinity"), "not finite"),
     (MANIFEST.to_json().replace("0.99999", "1e999"), "not finite"),
     (changed(output=None), "output None"),
+    (changed(preprocessing_source=None), "preprocessing_source"),
+    (changed(preprocessing_source="\x1b[2J"), "preprocessing_source"),
+    (changed(preprocessing_source="x" * 201), "preprocessing_source"),
     (changed(tools=[]), "instead of an object"),
     (changed(calibration=7), "instead of an object"),
     (changed(calibration=[]), "instead of an object"),

@@ -119,7 +119,7 @@ def test_warns_of_flags_that_differ_from_the_card(tmp_path: Path) -> None:
     same = CardOverrides(mean=CIFAR10_PREPROCESSING.mean, size=32, labels=("a", "b", "c"))
     assert load_silently(VARIANT, path, same).preprocessing_source == "flags --mean, --size, --labels"
     for other, text in (
-        (CardOverrides(mean=(0.0, 0.0, 0.0)), "--mean .* its model card: mean 0.4914 0.4824 0.4467 by 0 0 0$"),
+        (CardOverrides(mean=(0.0, 0.0, 0.0)), "--mean .* the model card: mean 0.4914 0.4824 0.4467 by 0 0 0$"),
         (CardOverrides(size=48), r"--size .* size 32 \(.*\) by 48 \(shorter side 48, crop 48\)$"),
         (CardOverrides(labels=("a", "x", "c")), "--labels replaces .* labels 'a' to 'c' by 'a' to 'c'$"),
     ):

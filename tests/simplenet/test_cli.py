@@ -60,6 +60,12 @@ def run(
         ("raise KeyboardInterrupt", 130, "", "interrupted; no incomplete file was kept\n"),
         ("warnings.warn('odd', errors.UntrainedWarning)", 0, "", "warning: odd\n"),
         (
+            "warnings.simplefilter('always'); [warnings.warn(text, errors.SimpleNetWarning) for text in 'aba']",
+            0,
+            "",
+            "warning: a\nwarning: b\n",
+        ),
+        (
             "raise OSError(28, 'No space left on device', '/a')",
             1,
             "",

@@ -86,6 +86,13 @@ def test_unknown_value_is_rejected_before_loading(
         make_config("--backend", "onnxruntime").with_value(kind, value)
 
 
+def test_other_variant_leaves_out_preprocessing_flags(make_config: MakeConfig) -> None:
+    config = make_config("--weights", "cifar10", "--size", "48")
+    assert config.with_value("backend", "torch").request.overrides.size == 48
+    other = config.with_value("variant", "cifar-5m").request
+    assert (other.variant, other.weights, other.overrides.flags) == ("cifar-5m", "auto", "")
+
+
 def test_artifact_can_change_backend_but_not_model(make_artifact: MakeArtifact, make_config: MakeConfig) -> None:
     unnamed = make_config()
     request = replace(unnamed.request, artifact=make_artifact("onnx", "fp32").folder, variant=None, weights="auto")
