@@ -33,7 +33,7 @@ from demos.benchmark.comparison import Comparison, Row, compare, steps
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
-from simplenet import cli, files, hardware, image_sets, images
+from simplenet import cli, files, hardware, image_sets, images, vendors
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
     BackendUnavailable,
@@ -88,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.plot is not None:
-        import matplotlib  # noqa: F401 - fail now if it is missing, not after the measurement
+        with vendors.matplotlib_cache():
+            import matplotlib.figure  # noqa: F401 - fail now if it is missing, not after the measurement
     request, image = ModelRequest.from_flags(arguments), arguments.image
     if arguments.data is not None:
         request, image = _for_data_set(request, arguments.data)

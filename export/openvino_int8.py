@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import io
 import logging
-import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -21,8 +20,8 @@ import numpy.typing as npt
 
 from export import calibration
 from export.publish import ExportContext
-from runtimes.base import vendor_import
 from simplenet.errors import ExportError, one_line
+from simplenet.vendors import vendor_import
 
 METHOD = "nncf.quantize: per channel, min-max, uint8 activations, 7-bit weights"
 
@@ -87,20 +86,6 @@ def _top1(compiled: Any, items: Any) -> float:
 
 
 def import_nncf() -> ModuleType:
-    """Import NNCF without its telemetry, which reports to Google Analytics and writes a client id to the home folder.
-
-    If `openvino_telemetry` cannot be imported, NNCF reports nothing.
-    """
-    if (imported := sys.modules.get("nncf")) is not None:
-        return imported
-    telemetry = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return vendor_import("nncf", "openvino-export")
-    finally:
-        if telemetry is None:
-            del sys.modules["openvino_telemetry"]
-        else:
-            sys.modules["openvino_telemetry"] = telemetry
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return vendor_import("nncf", "openvino-export")

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from export import agreement, calibration
 from export.calibration import ImageBatch
 from export.request import ExportRequest
-from runtimes.base import vendor_import
 from simplenet import artifacts, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.formats import FORMATS
 from simplenet.manifest import InputSpec, Manifest
+from simplenet.vendors import telemetry_off, vendor_import
 
 if TYPE_CHECKING:
     import onnx
@@ -97,6 +97,7 @@ class BuildResult:
     check: Callable[[Artifact], dict[str, Any]] | None = None
 
 
+@telemetry_off()  # onnxslim imports ONNX Runtime
 def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]) -> Artifact:
     """Build, check and publish one artifact; after any failure the old artifact is unchanged.
 

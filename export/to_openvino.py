@@ -22,11 +22,11 @@ if not __package__:
 from export import command_line, openvino_int8, publish
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
-from runtimes.base import vendor_import
 from simplenet import cli
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, one_line
 from simplenet.manifest import METADATA_KEY
+from simplenet.vendors import vendor_import
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "openvino")
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtimes.base import Description, Float32Array, Runtime, vendor_import
+from runtimes.base import Description, Float32Array, Runtime
 from simplenet.errors import BackendUnavailable
 from simplenet.manifest import METADATA_KEY
+from simplenet.vendors import vendor_import
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from runtimes.base import Description, Float32Array, Runtime, vendor_import
+from runtimes.base import Description, Float32Array, Runtime
 from simplenet.errors import BackendUnavailable
 from simplenet.manifest import METADATA_KEY
+from simplenet.vendors import vendor_import
 
 # INFERENCE_PRECISION_HINT of each precision. The quantized layers of an int8 model compute in int8 whatever the hint.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}

@@ -10,8 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from runtimes import pt2_archive
-from runtimes.base import Description, Float32Array, Runtime, vendor_import
+from runtimes.base import Description, Float32Array, Runtime
 from simplenet.errors import BackendUnavailable
+from simplenet.vendors import vendor_import
 
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _SPINNING_NOTE = "idle threads spin: PyTorch was imported before, or OMP_WAIT_POLICY is set"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import abc
-import importlib
 import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,6 @@ from simplenet.artifacts import Artifact
 from simplenet.errors import (
     ArtifactError,
     BackendError,
-    BackendUnavailable,
     ImageError,
     InputError,
     SimpleNetError,
@@ -302,16 +300,6 @@ class Runtime(abc.ABC):
 def _kind(value: Any) -> str:
     """'uint8 [1, 32, 32, 3]' of an array, else the name of the type."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def vendor_import(module: str, extra: str) -> ModuleType:
-    """Import a package that an extra of pyproject.toml installs, or raise BackendUnavailable with the command."""
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        raise BackendUnavailable(
-            f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
-        ) from error
 
 
 def softmax(logits: Float32Array) -> Float32Array:

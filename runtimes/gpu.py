@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from runtimes.base import vendor_import
 from simplenet.errors import BackendError, BackendUnavailable, one_line
+from simplenet.vendors import vendor_import
 
 # TensorRT-RTX: the metapackage's module, or that of the bindings if only they are installed.
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}

@@ -6,11 +6,12 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from simplenet.errors import SimpleNetError
+from simplenet.errors import SimpleNetError, UsageError
 
 _NAME_CHARACTERS = 40  # A temporary name begins with these. UTF-8 has up to 4 bytes for each; 255 bytes are allowed.
 
@@ -87,8 +88,15 @@ def is_folder(path: str | Path) -> bool:
 
 
 def expand_home(path: str | Path) -> str:
-    """Replace a leading `~`, which shells do not expand in --output=~/runs, by the user's home folder."""
-    return os.path.expanduser(path)  # noqa: PTH111 - a Path would turn rtsp://x into rtsp:/x
+    """Replace a leading `~`, which shells do not expand in --output=~/runs, by the user's home folder.
+
+    Raises:
+        UsageError: this user has no home folder.
+    """
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - a Path would turn rtsp://x into rtsp:/x
+    if re.match(r"~($|[/\\])", expanded):
+        raise UsageError(f"this user has no home folder for {expanded}; type a path without ~, or set HOME")
+    return expanded
 
 
 def sha256(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -14,11 +15,15 @@ import export
 import runtimes
 from simplenet import artifacts
 from simplenet.artifacts import Artifact
+from simplenet.vendors import telemetry_off
 
 MakeArtifact = Callable[[str, str], Artifact]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    block = contextlib.ExitStack()
+    block.enter_context(telemetry_off())  # test modules import vendors' packages themselves
+    config.add_cleanup(block.close)
     # Background jobs of a shell script ignore Ctrl-C, and their child processes inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

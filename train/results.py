@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from simplenet import checkpoints, files, hardware, weights
+from simplenet import checkpoints, files, hardware, vendors, weights
 from simplenet.errors import WeightsError, one_line
 from simplenet.model import SimpleNet
 from train import checkpoint, evaluation, loop, progress
@@ -186,7 +186,8 @@ def machine(device: torch.device) -> str:
 
 def write_curve(path: Path, title: str, log: Sequence[Mapping[str, float]], top1: float) -> None:
     """Plot losses and test accuracy by epoch as a PNG."""
-    from matplotlib.figure import Figure
+    with vendors.matplotlib_cache():
+        from matplotlib.figure import Figure
 
     epochs = [line["epoch"] for line in log]
     figure = Figure(figsize=(8, 4), layout="constrained")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demos.benchmark.comparison import Comparison
-from simplenet import files
+from simplenet import files, vendors
 from simplenet.errors import one_line
 from simplenet.formats import PRECISIONS
 
@@ -29,9 +29,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
 
     The vertical axis is top-1 accuracy, or agreement with the reference row if a comparison has no labels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
+    with vendors.matplotlib_cache():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)

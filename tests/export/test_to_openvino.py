@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import openvino
@@ -77,20 +74,3 @@ def test_int8_weights_cannot_saturate(make_artifact: MakeArtifact) -> None:
     ]  # fmt: skip
     assert len(weights) == 14
     assert max(np.abs(weight.astype(int)).max() for weight in weights) <= 64
-
-
-@pytest.mark.slow
-def test_nncf_telemetry_is_disabled(tmp_path: Path) -> None:
-    script = """
-import sys
-from export import openvino_int8
-openvino_int8.import_nncf()
-from nncf.telemetry import wrapper
-assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub), wrapper.telemetry
-assert "openvino_telemetry" not in sys.modules
-"""
-    environment = {"HOME": str(tmp_path), "PATH": ""}
-    folder = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.iterdir()) == []  # no consent file, no client id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from runtimes import Description, base, softmax, top_k
-from simplenet.errors import ArtifactError, BackendError, BackendUnavailable, UsageError
+from simplenet.errors import ArtifactError, BackendError, UsageError
 from tests.conftest import MakeArtifact
 
 # Whole numbers give many ties.
@@ -40,13 +39,6 @@ def test_labels_name_the_classes() -> None:
     (top,) = top_k(np.array([[0.0, 2.0, 1.0]], np.float32), 2, ("cat", "dog", "owl"))
     assert [prediction.label for prediction in top] == ["dog", "owl"]
     assert top_k(np.zeros((1, 1), np.float32), 1)[0][0].label == "class 0"
-
-
-def test_missing_shared_library_is_reported_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "vendor_of_nothing.py").write_text("import ctypes; ctypes.CDLL('libnothing.so.9')")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BackendUnavailable, match=r"libnothing.so.9.*pip install '.\[nothing\]'"):
-        base.vendor_import("vendor_of_nothing", "nothing")
 
 
 class Stub(base.Runtime):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simplenet import files
-from simplenet.errors import SimpleNetError
+from simplenet.errors import SimpleNetError, UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +149,11 @@ def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("path", ["~", "~/images"])
+def test_home_of_a_user_without_one_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(UsageError, match=f"no home folder for {path}; type a path without ~"):
+        files.expand_home(path)
+    assert files.expand_home("~backup.png") == "~backup.png"

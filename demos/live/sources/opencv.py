@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live.sources.base import check_size
-from runtimes.base import vendor_import
 from simplenet.errors import SourceError, one_line
 from simplenet.preprocessing import UInt8Array
+from simplenet.vendors import vendor_import
 
 MAX_DAMAGED_FRAMES, MAX_DAMAGED_S = 8, 1.0
 
