@@ -233,7 +233,7 @@ def add_weights(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overrides(to: argparse.ArgumentParser, *, with_labels: bool = True) -> None:
+def add_overrides(to: argparse.ArgumentParser) -> None:
     """Add the flags of `CardOverrides`, which together give one value, `overrides`."""
     group = to.add_argument_group("preprocessing and labels, for a checkpoint without a model card")
     names = ", ".join(KNOWN_DATASETS)
@@ -242,8 +242,7 @@ def add_overrides(to: argparse.ArgumentParser, *, with_labels: bool = True) -> N
     add("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="mean of the training pixels, scaled to 0..1")
     add("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="their standard deviation")
     add("--size", type=integer_in(1, MAX_SIZE), metavar="PIXELS", help="side of the network's input")
-    if with_labels:
-        add("--labels", type=labels.read, metavar="FILE", help="class names in order: one on each line, or JSON")
+    add("--labels", type=labels.read, metavar="FILE", help="the weights' class names: one on each line, or JSON")
 
 
 class _Override(argparse.Action):

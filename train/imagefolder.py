@@ -29,6 +29,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from simplenet import cli, hardware, labels, variants
+from simplenet.errors import UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from train import class_folders, distributed, flags, launch, recipe, results
@@ -109,6 +110,8 @@ def _initial_network(
     """Return the network with its initial weights, and the model card for the trained weights."""
     spec = variants.get(variant)
     names, ids = _labels_and_ids(classes)
+    if initial == "random" and overrides.labels is not None:
+        raise UsageError("--labels names the classes of initial weights; leave it out, or name them: --weights PATH")
     network, card = recipe.initial_network(variant, initial, names, config, overrides)
     preprocessing = card.preprocessing if card is not None else overrides.preprocessing(spec.preprocessing)
     spec.check_side(preprocessing.crop_size, "choose a larger --size, or a cifar- variant")
@@ -128,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=cli.path, metavar="DIR", help="train/<class>/* and val/<class>/*, or <class>/*")
     cli.add_variant(parser)
     flags.add_weights(parser)
-    cli.add_overrides(parser, with_labels=False)
+    cli.add_overrides(parser)
     parser.add_argument(
         "--validation-share",
         type=flags.fraction,

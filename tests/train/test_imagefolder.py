@@ -145,6 +145,8 @@ def test_refuses_impossible_arguments(trained: imagefolder.TrainingResult, image
         imagefolder.train(image_folder, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, freeze=14), workers=0)
     with pytest.raises(UsageError, match="3m needs images of 25 pixels or more, not 16; choose a larger --size"):
         imagefolder.train(image_folder, "3m", tmp_path, CONFIG, overrides=CardOverrides(size=16), workers=0)
+    with pytest.raises(UsageError, match="--labels names the classes of initial weights; leave it out"):
+        imagefolder.train(image_folder, "cifar-310k", tmp_path, overrides=CardOverrides(labels=CLASSES), workers=0)
     with pytest.raises(DataError, match="there are 72 images to train on, fewer than one batch; use --batch 72"):
         imagefolder.train(image_folder, "cifar-310k", tmp_path, dataclasses.replace(CONFIG, batch_size=100), workers=0)
 
