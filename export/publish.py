@@ -15,8 +15,10 @@ import numpy.typing as npt
 from export import agreement, calibration
 from export.calibration import ImageBatch
 from export.request import ExportRequest
-from simplenet import artifacts, preprocessing
+from runtimes.loader import backend_class
+from simplenet import artifacts, files, preprocessing
 from simplenet.artifacts import Artifact
+from simplenet.errors import ArtifactError, ExportError, one_line
 from simplenet.formats import FORMATS
 from simplenet.manifest import InputSpec, Manifest
 from simplenet.vendors import telemetry_off, vendor_import
@@ -134,10 +136,29 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
         request.progress("checking against PyTorch")
         artifact = Artifact(model_file, manifest)
         measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
-        manifest = dataclasses.replace(manifest, measured=measured)
+        others = {name: files.sha256(temporary / name) for name in FORMATS[request.format].files[1:]}
+        manifest = dataclasses.replace(manifest, measured=measured, files=others)
         built.save(model_file, manifest.to_json())
         manifest = artifacts.write_manifest(temporary, manifest).manifest
+        _read_back(temporary, manifest)
     return Artifact(folder / model_file.name, manifest)
+
+
+def _read_back(folder: Path, manifest: Manifest) -> None:
+    """Raise ExportError unless the artifact can be read again, from its manifest.json and from the one inside it."""
+    try:
+        artifact = artifacts.read(folder)
+        reader = backend_class(FORMATS[manifest.format].default_backend)
+        text = reader.embedded_manifest(str(artifact.model_file))
+        embedded = manifest if text is None else Manifest.from_json(text, where=str(artifact.model_file))
+    except ArtifactError as error:
+        raise ExportError(
+            f"the artifact could not be loaded again ({one_line(error.__cause__ or error)}); "
+            "use fewer or shorter labels, or other flags"
+        ) from error
+    written = {**embedded.files, FORMATS[manifest.format].model_file: manifest.files[artifact.model_file.name]}
+    if dataclasses.replace(embedded, files=written) != artifact.manifest:
+        raise ExportError(f"{manifest.format} did not keep the manifest in its file; export it with other labels")
 
 
 def run_and_compare(artifact: Artifact, context: ExportContext) -> dict[str, Any]:

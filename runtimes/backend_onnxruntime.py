@@ -44,7 +44,7 @@ class Backend(Runtime):
                     ort.preload_dlls()
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # single nodes too
             providers = [(provider, {"use_tf32": "0"})]  # TF32 is the default, and its mantissa has 10 bits
-        self._session = ort.InferenceSession(self.artifact.model_file, settings, providers=providers, enable_fallback=0)
+        self._session = ort.InferenceSession(self.artifact.read(), settings, providers=providers, enable_fallback=0)
         if self._session.get_providers()[0] != provider:  # without a CUDA library it falls back silently
             raise BackendUnavailable(f"onnxruntime cannot start {provider}; install its CUDA and cuDNN libraries")
         self._input = self.manifest.input.name

@@ -39,7 +39,8 @@ class Backend(Runtime):
             settings["INFERENCE_PRECISION_HINT"] = hint
         if device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
-        self._compiled = core.compile_model(core.read_model(self.artifact.model_file), device, settings)
+        weights = self.artifact.read("model.bin") if self.manifest.format == "openvino" else b""
+        self._compiled = core.compile_model(core.read_model(self.artifact.read(), weights), device, settings)
         self._request = self._compiled.create_infer_request()
 
     def _run(self, batch: npt.NDArray[Any]) -> Float32Array:
@@ -66,8 +67,9 @@ class Backend(Runtime):
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        openvino = vendor_import("openvino", "openvino")
-        model = openvino.Core().read_model(model_file)
+        core = vendor_import("openvino", "openvino").Core()
+        core.set_property({"ENABLE_MMAP": False})  # another program may truncate a mapped file: SIGBUS
+        model = core.read_model(model_file)
         for path in ([METADATA_KEY], ["framework", METADATA_KEY]):  # the second path: ONNX files
             if model.has_rt_info(path):
                 return str(model.get_rt_info(path).astype(str))

@@ -47,7 +47,7 @@ class Backend(Runtime):
     def _load_engine(self) -> None:
         self._log = gpu.error_log(self._trt)  # must live as long as the runtime, engine and context
         self._runtime = self._trt.Runtime(self._log)
-        self._engine = self._runtime.deserialize_cuda_engine(self.artifact.model_file.read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(self.artifact.read())
         if self._engine is None:
             is_supported_gpu = self._gpu.compute_capability in (
                 (self.manifest.target or {}).get("compute_capabilities") or ()

@@ -35,7 +35,7 @@ class Backend(Runtime):
             raise BackendUnavailable("PyTorch finds no NVIDIA GPU; check the driver, or use device='cpu'")
         if self.device == "cpu":
             torch.set_num_threads(self.threads)
-        program = torch.export.load(pt2_archive.checked(self.artifact.model_file))
+        program = torch.export.load(pt2_archive.checked(self.artifact.model_file, self.artifact.read()))
         if self.device == "cuda":
             from torch.export.passes import move_to_device_pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import cast
@@ -67,9 +68,14 @@ def load(
         UsageError: unknown backend, or an option that it does not support.
     """
     options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
-    if not isinstance(artifact, Artifact):
-        artifact = read_artifact(artifact, backend)
-    return _class_for(artifact.manifest.format, backend)(artifact, options)
+    found = artifact if isinstance(artifact, Artifact) else read_artifact(artifact, backend)
+    backend_type = _class_for(found.manifest.format, backend)
+    try:
+        return backend_type(found, options)
+    except artifacts.IncompleteError:
+        if isinstance(artifact, Artifact):
+            raise
+        return backend_type(read_artifact(artifact, backend), options)  # an export has replaced it in between
 
 
 def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
@@ -101,6 +107,7 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
         raise ArtifactError(f"{path} is not a model file; model files end in {', '.join(formats)}")
     reader = _class_for(formats[path.suffix], backend)
     try:
+        sha256 = files.sha256(path)  # before the manifest is read: if the file changes after that, loading it fails
         text = reader.embedded_manifest(str(path))
     except SimpleNetError:
         raise
@@ -113,4 +120,5 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
     manifest = Manifest.from_json(text, where=f"the manifest inside {path}")
     if manifest.format != formats[path.suffix]:
         raise ArtifactError(f"the manifest inside {path} is for another format, {manifest.format}; export it again")
-    return Artifact(path, manifest)
+    hashes = {**manifest.files, FORMATS[manifest.format].model_file: sha256}
+    return Artifact(path, dataclasses.replace(manifest, files=hashes))

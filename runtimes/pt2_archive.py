@@ -45,13 +45,16 @@ _SPECS = (
 )
 
 
-def checked(path: str | Path) -> io.BytesIO:
+def checked(path: str | Path, content: bytes | None = None) -> io.BytesIO:
     """Return a copy of the archive that is safe for `torch.export.load`.
+
+    Args:
+        content: the archive's bytes, if they have been read.
 
     Raises:
         ArtifactError: the file cannot be read, or contains something that this project's exporter does not write.
     """
-    records = _read(path)
+    records = _read(path, content)
     try:
         program = json.loads(records[_PROGRAM])
         targets = {node["target"] for node in program["graph_module"]["graph"]["nodes"]}
@@ -90,10 +93,10 @@ def embedded_manifest(path: str | Path) -> str | None:
     return None if content is None else content.decode("utf-8", "replace")
 
 
-def _read(path: str | Path) -> dict[str, bytes]:
+def _read(path: str | Path, content: bytes | None = None) -> dict[str, bytes]:
     """The archive's records, by name without the root folder."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if content is None else io.BytesIO(content)) as archive:
             entries = archive.infolist()
             root = entries[0].filename.partition("/")[0]
             names = [entry.filename.removeprefix(f"{root}/") for entry in entries]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import itertools
 import os
 import shutil
@@ -25,6 +26,8 @@ from simplenet.manifest import MANIFEST_NAME, Manifest
 
 _STALE_SECONDS = 86_400
 _READ_ATTEMPTS, _READ_PAUSE_S = 5, 0.01  # an export may be replacing the artifact
+_DIFFERS = "{} is not the file its manifest describes (SHA-256 differs); export it again"
+_EXTERNAL_DATA = b"\n\x08location\x12"  # the key of a file name in an ONNX tensor, and the tag of its value
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,35 @@ class Artifact:
     @property
     def size_bytes(self) -> int:
         """Size of all model files together."""
-        suffixes = [Path(name).suffix for name in FORMATS[self.manifest.format].files]
-        # A model file without manifest.json may have any name, and the manifest inside it lists no files.
-        names = self.manifest.files or [self.model_file.with_suffix(suffix).name for suffix in suffixes]
-        return sum((self.folder / name).stat().st_size for name in names)
+        return sum(self._path(name).stat().st_size for name in FORMATS[self.manifest.format].files)
+
+    def read(self, name: str | None = None) -> bytes:
+        """Return the content of a model file, so that the loaded model does not change with the file.
+
+        Args:
+            name: one of the format's files; by default the model file.
+
+        Raises:
+            ArtifactError: it cannot be read, its SHA-256 is not the manifest's, or it refers to further files.
+        """
+        name = name or FORMATS[self.manifest.format].model_file
+        path, expected = self._path(name), self.manifest.files.get(name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export it again") from error
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise IncompleteError(_DIFFERS.format(path))
+        if path.suffix == ".onnx" and _EXTERNAL_DATA in content:
+            raise ArtifactError(
+                f"{path} has weights in another file, which no manifest describes; save it as one file: "
+                "onnx.save(onnx.load(FILE), FILE)"
+            )
+        return content
+
+    def _path(self, name: str) -> Path:
+        """A model file without manifest.json beside it may have any name; its suffix is the format's."""
+        return self.model_file.with_suffix(Path(name).suffix)
 
 
 def folder_for(
@@ -71,7 +99,7 @@ def folder_for(
     return Path(root) / f"{variant}{suffix}" / name
 
 
-class _IncompleteError(ArtifactError):
+class IncompleteError(ArtifactError):
     """Files are missing or do not belong together: the artifact is damaged, or being replaced at this moment."""
 
 
@@ -86,11 +114,9 @@ def read_manifest(folder: str | Path) -> Manifest:
         with open(file, encoding="utf-8") as opened:
             return Manifest.from_json(opened.read(strict_json.MAX_CHARACTERS + 1), where=str(file))
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"cannot read {file}: {error}; export the artifact again") from error
+        raise ArtifactError(f"{file} is not UTF-8 text; save it as UTF-8, or export the artifact again") from error
     except OSError as error:
-        raise _IncompleteError(
-            f"cannot read {file}: {files.error_message(error)}; export the artifact again"
-        ) from error
+        raise IncompleteError(f"cannot read {file}: {files.error_message(error)}; export the artifact again") from error
 
 
 def read(path: str | Path) -> Artifact:
@@ -108,7 +134,7 @@ def read(path: str | Path) -> Artifact:
         artifacts.read("artifacts/1.5m/onnx-fp32").manifest.labels
     """
     for _ in range(_READ_ATTEMPTS - 1):
-        with contextlib.suppress(_IncompleteError):
+        with contextlib.suppress(IncompleteError):
             return _read(Path(path))
         time.sleep(_READ_PAUSE_S)
     return _read(Path(path))
@@ -118,9 +144,9 @@ def _read(path: Path) -> Artifact:
     try:
         folder = path if path.is_dir() else path.parent
         if not path.exists():
-            raise _IncompleteError(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
+            raise IncompleteError(f"no artifact at {path}; make one with: python export/to_onnx.py --variant 1.5m")
         if not (folder / MANIFEST_NAME).is_file():
-            raise _IncompleteError(
+            raise IncompleteError(
                 f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32"
             )
         manifest = read_manifest(folder)
@@ -129,9 +155,7 @@ def _read(path: Path) -> Artifact:
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
     except OSError as error:
-        raise _IncompleteError(
-            f"cannot read {path}: {files.error_message(error)}; export the artifact again"
-        ) from error
+        raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export the artifact again") from error
     return Artifact(model_file, manifest)
 
 
@@ -142,11 +166,9 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{folder / MANIFEST_NAME} does not list {name}; export the artifact again")
     for name, expected in manifest.files.items():
         if not (folder / name).is_file():
-            raise _IncompleteError(f"{folder / name} is missing; export the artifact again")
+            raise IncompleteError(f"{folder / name} is missing; export the artifact again")
         if files.sha256(folder / name) != expected:
-            raise _IncompleteError(
-                f"{folder / name} is not the file its manifest describes (SHA-256 differs); export it again"
-            )
+            raise IncompleteError(_DIFFERS.format(folder / name))
 
 
 @contextlib.contextmanager

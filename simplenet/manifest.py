@@ -82,7 +82,7 @@ class Manifest:
     measured: dict[str, Any] = field(default_factory=dict)
     """Measurements at export: agreement with PyTorch, and accuracy if there were labeled images."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by model file name. Empty in the manifest inside a model file."""
+    """SHA-256 by model file name. In a manifest inside a model file, only of the other files."""
     schema_version: int = MANIFEST_SCHEMA_VERSION
 
     @property

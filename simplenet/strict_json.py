@@ -12,7 +12,7 @@ _INTEGER_LIMIT = 1 << 63
 
 
 def loads(text: str) -> dict[str, Any]:
-    """Parse `text` as a JSON object.
+    """Parse `text` as a JSON object; a byte order mark, which Windows editors write, is skipped.
 
     Raises:
         ValueError: not JSON, not an object, too large, nested too deeply, or with a number that is not finite.
@@ -20,7 +20,7 @@ def loads(text: str) -> dict[str, Any]:
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"more than {MAX_CHARACTERS} characters")
     try:
-        values = json.loads(text)
+        values = json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(values, dict):

@@ -19,8 +19,11 @@ import pytest
 
 import export
 from export import command_line, to_onnx, to_torch
-from simplenet import artifacts
-from simplenet.errors import ArtifactError, DataError, UsageError
+from runtimes import loader
+from simplenet import artifacts, checkpoints, variants
+from simplenet import model as models
+from simplenet.errors import ArtifactError, DataError, ExportError, UsageError
+from simplenet.model_card import ModelCard
 from tests.conftest import MakeArtifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,3 +220,44 @@ def test_summary_names_assumed_preprocessing(make_artifact: MakeArtifact) -> Non
     assert ", preprocessing: assumed for cifar-310k, " in command_line.summary(
         dataclasses.replace(made, manifest=assumed)
     )
+
+
+def checkpoint_with_labels(path: Path, labels: tuple[str, ...]) -> str:
+    state = models.create("cifar-310k", len(labels)).state_dict()
+    preprocessing = variants.get("cifar-310k").preprocessing
+    checkpoints.save(path, state, ModelCard("cifar-310k", len(labels), preprocessing, labels))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_labels_that_no_manifest_can_hold_are_refused(tmp_path: Path) -> None:
+    labels = tuple("\N{SNOWMAN}" * 12 + f"{index:05d}" for index in range(50_500))  # less than 4 MiB in the card
+    checkpoint = checkpoint_with_labels(tmp_path / "many.safetensors", labels)
+    with pytest.raises(ExportError, match=r"could not be loaded again \(more than 4194304 char.*; .*shorter labels"):
+        to_onnx.export_onnx(variant="cifar-310k", weights=checkpoint, artifacts=tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx", "openvino"])
+def test_export_reads_its_artifact_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    monkeypatch.setattr("simplenet.manifest.MAX_BATCH", 7)  # any limit of the reader
+    with pytest.raises(ExportError, match=r"could not be loaded again \(batch 8\)"):
+        export.make(format, variant="cifar-310k", weights="fashion-mnist", batch=8, artifacts=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_labels_in_any_script_survive_the_export(tmp_path: Path) -> None:
+    labels = (
+        "\N{SNOWMAN}",
+        'a "quoted" <label> & more',
+        "]]>",
+        "\\n",
+        "e\N{COMBINING ACUTE ACCENT}",
+        " space ",
+        "\U0001f600",
+    )
+    checkpoint = checkpoint_with_labels(tmp_path / "few.safetensors", labels)
+    for format in ("torch", "onnx", "openvino"):
+        made = export.make(format, variant="cifar-310k", weights=checkpoint, artifacts=tmp_path / "artifacts")
+        (made.folder / "manifest.json").unlink()
+        assert loader.read_artifact(made.model_file).manifest.labels == labels

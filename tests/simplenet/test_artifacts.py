@@ -229,12 +229,26 @@ def test_rejects_hostile_manifests_in_one_line(folder: Path, text: str, reason: 
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"\xff\xfe{}", "codec can't decode"), (b" " * (5 << 20), "more than 4194304 characters")]
+    ("content", "reason"),
+    [
+        (b"\xff\xfe{}", "is not UTF-8 text; save it as UTF-8"),
+        ('{"labels": ["café"]}'.encode("latin-1"), "is not UTF-8 text; save it as UTF-8"),
+        ("{}".encode("utf-16-le"), "is not a valid manifest"),
+        (b" " * (5 << 20), "more than 4194304 characters"),
+    ],
 )
 def test_rejects_a_manifest_that_is_no_text(folder: Path, content: bytes, reason: str) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=reason):
         artifacts.read(folder)
+
+
+def test_reads_a_manifest_with_a_byte_order_mark(folder: Path) -> None:
+    expected = artifacts.read(folder)
+    text = (folder / "manifest.json").read_text("utf-8")
+    (folder / "manifest.json").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))  # as Windows Notepad
+    assert artifacts.read(folder) == expected
+    assert Manifest.from_json("\ufeff" + text, where="a model file") == expected.manifest
 
 
 JSON = st.recursive(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +69,6 @@ class _ArtifactCache:
             if model == known_model and is_there and artifact.model_file.stat().st_mtime_ns == modified_ns:
                 return artifact
         artifact = self._session.onnx_artifact()
-        if not artifact.manifest.files:  # the manifest is embedded in the model file, so it cannot contain its hash
-            hashes = {FORMATS["onnx"].model_file: files.sha256(artifact.model_file)}
-            artifact = replace(artifact, manifest=replace(artifact.manifest, files=hashes))
         self._known = (model, artifact.model_file.stat().st_mtime_ns, artifact)
         return artifact
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import http.client
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demos.live.browser import onnxruntime_web
+from runtimes.loader import read_artifact
 from simplenet.artifacts import Artifact
 from tests.demos.live.browser.fake_session import FakeSession, changed, serve_tile
 
@@ -83,9 +83,9 @@ def test_follows_session_to_another_model(artifact: Artifact, tmp_path: Path) ->
 
 
 def test_serves_single_file_model_with_its_hash(artifact: Artifact, tmp_path: Path) -> None:
-    alone = tmp_path / "mine.onnx"  # as runtimes.load finds it: with the manifest inside, which cannot name its hash
+    alone = tmp_path / "mine.onnx"  # as runtimes.load finds it: with the manifest inside
     shutil.copy(artifact.model_file, alone)
-    session = FakeSession(Artifact(alone, dataclasses.replace(artifact.manifest, files={})))
+    session = FakeSession(read_artifact(alone))
     with serve_tile(session, tmp_path) as port:
         manifest = json.loads(get(port, "/model/manifest.json")[2])
         assert manifest["files"] == {"model.onnx": hashlib.sha256(alone.read_bytes()).hexdigest()}
