@@ -93,7 +93,7 @@ def parser_of(script: str) -> Any:
 
 def examples_in_help(script: Path) -> list[Command]:
     """The commands in a script's docstring, which --help shows."""
-    return indented_commands(ast.get_docstring(ast.parse(script.read_text("utf-8"))) or "")
+    return indented_commands(ast.get_docstring(ast.parse(script.read_text("utf-8")), clean=False) or "")
 
 
 def indented_commands(text: str) -> list[Command]:
