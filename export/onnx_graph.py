@@ -1,6 +1,6 @@
-"""Convert a network to an ONNX graph: opset 18, input `image`, output `logits`, batch norms folded.
+"""Convert a network to an ONNX graph: input `image`, output `logits`, batch norms folded.
 
-TensorRT 10 and later, TensorRT-RTX, ONNX Runtime 1.20 and later and OpenVINO all read opset 18.
+TensorRT 10 and later, TensorRT-RTX, ONNX Runtime 1.20 and later and OpenVINO all read opsets 17 and 18.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import warnings
 
 import onnx
+import onnx.version_converter
 import onnxslim
 import torch
 
@@ -19,6 +20,8 @@ from simplenet.model import SimpleNet
 from simplenet.preprocessing import Preprocessing
 
 OPSET = 18
+# In opset 18, ONNX Runtime replaces a float16 Relu by Max, which it cannot fuse with the convolution: 8 to 13 % slower.
+_HALF_OPSET = 17
 
 
 def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
@@ -54,6 +57,8 @@ def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half:
             raise ExportError(f"PyTorch cannot export this network to ONNX: {one_line(error)}") from error
         assert program is not None
         graph = onnxslim.slim(program.model_proto)
+    if half:
+        graph = onnx.version_converter.convert_version(graph, _HALF_OPSET)
     del graph.metadata_props[:]
     onnx.checker.check_model(graph, full_check=True)
     return graph

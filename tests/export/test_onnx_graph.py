@@ -172,6 +172,17 @@ def test_half_leaves_the_normalization_in_float32(small: Any) -> None:
     assert graph.ByteSize() < 0.55 * small.ByteSize()
 
 
+def test_onnxruntime_fuses_half_precision_relu(tmp_path: Path) -> None:
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    settings.log_severity_level = 3  # the optimized graph suits this processor only, and a warning says so
+    half = graph_of(SMALL, half=True)
+    onnxruntime.InferenceSession(half.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(settings.optimized_model_filepath).graph.node)
+    assert operators["Max"] == 0  # the ReLU of opset 18, between two changes of the layout
+    assert half.ir_version <= 10
+
+
 def test_does_not_change_the_network() -> None:
     network = network_with_random_norms(SMALL)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
