@@ -29,10 +29,10 @@ import numpy.typing as npt
 
 import runtimes
 from runtimes import Runtime, loader
-from runtimes.base import vendor_import
 from simplenet import cli, files
 from simplenet.errors import UsageError
 from simplenet.formats import PRECISIONS
+from simplenet.vendors import vendor_import
 
 _ROUNDS, _WARM_UP = 10, 10
 _MAX_INFERENCES = 10_000  # ONNX Runtime records at most a million events
