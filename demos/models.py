@@ -51,6 +51,7 @@ class ModelRequest:
     threads: int | None = None
     calibration: str = "auto"
     artifacts_root: Path = cli.DEFAULT_ARTIFACTS
+    weights_key: str | None = None
     overrides: CardOverrides = NO_OVERRIDES
 
     @classmethod
@@ -64,14 +65,14 @@ class ModelRequest:
         given = {**vars(flags), "artifacts_root": flags.artifacts}
         names = [field.name for field in dataclasses.fields(cls) if not isinstance(given.get(field.name), tuple)]
         request = cls(**{name: given[name] for name in names if name in given})
-        model = (request.variant, request.weights, request.calibration, request.overrides)
+        model = (request.variant, request.weights, request.weights_key, request.calibration, request.overrides)
         if request.artifact is None:
             request.overrides.check_weights(request.weights)
-        elif model != (None, "auto", "auto", NO_OVERRIDES):
+        elif model != (None, "auto", None, "auto", NO_OVERRIDES):
             also = f", {request.overrides.flags}" if request.overrides.flags else ""
             raise UsageError(
                 f"--artifact has model, preprocessing and labels already; leave out --variant, --weights, "
-                f"--calibration{also}"
+                f"--weights-key, --calibration{also}"
             )
         return request
 
@@ -118,6 +119,7 @@ class ModelRequest:
                 format,
                 variant=request.variant,
                 weights=request.weights,
+                weights_key=self.weights_key,
                 overrides=self.overrides,
                 precision=precision,
                 artifacts=self.artifacts_root,
@@ -133,7 +135,7 @@ class ModelRequest:
         """Find the artifact of a named variant and weights, or return None. Needs no PyTorch.
 
         Artifacts of older versions of the shipped weights, or of the checkpoint, and those that were exported with
-        other `overrides`, are ignored.
+        another `weights_key` or other `overrides`, are ignored.
 
         Raises:
             ArtifactError: the artifact is damaged. UsageError: `overrides` do not fit its number of classes.
@@ -146,7 +148,7 @@ class ModelRequest:
             folder = artifacts.folder_for(self.artifacts_root, self.variant, self.weights, format, precision)
             found = artifacts.read(folder) if files.is_folder(folder) else None
             is_old = found and is_shipped and found.manifest.weights.sha256 != files.sha256(shipped)
-            return found if found and not is_old and self.overrides.made(found.manifest) else None
+            return found if found and not is_old and self._has_flags(found.manifest) else None
         checkpoint = Path(files.expand_home(self.weights))
         if not files.is_file(checkpoint):
             return None
@@ -154,9 +156,12 @@ class ModelRequest:
         for folder in sorted(self.artifacts_root.glob(f"{self.variant}-*/{format}-{precision}")):
             manifest = artifacts.read_manifest(folder)
             is_same = manifest.variant == self.variant and manifest.weights.sha256 == sha256
-            if is_same and self.overrides.made(manifest):
+            if is_same and self._has_flags(manifest):
                 return artifacts.read(folder)
         return None
+
+    def _has_flags(self, manifest: Manifest) -> bool:
+        return manifest.weights.key == self.weights_key and self.overrides.made(manifest)
 
     def open(self, log: Log = cli.log, *, allow_spinning: bool = True) -> runtimes.Runtime:
         """Resolve the artifact and load it; log a line if its weights are random, or its preprocessing is assumed.

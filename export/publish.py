@@ -116,7 +116,9 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
         vendor_import(package, "export")
     from simplenet import weights
 
-    context = ExportContext(request, weights.load(request.variant, request.weights, overrides=request.overrides))
+    context = ExportContext(
+        request, weights.load(request.variant, request.weights, overrides=request.overrides, key=request.weights_key)
+    )
     folder = artifacts.folder_for(
         request.artifacts,
         context.loaded.card.variant,

@@ -26,6 +26,8 @@ class ExportRequest:
     format: str
     variant: str = "1.5m"
     weights: str | Path = "auto"
+    weights_key: str | None = None
+    """Which weights of a checkpoint, as `key` of `weights.load`."""
     overrides: CardOverrides = NO_OVERRIDES
     """Preprocessing and labels in place of those of the weights."""
     precision: str = "fp32"

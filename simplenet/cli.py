@@ -231,6 +231,15 @@ def add_weights(to: argparse.ArgumentParser) -> None:
         help="auto: official weights if cached or downloadable, else shipped ones, else random ones with a warning; "
         "NAME: weights shipped with the project; PATH: a .safetensors or .pth checkpoint (default: auto)",
     )
+    add_weights_key(to)
+
+
+def add_weights_key(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--weights-key",
+        metavar="KEY",
+        help="which weights of a checkpoint that has several, such as model_ema (default: the averaged ones)",
+    )
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:

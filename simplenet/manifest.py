@@ -50,11 +50,13 @@ class WeightsOrigin:
     """Where weights come from.
 
     `source` is pretrained, shipped, checkpoint or random. `sha256` is the hash of the file, or of the random tensors.
+    `key` is that of --weights-key, if it was given.
     """
 
     source: str
     name: str
     sha256: str
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Manifest:
                 raise ValueError(f"the name {name!r}")
         if self.weights.source not in _WEIGHTS_SOURCES or not isinstance(self.weights.sha256, str):
             raise ValueError(f"weights from {self.weights.source!r}")
+        if not isinstance(self.weights.key, str | None):
+            raise ValueError(f"the key {self.weights.key!r}")
         self._check_input()
         if type(self.num_classes) is not int or not 1 <= self.num_classes <= 1_000_000:
             raise ValueError(f"num_classes {self.num_classes!r}")

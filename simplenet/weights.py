@@ -183,7 +183,8 @@ def _read(
         if overrides.flags:
             raise
         raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
-    origin = WeightsOrigin(source, name or _slug(spec, path.stem, sha256), sha256)
+    name = name or _slug(spec, f"{path.stem} {key or ''}", sha256)
+    origin = WeightsOrigin(source, name, sha256, key)
     if stated:
         _warn_of_differences(path, stated, card, used, overrides)
         return LoadedWeights(network, used, origin, f"flags {overrides.flags}" if overrides.flags else stated)

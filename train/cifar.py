@@ -54,6 +54,7 @@ def train(
     data_folder: Path | None = None,
     *,
     initial: str = "random",
+    weights_key: str | None = None,
     group: Group | None = None,
     **settings: Any,
 ) -> TrainingResult | None:
@@ -63,7 +64,7 @@ def train(
 
     Args:
         data_folder: the dataset's files; None uses the Debian package or downloads them.
-        initial: the initial weights, as --weights.
+        initial, weights_key: the initial weights, as --weights and --weights-key.
         settings: other fields of `loop.Run`: resume, compile, half, minutes_between_saves, command.
 
     Returns:
@@ -87,12 +88,13 @@ def train(
     config = dataclasses.replace(config, flip=config.flip and dataset_spec.allows_flip)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumedCardWarning)  # the dataset's preprocessing is used
-        network, _ = recipe.initial_network(spec.name, initial, labels, config)
+        network, _ = recipe.initial_network(spec.name, initial, labels, config, weights_key=weights_key)
     images = InMemoryDataset(splits, preprocessing, config, group)
     options = {
         "--dataset": dataset,
         "--variant": spec.name,
         "--weights": initial,
+        "--weights-key": weights_key,
         "training images": len(splits[0]),
         "test images": len(splits[1]),
         "image fingerprint": data.fingerprint(splits),

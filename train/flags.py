@@ -48,6 +48,7 @@ def add_weights(to: argparse.ArgumentParser) -> None:
         metavar="random|pretrained|NAME|PATH",
         help="initial weights: random, the official ones, shipped ones by name, or a checkpoint (default: random)",
     )
+    cli.add_weights_key(to)
 
 
 def add_recipe(to: argparse.ArgumentParser, default: Recipe, without: Collection[str]) -> None:

@@ -60,6 +60,7 @@ def train(
     config: Recipe = DEFAULT,
     *,
     initial: str = "random",
+    weights_key: str | None = None,
     overrides: CardOverrides = NO_OVERRIDES,
     validation_share: float = DEFAULT_VALIDATION_SHARE,
     crop_area: float = DEFAULT_CROP_AREA,
@@ -70,7 +71,7 @@ def train(
     """Train on a folder of classes and write the files that the module's docstring names.
 
     Args:
-        initial: the initial weights, as --weights.
+        initial, weights_key: the initial weights, as --weights and --weights-key.
         overrides: preprocessing in place of that of the initial weights, or of the variant; a checkpoint without a card
             needs it. Labels and `dataset` describe the initial weights, too.
         validation_share: fraction of each class to hold out, if the folder has no train/.
@@ -87,11 +88,12 @@ def train(
     """
     group = group or Group()
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
-    network, card = _initial_network(variant, initial, classes, overrides, config)
+    network, card = _initial_network(variant, initial, weights_key, classes, overrides, config)
     images = FolderDataset(train_files, test_files, len(classes), card.preprocessing, config, group, workers, crop_area)
     options = {
         "--variant": card.variant,
         "--weights": initial,
+        "--weights-key": weights_key,
         "classes": ", ".join(classes),
         "training images": len(train_files),
         "test images": len(test_files),
@@ -105,14 +107,19 @@ def train(
 
 
 def _initial_network(
-    variant: str, initial: str, classes: tuple[str, ...], overrides: CardOverrides, config: Recipe
+    variant: str,
+    initial: str,
+    weights_key: str | None,
+    classes: tuple[str, ...],
+    overrides: CardOverrides,
+    config: Recipe,
 ) -> tuple[SimpleNet, ModelCard]:
     """Return the network with its initial weights, and the model card for the trained weights."""
     spec = variants.get(variant)
     names, ids = _labels_and_ids(classes)
     if initial == "random" and overrides.labels is not None:
         raise UsageError("--labels names the classes of initial weights; leave it out, or name them: --weights PATH")
-    network, card = recipe.initial_network(variant, initial, names, config, overrides)
+    network, card = recipe.initial_network(variant, initial, names, config, overrides, weights_key)
     preprocessing = card.preprocessing if card is not None else overrides.preprocessing(spec.preprocessing)
     spec.check_side(preprocessing.crop_size, "choose a larger --size, or a cifar- variant")
     return network, ModelCard(spec.name, len(classes), preprocessing, names, ids)

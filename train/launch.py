@@ -47,6 +47,7 @@ def run(
             result = train(
                 config=flags.recipe_from(arguments, default, device),
                 initial=arguments.weights,
+                weights_key=arguments.weights_key,
                 group=group,
                 resume=arguments.resume,
                 compile=arguments.compile,

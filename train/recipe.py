@@ -90,14 +90,19 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
 
 
 def initial_network(
-    variant: str, weights_name: str, labels: tuple[str, ...], config: Recipe, overrides: CardOverrides = NO_OVERRIDES
+    variant: str,
+    weights_name: str,
+    labels: tuple[str, ...],
+    config: Recipe,
+    overrides: CardOverrides = NO_OVERRIDES,
+    weights_key: str | None = None,
 ) -> tuple[SimpleNet, ModelCard | None]:
     """Create a network for the classes `labels`.
 
     The last layer is new unless the weights are for the same classes, or for the same number of unnamed classes.
 
     Args:
-        weights_name: the value of --weights.
+        weights_name, weights_key: the values of --weights and --weights-key.
         overrides: preprocessing and labels of the initial weights, in place of those of their card.
 
     Returns:
@@ -108,9 +113,9 @@ def initial_network(
         WeightsError: the weights are damaged, unsafe, or belong to another variant.
     """
     new = model.create(variant, len(labels), dropout=config.dropout, seed=config.seed)
-    if weights_name == "random":
+    if weights_name == "random" and weights_key is None:
         return new, None
-    loaded = weights.load(variant, weights_name, overrides=overrides)
+    loaded = weights.load(variant, weights_name, overrides=overrides, key=weights_key)
     tensors = loaded.model.state_dict()
     names = () if "labels" in loaded.assumed else loaded.card.labels
     if loaded.card.num_classes != len(labels) or names not in ((), labels):

@@ -96,7 +96,7 @@ class ModelConfig:
             return replace(self, request=replace(request, precision=check_choice(kind, text, choices)))
         name = variants.get(text).name
         if request.artifact is None:
-            request = replace(request, variant=name, weights="auto", overrides=NO_OVERRIDES)
+            request = replace(request, variant=name, weights="auto", weights_key=None, overrides=NO_OVERRIDES)
             return replace(self, request=request, manifest=None)
         if name not in choices:
             raise UsageError(f"this artifact is {choices[0]}; leave out --artifact to choose {name}")

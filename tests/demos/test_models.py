@@ -19,7 +19,7 @@ import runtimes.loader
 from demos import compare, default_models, models
 from demos.default_models import weights_for_classes
 from demos.models import ModelRequest, artifact_precision, format_of, precisions_of
-from simplenet import artifacts, checkpoints, datasets, weights
+from simplenet import artifacts, checkpoints, datasets, model, weights
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, DataError, SimpleNetError, UsageError
 from tests.conftest import MakeArtifact
@@ -119,6 +119,28 @@ def test_checkpoint_is_found_by_content_not_name(own_root: Path, tmp_path: Path)
     assert shipped(own_root, str(tmp_path / "missing.pth")).find() is None
     (found.folder / "model.onnx").write_bytes(b"damaged")  # not this checkpoint's artifact
     assert shipped(own_root, str(copy)).find() is None
+
+
+@pytest.mark.filterwarnings("ignore::simplenet.errors.SimpleNetWarning")
+def test_artifacts_of_two_weights_keys_are_two(tmp_path: Path) -> None:
+    raw, averaged = (model.create("cifar-310k", seed=seed).state_dict() for seed in (1, 2))
+    torch.save({"model": raw, "model_ema": averaged}, tmp_path / "a.pth")
+    flags = ["--variant", "cifar-310k", "--weights", str(tmp_path / "a.pth"), "--artifacts", str(tmp_path)]
+    parser = argparse.ArgumentParser()
+    models.add_flags(parser)
+    found = []
+    for key in ([], ["--weights-key", "model"]):
+        request = ModelRequest.from_flags(parser.parse_args([*flags, *key, "--backend", "torch"]))
+        assert request.find() is None
+        artifact = request.resolve(lambda line: None)
+        assert artifact.manifest.weights.key == (key[1] if key else None)
+        again = request.find()
+        assert again is not None
+        assert again.folder == artifact.folder
+        found.append(artifact.folder)
+    assert found[0] != found[1]
+    with pytest.raises(UsageError, match="--weights-key is for a checkpoint; type --weights PATH"):
+        replace(shipped(tmp_path), weights_key="model").resolve(lambda line: None)
 
 
 def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from simplenet import checkpoints, model
-from simplenet.errors import AssumedCardWarning, UsageError
+from simplenet.errors import AssumedCardWarning, SimpleNetWarning, UsageError
 from simplenet.model_card import CardOverrides, ModelCard
 from simplenet.preprocessing import CIFAR10_PREPROCESSING
 from train import cifar, recipe
@@ -90,6 +90,25 @@ def test_training_continues_from_weights(tmp_path: Path, write_idx_set: Callable
         torch.testing.assert_close(after[name], saved[name])
     with pytest.raises(UsageError, match=r"holds a run with --weights .*, not random"):
         cifar.train("mnist", "cifar-310k", tmp_path / "run", hardly, folder, resume=True)
+
+
+@pytest.mark.filterwarnings("ignore::simplenet.errors.AssumedCardWarning")
+def test_training_starts_from_a_foreign_checkpoint(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+    raw, averaged = (model.create("cifar-310k", 10, seed=seed).state_dict() for seed in (1, 2))
+    torch.save(
+        {"state_dict": raw, "ema": {"module." + name: tensor for name, tensor in averaged.items()}}, tmp_path / "a.ckpt"
+    )
+    folder, output = write_idx_set(tmp_path / "data", train=32, test=8), tmp_path / "run"
+    recipe_flags = ["--epochs", "1", "--batch", "16", "--learning-rate", "1e-12", "--average-decay", "0", "--fp32"]
+    flags = ["--dataset", "mnist", "--data", str(folder), "--weights", str(tmp_path / "a.ckpt"), *recipe_flags]
+    assert cifar.main([*flags, "--weights-key", "state_dict", "--output", str(output)]) == 0
+    after = load_file(output / "cifar-310k.safetensors")["features.0.weight"]
+    torch.testing.assert_close(after, raw["features.0.weight"])
+    with (
+        pytest.warns(SimpleNetWarning, match="averaged weights 'ema' and raw ones 'state_dict'"),
+        pytest.raises(UsageError, match=r"holds a run with --weights-key state_dict, not None"),
+    ):
+        cifar.main([*flags, "--output", str(output), "--resume"])
 
 
 def test_unknown_weights_are_refused_before_anything_is_written(
