@@ -122,6 +122,7 @@ def test_checkpoint_is_found_by_content_not_name(own_root: Path, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore::simplenet.errors.SimpleNetWarning")
+@pytest.mark.slow
 def test_artifacts_of_two_weights_keys_are_two(tmp_path: Path) -> None:
     raw, averaged = (model.create("cifar-310k", seed=seed).state_dict() for seed in (1, 2))
     torch.save({"model": raw, "model_ema": averaged}, tmp_path / "a.pth")
