@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
+_of_this_thread = threading.local()
 _WARM_UP_BYTES = 16 << 20  # two 1920x1080 frames; glibc adapts its threshold to blocks of up to 32 MiB
 
 
@@ -50,7 +52,9 @@ def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
         cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),  # the filter that Pillow calls bicubic
         crop_box=cykooz.CropBox(left, top, min(right, width) - left, min(bottom, height) - top),
     )
-    cykooz.Resizer().resize(source, target, options)
+    if not hasattr(_of_this_thread, "resizer"):
+        _of_this_thread.resizer = cykooz.Resizer()  # kept with its buffers; threads cannot share one
+    _of_this_thread.resizer.resize(source, target, options)
     resized: UInt8Array = np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3).copy()
     return resized
 

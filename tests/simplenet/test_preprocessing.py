@@ -6,6 +6,7 @@ import concurrent.futures
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,28 @@ def test_tolerance_detects_a_shift_of_half_a_pixel() -> None:
     slow = reference(image, IMAGENET_PREPROCESSING).astype(int)
     assert np.abs(right_place - slow).mean() < MAX_MEAN_DIFFERENCE
     assert np.abs(shifted - slow).mean() > 2 * MAX_MEAN_DIFFERENCE
+
+
+@pytest.mark.skipif(not fast_resize.available(), reason="cykooz-resizer has no wheel for this machine")
+def test_each_thread_keeps_its_resizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cykooz_resizer
+
+    made: list[int] = []
+    real = cykooz_resizer.Resizer
+
+    def make() -> object:
+        made.append(threading.get_ident())
+        return real()
+
+    monkeypatch.setattr(cykooz_resizer, "Resizer", make)
+    images = [scene(*size) for size in ((640, 480), (300, 500), (640, 480))]
+    expected = [to_model_input(image, IMAGENET_PREPROCESSING) for image in images]
+    made.clear()
+    for _ in range(2):  # larger and smaller images in turn, in two new threads
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            found = [pool.submit(to_model_input, image, IMAGENET_PREPROCESSING).result() for image in images]
+        assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize(
