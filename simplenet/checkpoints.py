@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[list[Candidate], ModelCard | None]:
             f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
         ) from error
     if not candidates:
-        what = f"a {type(content).__name__} without weights"
+        what = f"a {type(content).__name__.removeprefix('Stored')} without a state_dict"
         if network := state_dicts.pickled_network(content):
             what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
         raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
@@ -149,11 +149,17 @@ def _fit(candidate: Candidate, variant: str) -> tuple[Tensors, str]:
 def _misfit(candidate: Candidate, variant: str, path: Path) -> WeightsError:
     """Return the error of weights that do not fit; its advice is the variant that they fit, if there is one."""
     mismatch = _fit(candidate, variant)[1]
-    if name := next((name for name in candidate.tensors if name.endswith("weight_orig")), None):
-        return WeightsError(
-            f"{path} is pruned ({one_line(name, 80)} and a mask); make that permanent with "
-            "torch.nn.utils.prune.remove(module, 'weight') for each pruned module, then save it again"
-        )
+    for end, what, function in (
+        (".weight_mask", "pruned", "torch.nn.utils.prune.remove(module, 'weight')"),
+        (".original0", "parametrized", "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"),
+        (".weight_g", "normalized by weight_norm", "torch.nn.utils.remove_weight_norm(module)"),
+        (".weight_u", "normalized by spectral_norm", "torch.nn.utils.remove_spectral_norm(module)"),
+    ):
+        if name := next((name for name in candidate.tensors if name.endswith(end)), None):
+            return WeightsError(
+                f"{path} is {what} ({one_line(name, 80)}); make that permanent with {function} for each such module, "
+                "then save it again"
+            )
     first = candidate.tensors.get("features.0.weight")
     shape: tuple[int, ...] = tuple(getattr(first, "shape", ()))
     if len(shape) == 4 and shape[1] != 3:
@@ -209,7 +215,8 @@ def _checked(tensor: Tensor, expected: torch.Tensor, name: str, path: Path) -> t
             ) from error
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise WeightsError(f"{path}: {name} is not a plain tensor on the CPU; save model.state_dict() of a plain model")
-    if tensor.is_complex() or tensor.is_floating_point() != expected.is_floating_point():
+    is_counter = name.endswith("num_batches_tracked")  # some programs cast it with the weights
+    if tensor.is_complex() or (tensor.is_floating_point() != expected.is_floating_point() and not is_counter):
         raise WeightsError(f"{path}: {name} is {tensor.dtype}, not {expected.dtype}; save the model in float32")
     tensor = tensor.to(expected.dtype)
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

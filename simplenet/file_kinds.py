@@ -50,6 +50,10 @@ def describe(data: bytes, path: Path) -> str:
         return "a web page, not the weights; open it in a browser to see why, then download the file itself"
     if not re.search(rb"[^\t\n\r\x20-\x7e]", data[:512]) and not data.rstrip().endswith(b"."):
         return "a text file, not a checkpoint; download the file itself"
+    if not data.startswith((b"\x80", b"L")):  # how pickles of torch.save start; L: protocol 0 or 1
+        return (
+            "neither a file of torch.save nor .safetensors; name a checkpoint, or type --artifact for an exported model"
+        )
     return ""
 
 

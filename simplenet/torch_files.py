@@ -37,7 +37,7 @@ _MAPPINGS = re.compile(r"collections\.(OrderedDict|defaultdict|Counter)|(builtin
 _HARMLESS_CALLS = re.compile(
     r"numpy\.(_?core\.)?_?multiarray\.(scalar|_reconstruct)|numpy\._?core\.numeric\._frombuffer|numpy\.dtype"
     r"|numpy\.random\._pickle\.\w+|torch\.(Size|device|dtype|\w+Tensor|serialization\._get_layout)"
-    r"|torch\.(_utils|_tensor)\._rebuild_\w+|torch\.nn\.parameter\.\w+"
+    r"|torch\.(_utils|_tensor)\._rebuild_\w+|torch\.nn\.parameter\.\w+|torch\.storage\._load_from_bytes"
     r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|bytes|bytearray|list|tuple|object)|_codecs\.encode"
     r"|(copyreg|copy_reg)\._reconstructor|collections\.deque|datetime\.\w+|pathlib\.(\w+\.)?\w*Path|uuid\.UUID"
     r"|decimal\.Decimal|fractions\.Fraction|types\.SimpleNamespace|functools\.partial|logging\.getLogger|re\._compile"

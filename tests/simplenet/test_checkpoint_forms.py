@@ -153,12 +153,22 @@ def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tensors], 
         lambda sd: {name: tensor for name, tensor in sd.items() if "num_batches" not in name},
         lambda sd: {**sd, "total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)},
         lambda sd: {"n_averaged": torch.tensor(5), **prefixed("module.", sd)},
+        each(lambda tensor: tensor.double()),
         each(lambda tensor: torch.nn.Parameter(tensor, False)),
         each(lambda tensor: tensor.clone().requires_grad_(tensor.is_floating_point())),
         each(lambda tensor: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor),
         each(lambda tensor: torch.stack([tensor, tensor], -1)[..., 1]),
     ],
-    ids=["no counters", "thop", "AveragedModel", "parameters", "requires_grad", "channels_last", "strided views"],
+    ids=[
+        "no counters",
+        "thop",
+        "AveragedModel",
+        "double",
+        "parameters",
+        "requires_grad",
+        "channels_last",
+        "strided views",
+    ],
 )
 def test_harmless_differences_are_tolerated(tmp_path: Path, change: Callable[[Tensors], Tensors]) -> None:
     loaded = weights.load(VARIANT, write(tmp_path / "a.pth", change(GOOD))).model.state_dict()
@@ -305,6 +315,8 @@ def tarred() -> bytes:
         (zipped("a.npy", "b.npy"), r"a NumPy archive \(.npz\); convert it: python -c"),
         (zipped("model/archive_format", "model/data/weights"), r"exported program of PyTorch \(.pt2\)"),
         (zipped("a/data.pkl")[:-30], "an incomplete download; download it again"),
+        (pickle.dumps(GOOD), "is a pickle, not a file of torch.save"),
+        (b"\x08\x07\x12\x07pytorch" + bytes(99), "neither a file of torch.save nor .safetensors.*--artifact"),
         (pickle.dumps({"a": 1}), "is a pickle, not a file of torch.save; load it where it was made"),
     ],
 )
@@ -354,10 +366,26 @@ def test_names_pruned_networks(tmp_path: Path) -> None:
     prune.l1_unstructured(network.features[0], "weight", 0.3)
     path = tmp_path / "a.pth"
     for content in (network.state_dict(), {"state_dict": prefixed("module.", network.state_dict())}):
-        with pytest.raises(WeightsError, match=r"a.pth is pruned \(features.0.weight_orig .*prune\.remove\(module, 'w"):
+        with pytest.raises(
+            WeightsError, match=r"a.pth is pruned \(features.0.weight_mask\).*prune\.remove\(module, 'w"
+        ):
             weights.load(VARIANT, write(path, content))
     prune.remove(network.features[0], "weight")
     assert same(weights.load(VARIANT, write(path, network.state_dict())), dict(network.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (torch.nn.utils.parametrizations.weight_norm, r"parametrized .*parametrize.remove_parametrizations\(module"),
+        (torch.nn.utils.spectral_norm, r"by spectral_norm .*remove_spectral_norm\(module\)"),
+    ],
+)
+def test_names_normalized_weights(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
+    network = model.create(VARIANT)
+    change(network.features[4])
+    with pytest.raises(WeightsError, match=message):
+        weights.load(VARIANT, write(tmp_path / "a.pth", network.state_dict()))
 
 
 def test_names_networks_that_were_pickled_whole(tmp_path: Path) -> None:

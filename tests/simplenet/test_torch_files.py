@@ -82,7 +82,6 @@ CODE = {
     "popen": name("subprocess", "Popen") + CALL,
     "torch.load": name("torch.serialization", "load") + CALL,
     "torch.hub": name("torch.hub", "load") + CALL,
-    "load from bytes": name("torch.storage", "_load_from_bytes") + CALL,
     "numpy": name("numpy.testing._private.utils", "runstring") + CALL,
     "unknown function": name("training_script", "run") + CALL,
     "stack global": text("os") + text("system") + b"\x93" + CALL,
