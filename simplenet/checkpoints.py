@@ -94,6 +94,13 @@ def build_model(candidates: list[Candidate], variant: str, path: Path, key: str 
     if not fitting:
         raise _misfit(max(candidates, key=lambda each: len(each.tensors)), variant, path)
     chosen = _preferred(fitting, path)
+    if key is None and not chosen.is_averaged and (unfit := next((e for e in candidates if e.is_averaged), None)):
+        warnings.warn(
+            f"{path} has averaged weights {unfit.label}, which do not fit ({_fit(unfit, variant)[1]}); "
+            f"the raw ones {chosen.label} are used",
+            SimpleNetWarning,
+            stacklevel=2,
+        )
     tensors, _ = _fit(chosen, variant)
     network = models.create(variant, _num_classes(chosen))
     state = network.state_dict()

@@ -22,7 +22,7 @@ _BOOKKEEPING = ("n_averaged", "total_ops", "total_params", "_extra_state")
 """Last parts of names that AveragedModel, the counter thop and modules add; they are not weights."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
-_MAX_DEPTH = 4
+_MAX_DEPTH, _MAX_PREFIXES = 4, 64
 _TOP = "."
 """The key of tensors that have neither a container nor a prefix."""
 
@@ -51,7 +51,7 @@ def find(content: Any) -> list[Candidate]:
         if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
             names = {name: name for name in mapping}
         prefixes = sorted({match[1] for name in names if (match := _FIRST.fullmatch(name))}, key=len, reverse=True)
-        groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes or [""]}
+        groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes[-_MAX_PREFIXES:] or [""]}
         others = []
         for name, original in names.items():
             prefix = next((prefix for prefix in groups if name.startswith(prefix)), None)
@@ -99,7 +99,8 @@ def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[
     renamed = {old: new for new, old in _names_of_2018(expected).items()}
     if _without_counters(tensors) == _without_counters(renamed):
         tensors = {renamed[name]: tensor for name, tensor in tensors.items() if name in renamed}
-    missing = [f"missing {name!r}" for name in expected if name not in tensors and name in _without_counters(expected)]
+    needed = _without_counters(expected)
+    missing = [f"missing {name!r}" for name in expected if name in needed and name not in tensors]
     others = [name for name in tensors if name not in expected] + list(candidate.others)
     unexpected = [f"unexpected {one_line(repr(name), 80)}" for name in others]
     if missing or unexpected:
@@ -115,13 +116,14 @@ def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[
 
 def _mappings(content: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the path and the string-keyed items of every mapping that holds tensors, outermost first."""
+    identity = id(content)
     if isinstance(content, PickledObject):
         content = {} if "_modules" in content.values else content.values  # not the parts of a pickled network
     elif isinstance(content, (list, tuple)):
         content = dict(enumerate(content[:16]))
-    if not isinstance(content, Mapping) or not depth or id(content) in seen:
+    if not isinstance(content, Mapping) or not depth or identity in seen:
         return
-    seen.add(id(content))
+    seen.add(identity)
     named = {name: value for name, value in content.items() if isinstance(name, str)}
     if any(isinstance(value, Tensor) for value in named.values()):
         yield path, {name: value for name, value in named.items() if not isinstance(value, (dict, list))}

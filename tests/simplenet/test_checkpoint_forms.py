@@ -206,6 +206,14 @@ def test_averaged_weights_are_chosen_and_reported(tmp_path: Path, content: Any, 
     assert same(weights.load(VARIANT, path, key=averaged), GOOD)
 
 
+def test_averaged_weights_that_do_not_fit_are_reported(tmp_path: Path) -> None:
+    """Some programs average only the parameters, without the statistics of batch norm."""
+    shadow = {name: tensor for name, tensor in RAW.items() if "running" not in name}
+    path = write(tmp_path / "a.pth", {"model": GOOD, "ema": {"shadow": shadow}})
+    with pytest.warns(SimpleNetWarning, match=r"'ema.shadow', which do not fit \(missing .* raw ones 'model' are used"):
+        assert same(weights.load(VARIANT, path), GOOD)
+
+
 def test_several_weights_that_fit_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", {"last": RAW, "best": GOOD, "epoch": 3, "other": state("cifar-460k")})
     with pytest.raises(WeightsError, match=r"several weights that fit: 'last', 'best'; type --weights-key with one"):
