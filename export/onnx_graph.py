@@ -18,12 +18,14 @@ from simplenet.errors import ExportError, one_line
 from simplenet.manifest import InputSpec
 from simplenet.model import SimpleNet
 from simplenet.preprocessing import Preprocessing
+from simplenet.vendors import telemetry_off
 
 OPSET = 18
 # In opset 18, ONNX Runtime replaces a float16 Relu by Max, which it cannot fuse with the convolution: 8 to 13 % slower.
 _HALF_OPSET = 17
 
 
+@telemetry_off()  # onnxslim imports ONNX Runtime
 def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
     """Export to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 

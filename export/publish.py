@@ -99,7 +99,7 @@ class BuildResult:
     check: Callable[[Artifact], dict[str, Any]] | None = None
 
 
-@telemetry_off()  # onnxslim imports ONNX Runtime
+@telemetry_off()
 def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]) -> Artifact:
     """Build, check and publish one artifact; after any failure the old artifact is unchanged.
 

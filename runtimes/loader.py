@@ -68,14 +68,15 @@ def load(
         UsageError: unknown backend, or an option that it does not support.
     """
     options = Options(device=device, threads=threads, precision=precision, allow_spinning=allow_spinning)
-    found = artifact if isinstance(artifact, Artifact) else read_artifact(artifact, backend)
-    backend_type = _class_for(found.manifest.format, backend)
-    try:
-        return backend_type(found, options)
-    except artifacts.IncompleteError:
-        if isinstance(artifact, Artifact):
-            raise
-        return backend_type(read_artifact(artifact, backend), options)  # an export has replaced it in between
+    attempts = 1 if isinstance(artifact, Artifact) else artifacts.READ_ATTEMPTS
+    while True:
+        found = artifact if isinstance(artifact, Artifact) else read_artifact(artifact, backend)
+        attempts -= 1
+        try:
+            return _class_for(found.manifest.format, backend)(found, options)
+        except artifacts.IncompleteError:  # an export has replaced it since it was read
+            if attempts == 0:
+                raise
 
 
 def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:

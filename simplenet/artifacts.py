@@ -25,7 +25,7 @@ from simplenet.formats import FORMATS
 from simplenet.manifest import MANIFEST_NAME, Manifest
 
 _STALE_SECONDS = 86_400
-_READ_ATTEMPTS, _READ_PAUSE_S = 5, 0.01  # an export may be replacing the artifact
+READ_ATTEMPTS, _READ_PAUSE_S = 5, 0.01  # an export may be replacing the artifact
 _DIFFERS = "{} is not the file its manifest describes (SHA-256 differs); export it again"
 _EXTERNAL_DATA = b"\n\x08location\x12"  # the key of a file name in an ONNX tensor, and the tag of its value
 
@@ -133,7 +133,7 @@ def read(path: str | Path) -> Artifact:
     Example:
         artifacts.read("artifacts/1.5m/onnx-fp32").manifest.labels
     """
-    for _ in range(_READ_ATTEMPTS - 1):
+    for _ in range(READ_ATTEMPTS - 1):
         with contextlib.suppress(IncompleteError):
             return _read(Path(path))
         time.sleep(_READ_PAUSE_S)
