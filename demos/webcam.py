@@ -93,6 +93,7 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         try:
             results, preprocess_ms, post_ms = session.model_group.classify(frame.image, keep=not session.is_loading)
         except ImageError as error:
+            timer.discard_frame()
             session.reject_frame(source, error)
             continue
         timer.record("preprocess", preprocess_ms)
@@ -194,13 +195,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if events is not None:
             session.subscribe(events.frame)
         _start(session, events)
-        ended = "an error"
+        ended, exit_code = "an error", 0
         opened.enter_context(_quit_on_signals(session))
         try:
             ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
         except KeyboardInterrupt:
-            ended = "Ctrl-C"
-            return 130
+            ended, exit_code = "Ctrl-C", 130
         finally:
             summary = session.summary(ended)
             screen.stop_recording()
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _report(session, summary, events, stdout)
     if screen.recording_error is not None:
         raise SimpleNetError(f"the recording is incomplete: {screen.recording_error}")
-    return 0
+    return exit_code
 
 
 @contextlib.contextmanager

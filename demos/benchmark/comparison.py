@@ -14,7 +14,7 @@ import numpy.typing as npt
 import runtimes
 from demos.benchmark.rounds import run_rounds
 from demos.benchmark.statistics import SpeedUp, Timings, speed_up
-from demos.benchmark.workers import BackendSpec, Worker
+from demos.benchmark.workers import Worker
 from runtimes.timing import LatencySummary
 from simplenet import metrics
 from simplenet.artifacts import Artifact
@@ -121,8 +121,8 @@ def compare(
         for row in rows:
             on_progress(f"loading {row.name}", 0)
             if row.artifact is not None:
-                spec = BackendSpec(row.backend, row.precision, str(row.artifact.folder), threads, device)
-                worker = stack.enter_context(Worker(spec))
+                options = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
+                worker = stack.enter_context(Worker(row.name, row.artifact.folder, **options))
                 try:
                     logits[row.name] = _load(worker, row, images)
                     workers.append(worker)
@@ -138,10 +138,9 @@ def compare(
             workers, timings, frame, samples=samples, rounds=rounds, on_step=lambda: on_progress("timing in rounds", 1)
         )
         for worker in workers:
-            name = worker.spec.name
-            if name not in failures:
-                with suppress(BackendError):  # died after its last round: its samples count
-                    timings[name].peak_memory_mb = worker.call("peak_memory_mb")
+            if worker.name not in failures:
+                with suppress(BackendError):  # it died after its last round, so its samples are complete
+                    timings[worker.name].peak_memory_mb = worker.call("peak_memory_mb")
     reference = _reference(rows)
     for row in rows:
         if row.name in failures:

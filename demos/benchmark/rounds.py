@@ -49,7 +49,7 @@ def run_rounds(
         first = number // 2 % max(1, len(workers))
         order = [*workers[first:], *workers[:first]]
         for worker in order if number % 2 == 0 else reversed(order):
-            name = worker.spec.name
+            name = worker.name
             if name not in failures:
                 time.sleep(_SETTLE_S)
                 try:

@@ -13,8 +13,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,33 +32,12 @@ _UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
 about ten milliseconds to reach its clock frequency again after a pause."""
 
 
-@dataclass(frozen=True)
-class BackendSpec:
-    """What a worker loads: an artifact's folder, and how to run it. `device`: None is the backend's first."""
-
-    backend: str
-    precision: str
-    folder: str
-    threads: int | None
-    device: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.backend} {self.precision}"
-
-
 class TimedModel:
     """In the worker process: the loaded runtime, and the methods that the parent may call."""
 
-    def __init__(self, spec: BackendSpec) -> None:
+    def __init__(self, artifact: Path, options: dict[str, Any]) -> None:
         start = time.perf_counter()
-        self._runtime = runtimes.load(
-            spec.folder,
-            spec.backend,
-            device=spec.device,
-            threads=spec.threads,
-            precision=spec.precision,
-        )
+        self._runtime = runtimes.load(artifact, **options)
         self._load_ms = (time.perf_counter() - start) * 1e3
         self._batches: list[npt.NDArray[Any]] = []
         self._calls = 0
@@ -113,7 +92,7 @@ def _steady_samples_ms(call: Callable[[], object], count: int) -> list[float]:
     return timing.samples_ms(call, count)
 
 
-def _serve(connection: Connection, spec: BackendSpec) -> None:
+def _serve(connection: Connection, name: str, artifact: Path, options: dict[str, Any]) -> None:
     """Run the worker's main loop: receive a method call, send back its result or its exception."""
     warnings.simplefilter("ignore", UntrainedWarning)  # the parent warns once
     model: TimedModel | None = None
@@ -125,12 +104,12 @@ def _serve(connection: Connection, spec: BackendSpec) -> None:
         result: Any
         try:
             if model is None:
-                model = TimedModel(spec)
+                model = TimedModel(artifact, options)
             result = getattr(model, method)(*arguments)
         except SimpleNetError as error:
             result = error
         except Exception:  # noqa: BLE001 - the parent raises it
-            result = RuntimeError(f"{spec.name} failed:\n{traceback.format_exc()}")
+            result = RuntimeError(f"{name} failed:\n{traceback.format_exc()}")
         try:
             connection.send(result)
         except OSError:
@@ -143,11 +122,16 @@ class Worker:
     Create it in the main thread, as Python sets signal handlers only there.
     """
 
-    def __init__(self, spec: BackendSpec) -> None:
+    def __init__(self, name: str, artifact: Path, **options: Any) -> None:
+        """Start the process, which loads `artifact` with the keywords of `runtimes.load` at the first call.
+
+        Args:
+            name: for error messages, such as 'openvino int8'.
+        """
         context = multiprocessing.get_context("spawn")
-        self.spec = spec
+        self.name = name
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, artifact, options), daemon=True)
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C the parent ends its workers
         try:
             self._process.start()
@@ -161,7 +145,7 @@ class Worker:
         Raises:
             SimpleNetError: what the method raised. BackendError: the process died, or did not reply in time.
         """
-        name, timeout_s = self.spec.name, timeout_s or CALL_TIMEOUT_S
+        name, timeout_s = self.name, timeout_s or CALL_TIMEOUT_S
         try:
             self._connection.send((method, arguments))
             if not self._connection.poll(timeout_s):

@@ -81,6 +81,10 @@ class StageTimer:
         self._current_ms.clear()
         self._frame_ends_s.append(time.perf_counter())
 
+    def discard_frame(self) -> None:
+        """Forget the stages of the current frame, which is not classified."""
+        self._current_ms.clear()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Exclude the block from the time of the loop."""
@@ -88,7 +92,7 @@ class StageTimer:
         yield
         self._started_s += time.perf_counter() - start_s
         self._frame_ends_s.clear()
-        self._current_ms.clear()
+        self.discard_frame()
 
     @property
     def seconds(self) -> float:

@@ -24,7 +24,7 @@ from demos.benchmark import comparison, plot, rounds, table, workers
 from demos.benchmark.comparison import Comparison, Row, compare, measure_correctness
 from demos.benchmark.rounds import run_rounds
 from demos.benchmark.statistics import SpeedUp, Timings, rounds_won
-from demos.benchmark.workers import BackendSpec, Worker
+from demos.benchmark.workers import Worker
 from simplenet import image_sets
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, BackendError
@@ -237,13 +237,13 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group
     assert alive == []
 
 
-def spec(artifact: Artifact, backend: str = "onnxruntime", precision: str = "fp32") -> BackendSpec:
-    return BackendSpec(backend, precision, str(artifact.folder), threads=1)
+def start(artifact: Artifact, backend: str = "onnxruntime") -> Worker:
+    return Worker(f"{backend} fp32", artifact.folder, backend=backend, precision="fp32", threads=1)
 
 
 def test_worker_raises_the_runtimes_error(tmp_path: Path) -> None:
     with (
-        Worker(BackendSpec("onnxruntime", "fp32", str(tmp_path / "nothing"), 1)) as worker,
+        Worker("onnxruntime fp32", tmp_path / "nothing") as worker,
         pytest.raises(ArtifactError, match="no artifact at"),
     ):
         worker.call("load")
@@ -253,12 +253,12 @@ def test_worker_that_dies_does_not_affect_others(
     make_artifact: MakeArtifact, shipped: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 ) -> None:
     artifact = make_artifact("onnx", "fp32")
-    with Worker(spec(artifact)) as dying, Worker(spec(artifact, "openvino")) as living:
+    with start(artifact) as dying, start(artifact, "openvino") as living:
         timings = {}
         for worker in (dying, living):
             worker.call("load")
             worker.call("set_images", shipped[0][:4])
-            timings[worker.spec.name] = Timings(0, 0, 0)
+            timings[worker.name] = Timings(0, 0, 0)
         assert dying._process.pid is not None
         os.kill(dying._process.pid, signal.SIGKILL)
         failures = run_rounds([dying, living], timings, FRAME, samples=6, rounds=3)
@@ -272,19 +272,19 @@ def test_worker_that_dies_does_not_affect_others(
 def test_worker_that_times_out_in_a_round_is_ended(
     make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Worker(spec(make_artifact("onnx", "fp32"))) as worker:
+    with start(make_artifact("onnx", "fp32")) as worker:
         worker.call("load")
         assert worker._process.pid is not None
         os.kill(worker._process.pid, signal.SIGSTOP)
         monkeypatch.setattr(rounds, "CALL_TIMEOUT_S", 0.5)
-        failures = run_rounds([worker], {worker.spec.name: Timings(0, 0, 0)}, FRAME, samples=2, rounds=2)
-        assert "did not reply to time within 1.5 s" in str(failures[worker.spec.name])
+        failures = run_rounds([worker], {worker.name: Timings(0, 0, 0)}, FRAME, samples=2, rounds=2)
+        assert "did not reply to time within 1.5 s" in str(failures[worker.name])
         assert not worker._process.is_alive()
 
 
 def test_worker_that_hangs_is_ended(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CALL_TIMEOUT_S", 0.5)
-    with Worker(spec(make_artifact("onnx", "fp32"))) as worker:
+    with start(make_artifact("onnx", "fp32")) as worker:
         assert worker._process.pid is not None
         os.kill(worker._process.pid, signal.SIGSTOP)
         with pytest.raises(BackendError, match=r"did not reply to load within 0\.5 s"):
@@ -298,11 +298,11 @@ def test_order_of_rounds_rotates_and_reverses(monkeypatch: pytest.MonkeyPatch) -
 
     class Recorder:
         def __init__(self, backend: str) -> None:
-            self.spec = BackendSpec(backend, "fp32", "", None)
+            self.name = f"{backend} fp32"
 
         def call(self, method: str, *_: object, timeout_s: float) -> list[float]:
             if method == "time":
-                timed.append(self.spec.backend)
+                timed.append(self.name.split()[0])
             return [1.0]
 
     names = ["a", "b", "c"]

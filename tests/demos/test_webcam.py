@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import runtimes
+from demos import webcam
 from demos.live.sources.factory import open_source
 from demos.live.sources.opencv import opencv
 from simplenet.artifacts import Artifact
@@ -234,6 +237,23 @@ def test_ctrl_c_prints_summary_and_exits_130(
     assert summary["ended"] == "Ctrl-C"
     assert summary["frames"] > 0
     assert summary["frame_age"]["n"] == summary["frames"]
+
+
+def test_ctrl_c_reports_an_incomplete_recording(
+    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_until_ctrl_c(*arguments: Any, max_frames: int | None, duration_s: float | None) -> str:
+        run(*arguments, max_frames=3)
+        raise KeyboardInterrupt
+
+    run = webcam.run
+    monkeypatch.setattr(webcam, "run", run_until_ctrl_c)
+    flags = ("--source", write_video("clip.avi", shades(9)), "--display", "none", "--artifact", onnx_artifact.folder)
+    assert run_demo("webcam", *flags, "--record", tmp_path / "good.mp4").returncode == 130
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    result = run_demo("webcam", *flags, "--record", tmp_path / "lost.mp4")
+    assert (result.returncode, "ended by Ctrl-C" in result.stdout) == (1, True)
+    assert "the recording is incomplete: cannot continue" in result.stderr.splitlines()[-1]
 
 
 def test_closed_terminal_does_not_lose_events(onnx_artifact: Artifact, environment: dict[str, str]) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from demos.default_models import Log
+from demos.live import stage_timer
 from demos.live.model_config import ModelConfig
+from demos.live.sources.base import Frame
 from simplenet.errors import ArtifactError, UsageError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
+from tests.demos.live.scenes import Still
 
 
 def test_backend_changes_between_frames_without_losing_one(make_session: MakeSession, write_video: WriteVideo) -> None:
@@ -187,3 +192,35 @@ def test_browser_gets_the_current_model(make_session: MakeSession) -> None:
     artifact = session.onnx_artifact()
     assert (artifact.manifest.format, artifact.manifest.precision) == ("onnx", "fp32")
     assert artifact.manifest.weights == session.model_group.models[0].manifest.weights
+
+
+@pytest.mark.parametrize("shape", [(2, 4000, 3), (4000, 2, 3), (1, 900, 3)])
+def test_rejected_frame_adds_no_time_to_the_next(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]
+) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+    clock.perf_counter = lambda: clock.now_s
+    images = [np.zeros((48, 64, 3), np.uint8), np.zeros(shape, np.uint8), np.zeros((48, 64, 3), np.uint8)]
+
+    class Slow(Still):
+        """Takes 100 s for the frame that is rejected, and 1 s for the others."""
+
+        def poll(self) -> Frame | None:
+            if not images:
+                self.state = "ended"
+                return None
+            image = images.pop()
+            clock.now_s += 100 if image.shape == shape else 1
+            return Frame(image, clock.now_s)
+
+        def ready_at_s(self) -> float:
+            return 0.0 if self.state == "running" else math.inf
+
+    session = make_session("synthetic:160x120@60")
+    session.scheduler.remove(session.scheduler.sources[0])
+    session.scheduler.add(Slow())
+    monkeypatch.setattr(stage_timer, "time", clock)
+    assert session.run() == "end of file"
+    capture = session.summary("").stages["capture"]
+    assert (session.timer.frames, capture.n, capture.p50_ms) == (2, 2, pytest.approx(1000))
+    assert session.timer._latencies["capture"].latest_ms() == pytest.approx([1000, 1000])
