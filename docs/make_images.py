@@ -48,7 +48,7 @@ _CERTAIN = 0.9
 """Top-1 probability from which a frame counts as showing one whole image."""
 _STILL_FRAMES = 10
 """Certain frames in a row that mean rest: a moving image is recognized for a few frames, too."""
-_TIMEOUT_S = 300.0
+_TIMEOUT_S, _PAINT_TIMEOUT_S = 300.0, 10.0
 
 
 def make_page_image(artifacts: Path) -> Image.Image:
@@ -81,7 +81,7 @@ def make_window_image(artifacts: Path) -> Image.Image:
     """Capture the window on a virtual screen, with the same two backends.
 
     Raises:
-        SimpleNetError: Xvfb or xdotool is missing, or the demo ended early.
+        SimpleNetError: Xvfb or xdotool is missing, the demo ended early, or the window stayed black.
     """
     xdotool = _program("xdotool", "xdotool")
     flags = ("--display", "window", "--artifacts", str(artifacts))
@@ -95,12 +95,22 @@ def make_window_image(artifacts: Path) -> Image.Image:
             x, y, width, height = (int(place[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
             _wait_for_still_image(demo)
             time.sleep(0.2)  # the window system draws the frame that was waited for
-            deadline_s = time.monotonic() + 10
-            while True:
-                image = ImageGrab.grab(xdisplay=screen).convert("RGB").crop((x, y, x + width, y + height))
-                if image.getbbox() is not None or time.monotonic() > deadline_s:
-                    return image
-                time.sleep(0.05)  # the window system has mapped the window, but not painted it
+            return _grab(screen, (x, y, x + width, y + height))
+
+
+def _grab(screen: str, box: tuple[int, int, int, int]) -> Image.Image:
+    """Capture a window at `box`: left, top, right, bottom.
+
+    Raises:
+        SimpleNetError: it is black.
+    """
+    deadline_s = time.monotonic() + _PAINT_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        image = ImageGrab.grab(xdisplay=screen).convert("RGB").crop(box)
+        if image.getbbox() is not None:
+            return image
+        time.sleep(0.05)  # the window is mapped, but not painted yet
+    raise SimpleNetError("the window stayed black; close other programs and type: make images")
 
 
 def save(image: Image.Image, path: Path) -> None:

@@ -7,6 +7,7 @@ and temperature affects all of them alike.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -28,8 +29,8 @@ from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
 _UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
-"""Calls and seconds, at least, before samples are kept: the caches hold another backend's data, and the processor needs
-about ten milliseconds to reach its clock frequency again after a pause."""
+"""Discarded before each measurement, at least so many calls and so long: the caches hold another backend's data, and
+after a pause the processor needs about ten milliseconds to reach its clock frequency."""
 
 
 class TimedModel:
@@ -116,7 +117,7 @@ def _serve(connection: Connection, name: str, artifact: Path, options: dict[str,
             return
 
 
-class Worker:
+class Worker(contextlib.AbstractContextManager["Worker"]):
     """In the parent: a handle to one worker process. Use it as a context manager, which ends the process.
 
     Create it in the main thread, as Python sets signal handlers only there.
@@ -164,9 +165,6 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join(5)
-
-    def __enter__(self) -> Worker:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -25,7 +25,7 @@ class ModelConfig:
     """One model request on one or several backends. Immutable; `with_value` returns a changed copy."""
 
     request: ModelRequest
-    """Its `backend` is not used; `backends` are."""
+    """Its `backend` is ignored; `backends` replaces it."""
     backends: tuple[str, ...] = ()
     """Empty: the default backend. `load` returns a config that names it."""
     top_k: int = 5

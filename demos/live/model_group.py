@@ -43,7 +43,7 @@ class ModelStats:
         return 100 * self.agreed / self.compared if self.compared else None
 
 
-class ModelGroup:
+class ModelGroup(contextlib.AbstractContextManager["ModelGroup"]):
     """One or several loaded models. The first is the reference; the others are compared with it.
 
     Use it as a context manager, or call `close`. Only one thread may call `classify`; any thread may call the others.
@@ -129,9 +129,6 @@ class ModelGroup:
     def close(self) -> None:
         for model in self.models:
             model.close()
-
-    def __enter__(self) -> ModelGroup:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -32,7 +33,7 @@ _MOST_COMMANDS = 100
 _MOST_SOURCES = 50
 
 
-class Session:
+class Session(contextlib.AbstractContextManager["Session"]):
     """One live demo.
 
     `command`, `state`, `subscribe` and `onnx_artifact` may be called from any thread, the rest from the loop's thread.
@@ -63,7 +64,7 @@ class Session:
         self._pending: ModelConfig | None = None
         """The newest requested config, until it is loaded. Meanwhile an older one may still be loading."""
         self._failed: list[dict[str, Any]] = []
-        """`ModelConfig.selected`, or a part of it, of configs that failed to load; next-... commands skip them."""
+        """What failed to load, for the next-... commands to skip: `ModelConfig.selected`, or its backends only."""
         self._notice, self._notice_until_s = "", 0.0
         self._source_stats: dict[int, SourceStats] = {}
         self._model_stats: dict[tuple[str, str], ModelStats] = {}
@@ -167,7 +168,7 @@ class Session:
         return screen_commands
 
     def reject_frame(self, source: Source, error: ImageError) -> None:
-        """Disconnect the visitor who sent a frame of unusable size; report it if it came from another source."""
+        """Disconnect a visitor whose frame has an unusable size; for other sources, show the error."""
         if source.kind == "visitor":
             self.scheduler.remove(source)
         else:
@@ -211,9 +212,6 @@ class Session:
         self.scheduler.close()
         self.model_group.close()
 
-    def __enter__(self) -> Session:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -241,7 +239,7 @@ class Session:
         return any(all(selected[kind] == value for kind, value in failed.items()) for failed in self._failed)
 
     def _request(self, config: ModelConfig) -> None:
-        """Load a config now, or after the one that is loading; a newer request replaces a waiting one."""
+        """Load a config, after the one that is being loaded. A newer request replaces one that waits."""
         is_new = config.selected() != self.config.selected()
         self._pending = config if is_new else None
         if is_new and self._loader is None:

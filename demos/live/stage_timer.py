@@ -11,9 +11,9 @@ from demos.live.summary import STAGES, ModelSummary, SourceSummary, Summary
 from runtimes.timing import LatencySummary, summarize
 
 KEPT_SAMPLES = 10_000
-"""Bounds the memory of a loop that runs for weeks: its summary is that of its latest frames."""
+"""A limit on memory: the loop may run for weeks. The summary covers the latest frames only."""
 LIVE_SAMPLES = 1_000
-"""For the percentiles in window and page: about the last half minute."""
+"""Samples behind the percentiles in window and page: about the last half minute."""
 _FRAME_AGE = "frame age"
 
 

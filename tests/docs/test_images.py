@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from docs import make_images
+from simplenet.errors import SimpleNetError
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, images, inline_code, links
 
 LARGEST_BYTES = 300_000
@@ -46,3 +49,12 @@ def test_images_are_small_and_can_be_read() -> None:
 def test_named_paths_exist(document: Path) -> None:
     named = [code for code in inline_code(document) if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", code)]
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.window
+def test_black_screenshot_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed")
+    monkeypatch.setattr(make_images, "_PAINT_TIMEOUT_S", 0.3)
+    with make_images._virtual_screen() as screen, pytest.raises(SimpleNetError, match=r"stayed black.*make images"):
+        make_images._grab(screen, (0, 0, 640, 480))

@@ -38,7 +38,7 @@ for _suffix, _type in {".js": "text/javascript", ".mjs": "text/javascript", ".wa
     mimetypes.add_type(_type, _suffix)
 
 _REVALIDATE = {"Cache-Control": "no-cache"}  # the browser revalidates its copy in each request
-_IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address contains the hash of the file
+_IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # another file has another hash in its address
 
 
 class _ArtifactCache:

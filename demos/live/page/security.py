@@ -30,11 +30,11 @@ HEADERS = {
 class SecurityMiddleware:
     """ASGI middleware: answers foreign requests with 403, and adds `HEADERS` to every response.
 
-    It stops three attacks by a foreign page in a visitor's browser:
-    - The page's name resolves to 127.0.0.1 (DNS rebinding): the Host header contains that name.
-    - The page opens a WebSocket to this server: the Origin header names the page.
-    - The page embeds a URL of this server, for example to start an export: on the loopback and over https, browsers
-      mark that request with Sec-Fetch-Site.
+    It stops three attacks by a foreign site that is open in a visitor's browser:
+    - The site's name resolves to 127.0.0.1 (DNS rebinding). The Host header then contains the site's name.
+    - The site opens a WebSocket to this server. The Origin header then names the site.
+    - The site embeds a URL of this server, for example to start an export. On the loopback and over https, browsers
+      mark such a request with Sec-Fetch-Site.
 
     Origin and Host must have the same port. It may differ from the server's port, for example behind
     `ssh -L 9000:127.0.0.1:8000 device`.

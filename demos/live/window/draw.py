@@ -90,6 +90,7 @@ def _grid_size(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int
 
 
 def _cell(area: UInt8Array, place: int, columns: int, rows: int) -> UInt8Array:
+    """The part of the area for item number `place` of a grid."""
     height, width = area.shape[0] // rows, area.shape[1] // columns
     y, x = place // columns * height, place % columns * width
     return area[y : y + height, x : x + width]
@@ -119,7 +120,7 @@ def _draw_source(
 
 
 def _rows(model: ModelResult) -> list[Row]:
-    """The predictions of a model; '≠' and red mark a first one that differs from the reference model's."""
+    """The predictions of a model. If the first differs from the reference model's, it gets '≠' and all bars are red."""
     differs, color = (True, ALARM) if model.agrees is False else (False, ACCENT)
     labels = [f"≠ {one.label}" if differs and not place else one.label for place, one in enumerate(model.predictions)]
     return [(label, one.probability, color) for label, one in zip(labels, model.predictions, strict=True)]
@@ -143,7 +144,10 @@ def draw_image(area: UInt8Array, image: UInt8Array) -> None:
 def _draw_panel(
     panel: UInt8Array, model: ModelTexts, predictions: Sequence[Row], scale: str, unit: int, is_new: bool
 ) -> None:
-    """One model: name, latency, agreement, as many predictions as fit, sparkline. `is_new` False: predictions only."""
+    """Draw one model: name, latency, agreement, as many predictions as fit, sparkline.
+
+    Without `is_new`, only the predictions are drawn again; the rest is already on the panel.
+    """
     height, left, right = panel.shape[0], unit, panel.shape[1] - unit
     top = round(3.3 * unit)
     fitting = max(1, int((height - top - (_SPARKLINE_MIN + 1) * unit) / (_PREDICTION * unit)))
@@ -183,7 +187,7 @@ def _draw_sparkline(area: UInt8Array, shares: Sequence[float], scale: str, unit:
         return
     _fill(area[:1, :across], TRACK)
     _write(area, scale, width, -(unit // 3), unit, GRAY, right=True)
-    # Sixteenths of a pixel, or slow changes look like stairs.
+    # Coordinates are in sixteenths of a pixel: in whole pixels, slow changes would look like stairs.
     x, y = np.linspace(0, across - 1, len(shares)), bottom * (1 - np.array(shares))
     curve = np.round(16 * np.stack([x, y], 1)).astype(np.int32)
     corners = np.array([[16 * (across - 1), 16 * bottom], [0, 16 * bottom]], np.int32)
@@ -263,7 +267,7 @@ def _write(
     image: UInt8Array, text: str, x: int, top: int, unit: int, color: Color,
     *, bold: bool = False, room: int = 10_000, right: bool = False,
 ) -> int:  # fmt: skip
-    """Write in the middle of a row, starting at `x` or, with `right`, ending there; returns the x of the other end."""
+    """Write in the middle of a row, from `x` on, or with `right` up to `x`; returns the x of the text's other end."""
     size = _text_size(unit)
     text = fitted(text, size, room, bold)
     width = width_of(text, size, bold)

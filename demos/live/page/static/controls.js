@@ -22,7 +22,7 @@ export class Controls {
     if (document.activeElement !== list || !this.pending.has("variant")) list.value = this.value("variant", selected.variant);
   }
 
-  /** The command failed: the control goes back to what runs. */
+  /** After a failed command, the control shows the running selection again. */
   cancel(name) {
     this.pending.cancel(name);
   }

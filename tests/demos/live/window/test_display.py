@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -43,11 +44,17 @@ print("closed", flush=True)
 @pytest.fixture(scope="module")
 def screen() -> Iterator[str]:
     """The name of a virtual screen, ':99' or so."""
+    with virtual_screen("-noreset") as name:
+        yield name
+
+
+@contextlib.contextmanager
+def virtual_screen(*flags: str) -> Iterator[str]:
     for program in ("Xvfb", "xdotool"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", SCREEN_SIZE, "-nolisten", "tcp", "-noreset"]
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", SCREEN_SIZE, "-nolisten", "tcp", *flags]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, pass_fds=(writer,)) as server:
         os.close(writer)
         with os.fdopen(reader) as announced:
@@ -129,6 +136,29 @@ def test_auto_is_a_window_if_there_is_a_screen(screen: str, monkeypatch: pytest.
     assert logged == []
 
 
+@pytest.mark.window
+@pytest.mark.parametrize("flag", ["-terminate", "-reset", "-noreset"])
+def test_screen_without_other_clients_gets_a_window(flag: str) -> None:
+    """A screen that ends, resets or stays when its last client leaves: the probe must not be that client."""
+    script = f"""
+import time
+import numpy as np
+from demos.live.window.display import Window, choose
+assert choose("auto", str, print) == "window"
+time.sleep(1)  # the models are loaded here
+with Window() as window:
+    for _ in range(5):
+        window.show(np.full((240, 320, 3), {COLOR}, np.uint8))
+print("shown", flush=True)
+"""
+    with virtual_screen(*[flag] if flag != "-reset" else []) as screen:
+        environment = {**os.environ, "DISPLAY": screen}
+        result = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "shown\n", "")
+
+
 def ask_to_close(screen: str, window: int) -> None:
     """What a window manager sends when somebody clicks on the cross; a virtual screen has no window manager."""
 
@@ -173,7 +203,7 @@ def test_unavailable_page_is_an_error() -> None:
 
 def test_display_none_tests_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     never: Callable[[], str | None] = lambda: pytest.fail("tested the page")  # noqa: E731
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a window was tried"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a window was tried"))
     assert choose("none", never, pytest.fail) == "none"
     assert set(DISPLAYS) == {"auto", "window", "browser", "none"}
 
@@ -183,7 +213,7 @@ def test_screen_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     first = why_no_window()
     assert first is not None
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("tried again"))
     assert why_no_window() == first
 
 
