@@ -200,7 +200,7 @@ def labeled_folder(
 
 
 def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
-    """Read the header only."""
+    """Open an image; only its header is read."""
     from PIL import Image
 
     Image.init()
@@ -212,7 +212,7 @@ def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8; damaged EXIF data may hold any integer."""
     with _filters_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF data: the pixels may be intact
+        warnings.simplefilter("ignore")  # about damaged EXIF data: the pixels may be intact
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     return orientation if isinstance(orientation, int) else 1
 

@@ -12,14 +12,14 @@ The output folder gets, after every epoch, log.jsonl, TensorBoard files, the sta
 every script takes as --weights PATH:
 
     last.safetensors   the exponential moving average (EMA) of the weights
-    best.safetensors   the EMA after the epoch with the best test accuracy; selected on the test set, so optimistically
-                       biased
+    best.safetensors   the EMA after the epoch with the best test accuracy, which is optimistically biased because the
+                       epoch is selected on the test set
 
 At the end, it gets <variant>.safetensors (the EMA after the last epoch), .training.json (summary and log) and
 .training.png (curve).
 
-With several processes, --batch is the global batch size. On GPUs, batch norm is synchronized. On CPUs, batch statistics
-are per process, so use one process per machine there.
+With several processes, --batch is the global batch size. On GPUs, batch norm is synchronized. On CPUs, each process
+computes its own batch statistics, so use one process per machine.
 """
 
 from __future__ import annotations

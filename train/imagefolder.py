@@ -11,10 +11,7 @@ The folder has train/<class>/* and val/<class>/* (or test/<class>/*). If it has 
 images is held out: --validation-share. The names of the folders are the names of the classes. The checkpoint and every
 artifact exported from it store them. Weights for other classes get a new last layer.
 
-The output folder gets the same files as from train/cifar.py.
-
-With several processes, --batch is the global batch size. On GPUs, batch norm is synchronized. On CPUs, batch statistics
-are per process, so use one process per machine there.
+The files in the output folder, and training in several processes, are as in train/cifar.py (see its --help).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def friendly_errors() -> Iterator[None]:
             raise SimpleNetError("a process that decodes images was killed; lower --workers, or --batch") from error
         if "Connection closed by peer" in str(error):  # gloo's message
             raise SimpleNetError("another process of this training has ended; see its error message") from error
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # importing them takes seconds
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # by name: importing takes seconds
             raise SimpleNetError(f"--compile does not work here ({one_line(error, 120)}); leave it out") from error
         raise
 

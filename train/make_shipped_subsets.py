@@ -28,21 +28,6 @@ CALIBRATION_IMAGES = 500
 SEED = 0
 
 
-def balanced(split: LabeledImages, count: int, classes: int, seed: int = SEED) -> LabeledImages:
-    """Draw `count` images without replacement, the same number of each class, in the split's order.
-
-    Raises:
-        DataError: `count` is not a multiple of `classes`, or a class has too few images.
-    """
-    per_class, rest = divmod(count, classes)
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(split.labels == label) for label in range(classes)]
-    if rest or min(map(len, members)) < per_class:
-        raise DataError(f"{split.name} cannot give {count} images, the same number of each of its {classes} classes")
-    chosen = np.sort(np.concatenate([rng.choice(of_class, per_class, replace=False) for of_class in members]))
-    return LabeledImages(split.name, split.images[chosen], split.labels[chosen], split.classes)
-
-
 def make_subsets(dataset: str, output: Path, data_folder: Path | None = None) -> tuple[Path, Path]:
     """Write evaluation.npz and calibration.npz to `output` and return their paths.
 
@@ -54,18 +39,27 @@ def make_subsets(dataset: str, output: Path, data_folder: Path | None = None) ->
     spec = data.get(dataset)
     train_split, test_split = data.load(spec, data_folder)
     evaluation, calibration = output / "evaluation.npz", output / "calibration.npz"
-    _write(evaluation, balanced(test_split, EVALUATION_IMAGES, len(test_split.classes)))
-    _write(calibration, balanced(train_split, CALIBRATION_IMAGES, len(train_split.classes)))
+    _write_balanced(evaluation, test_split, EVALUATION_IMAGES)
+    _write_balanced(calibration, train_split, CALIBRATION_IMAGES)
     return evaluation, calibration
 
 
-def _write(path: Path, images: LabeledImages) -> None:
-    """Write an .npz, with one channel for gray images."""
-    pixels = images.images
+def _write_balanced(path: Path, split: LabeledImages, count: int) -> None:
+    """Draw `count` images of `split`, the same number of each class, and write them in the split's order.
+
+    Gray images are written with one channel.
+    """
+    classes, rng = len(split.classes), np.random.default_rng(SEED)
+    per_class, rest = divmod(count, classes)
+    members = [np.flatnonzero(split.labels == label) for label in range(classes)]
+    if rest or min(map(len, members)) < per_class:
+        raise DataError(f"{split.name} cannot give {count} images, the same number of each of its {classes} classes")
+    chosen = np.sort(np.concatenate([rng.choice(of_class, per_class, replace=False) for of_class in members]))
+    pixels, labels = split.images[chosen], split.labels[chosen].astype(np.uint8)
     if (pixels[..., :1] == pixels).all():
         pixels = pixels[..., 0]
     with files.replacing(path) as temporary:
-        np.savez_compressed(temporary, images=pixels, labels=images.labels.astype(np.uint8), classes=images.classes)
+        np.savez_compressed(temporary, images=pixels, labels=labels, classes=split.classes)
 
 
 def build_parser() -> argparse.ArgumentParser:
