@@ -1,4 +1,4 @@
-"""Choose the images of an export: some to calibrate int8 with, others to check the result with."""
+"""Choose the images of an export, to calibrate int8 with and to check the result with; refuse poor ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,20 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 500
 MIN_RECOMMENDED_IMAGES = 30
 SYNTHETIC_IMAGES = 64
+POOR_CALIBRATION_ADVICE = (
+    "calibrate with a few hundred typical images: --calibration DIR, or export with --allow-poor-calibration"
+)
 SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
 FLOAT_CHECK_IMAGES = 16
-"""Enough for fp32 and fp16: a wrong float export is wrong on every image."""
+"""Enough for the file of fp32 and fp16: a wrong float export is wrong on every image."""
+FP16_RANGE_IMAGES = 100
+"""Checked for overflow in fp16, besides as many varied ones: activations depend on the image."""
+VARIED_IMAGES = 160
+LEAST_VARIATION = 0.1
+"""Standard deviation across calibration images, in units of the training set's. Measured: Fashion-MNIST 0.6, MNIST 0.7,
+CIFAR-10 1.0, one class of them 0.26 or more; 1/16 of the brightness 0.04 to 0.06, one image with sensor noise 0.02."""
+MOST_SATURATED = 0.98
+"""Highest share of calibration pixel values that are 0 or 255. Measured: Fashion-MNIST 0.6, binary masks 1.0."""
 INT8_LABELED_CHECK_IMAGES, INT8_UNLABELED_CHECK_IMAGES = 2000, 200
 
 
@@ -37,12 +48,14 @@ class ImageBatch:
         inputs: uint8 [N, S, S, 3], preprocessed but not normalized.
         labels: class indices int64 [N], or None.
         fingerprint: hash of a calibration folder's files, as folders of one name may differ; '' for other images.
+        doubt: why they are too poor to calibrate with, or ''.
     """
 
     source: str
     inputs: UInt8Array
     labels: npt.NDArray[np.int64] | None
     fingerprint: str = ""
+    doubt: str = ""
 
     @property
     def is_synthetic(self) -> bool:
@@ -52,14 +65,17 @@ class ImageBatch:
         return len(self.inputs)
 
 
-def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
+def for_calibration(loaded: LoadedWeights, requested: str | Path, allow_poor: bool = False) -> ImageBatch:
     """Read up to CALIBRATION_IMAGES images to calibrate int8 with.
 
     Args:
         requested: 'auto', 'synthetic', the name of a shipped set, or a folder.
 
+        allow_poor: warn of images that hardly vary or are saturated, instead of raising DataError.
+
     Raises:
-        DataError: there is no such folder or set, no image in it can be read, or 'auto' has none for these weights.
+        DataError: there is no such folder or set, no image in it can be read, 'auto' has none for these weights, or
+            trained weights would be calibrated with images that hardly vary or are saturated.
     """
     source = _source(loaded, requested)
     if source is None:
@@ -74,7 +90,13 @@ def for_calibration(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
     if len(batch) < MIN_RECOMMENDED_IMAGES and not batch.is_synthetic:
         message = f"int8 is calibrated with only {len(batch)} images of {source}; a few hundred are better"
         warnings.warn(message, SimpleNetWarning, stacklevel=2)
-    return batch
+    doubt = "" if loaded.origin.source == "random" else _doubt(batch.inputs, loaded.card.preprocessing.std)
+    if doubt:
+        doubt = f"the calibration images of {source} {doubt}"
+        if not allow_poor:
+            raise DataError(f"{doubt}; {POOR_CALIBRATION_ADVICE}")
+        warnings.warn(f"{doubt}; the int8 model may be wrong on other images", SimpleNetWarning, stacklevel=2)
+    return dataclasses.replace(batch, doubt=doubt)
 
 
 def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -> ImageBatch:
@@ -95,11 +117,32 @@ def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -
     return _read(found, INT8_UNLABELED_CHECK_IMAGES if found.labels is None else INT8_LABELED_CHECK_IMAGES)
 
 
+def for_fp16_range(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
+    """Read images of `for_checking`, and `varied` ones, to look for overflow with."""
+    source = _shipped_set(loaded) or _source(loaded, requested) or SYNTHETIC
+    own, others = _read(_half(_load(loaded, source, "evaluation"), 1), FP16_RANGE_IMAGES), varied(loaded)
+    return ImageBatch(f"{own.source}, {others.source}", np.concatenate([own.inputs, others.inputs]), None)
+
+
+def varied(loaded: LoadedWeights) -> ImageBatch:
+    """Return the same VARIED_IMAGES for every export: half shipped images, half synthetic ones.
+
+    No model is calibrated with them. Every second shipped image is inverted: they are dark with a black background.
+    """
+    preprocessing, half = loaded.card.preprocessing, VARIED_IMAGES // 2
+    parts = [image_sets.load(name, "evaluation", preprocessing, limit=half) for name in datasets.names()[:1]]
+    parts.append(ImageSet(SYNTHETIC, list(image_sets.synthetic(half, preprocessing, seed=1)), None, preprocessing))
+    inputs = [part.all()[0] for part in parts]
+    inputs[0][1::2] = 255 - inputs[0][1::2]
+    return ImageBatch(" and ".join(part.source for part in parts), np.concatenate(inputs), None)
+
+
 def manifest_entry(batch: ImageBatch) -> dict[str, Any]:
     """The manifest's `calibration`: source and number of the images, and the fingerprint of a folder."""
     source = SYNTHETIC_NOTE if batch.is_synthetic else batch.source
     fingerprint = {"fingerprint": batch.fingerprint} if batch.fingerprint else {}
-    return {"source": source, "images": len(batch), **fingerprint}
+    doubt = {"doubt": batch.doubt} if batch.doubt else {}
+    return {"source": source, "images": len(batch), **fingerprint, **doubt}
 
 
 def in_batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
@@ -142,14 +185,30 @@ def _is_folder(found: ImageSet) -> bool:
 
 
 def _half(found: ImageSet, which: int) -> ImageSet:
-    """Every second image of a folder, so that calibration and check use different ones.
+    """One half of a folder's images, chosen at random, so that calibration and check use different ones.
 
-    Shipped sets are already split into two parts; synthetic images measure no accuracy.
+    Not every second one: images and their masks may take turns in a folder. Shipped sets are already split into two
+    parts; synthetic images measure no accuracy.
     """
     if not _is_folder(found) or len(found) < 2:
         return found
-    labels = None if found.labels is None else found.labels[which::2]
-    return dataclasses.replace(found, items=found.items[which::2], labels=labels)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(found))[which::2])
+    labels = None if found.labels is None else found.labels[chosen]
+    return dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
+
+
+def _doubt(inputs: UInt8Array, std: tuple[float, ...]) -> str:
+    """Say why images are too poor to calibrate with, or ''."""
+    if (inputs == inputs[0]).all():
+        return "are all the same" if len(inputs) > 1 else "are a single one"
+    variance = inputs.var(axis=0, dtype=np.float32).mean(axis=(0, 1)) / 255**2
+    variation = float(np.sqrt(variance / np.square(std)).mean())
+    if variation < LEAST_VARIATION:
+        return f"hardly vary: {variation:.2f} of the standard deviation in training, {LEAST_VARIATION} is required"
+    saturated = float(((inputs == 0) | (inputs == 255)).mean())
+    if saturated > MOST_SATURATED:
+        return f"are saturated: {saturated:.1%} of their pixel values are 0 or 255, {MOST_SATURATED:.0%} are allowed"
+    return ""
 
 
 def _read(found: ImageSet, limit: int) -> ImageBatch:

@@ -46,6 +46,11 @@ def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
         metavar="POINTS",
         help="points of top-1 that int8 may lose on labeled images; a larger drop fails the export (default: 1)",
     )
+    parser.add_argument(
+        "--allow-poor-calibration",
+        action="store_true",
+        help="warn, instead of failing, if the calibration images hardly vary or do not fit other images",
+    )
     cli.add_artifacts(parser)
     cli.add_json(parser)
     return parser

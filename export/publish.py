@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from export import agreement, calibration
@@ -45,7 +46,7 @@ class ExportContext:
     def calibration(self) -> ImageBatch:
         """Images to calibrate int8 with; raises DataError if there are none."""
         self.request.progress("reading calibration images")
-        return calibration.for_calibration(self.loaded, self.request.calibration)
+        return calibration.for_calibration(self.loaded, self.request.calibration, self.request.allow_poor_calibration)
 
     @cached_property
     def check_images(self) -> ImageBatch:
@@ -68,16 +69,40 @@ class ExportContext:
         self.request.progress("exporting to ONNX")
         return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half)
 
+    def fp16_range(self) -> dict[str, Any]:
+        """Check fp16 for overflow, for the manifest's `measured`; see `agreement.half_range`."""
+        if self.request.precision != "fp16":
+            return {}
+        self.request.progress("checking the range of fp16")
+        images = calibration.for_fp16_range(self.loaded, self.request.calibration)
+        return {"fp16_range": agreement.half_range(self.loaded, images)}
+
+    @cached_property
+    def varied_images(self) -> ImageBatch | None:
+        """Further images to check int8 on; see `calibration.varied`."""
+        return calibration.varied(self.loaded) if self.request.precision == "int8" else None
+
+    def check_inputs(self) -> npt.NDArray[Any]:
+        """`model_inputs` of `check_images`, then of `varied_images`."""
+        batches = [self.check_images, *([self.varied_images] if self.varied_images else [])]
+        return np.concatenate([self.model_inputs(batch) for batch in batches])
+
     def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
-        """Compare the exported model's logits for `check_images` with PyTorch's; see `agreement.compare_outputs`."""
-        return agreement.compare_outputs(
-            logits,
-            agreement.reference_logits(self.loaded, self.check_images),
-            self.check_images,
-            self.request.precision,
-            self.loaded.origin.source == "random",
-            self.request.max_drop,
-        )
+        """Compare the exported model's logits for `check_inputs` with PyTorch's; see export/agreement.py."""
+        request, images, untrained = self.request, self.check_images, self.loaded.origin.source == "random"
+        own, varied = np.split(logits, [len(images)])
+        expected = agreement.reference_logits(self.loaded, images)
+        measured = agreement.compare_outputs(own, expected, images, request.precision, untrained, request.max_drop)
+        if self.varied_images:
+            measured["varied"] = agreement.compare_on_varied(
+                varied,
+                agreement.reference_logits(self.loaded, self.varied_images),
+                self.varied_images,
+                agreement.relative_error(own, expected),
+                required=not untrained,
+                allow_poor=request.allow_poor_calibration,
+            )
+        return measured
 
 
 @dataclass(frozen=True)
@@ -130,7 +155,8 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
     )
     with artifacts.publishing(folder) as temporary:
         if request.precision == "int8":
-            _ = context.calibration  # fails early if there are no images
+            _ = context.calibration  # fails early if there are no images, or poor ones
+        fp16_range = context.fp16_range()
         built = build(context)
         model_file = temporary / FORMATS[request.format].model_file
         manifest = _manifest(context, built, packages)
@@ -139,7 +165,7 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
         artifact = Artifact(model_file, manifest)
         measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
         others = {name: files.sha256(temporary / name) for name in FORMATS[request.format].files[1:]}
-        manifest = dataclasses.replace(manifest, measured=measured, files=others)
+        manifest = dataclasses.replace(manifest, measured=measured | fp16_range, files=others)
         built.save(model_file, manifest.to_json())
         manifest = artifacts.write_manifest(temporary, manifest).manifest
         _read_back(temporary, manifest)
@@ -165,7 +191,7 @@ def _read_back(folder: Path, manifest: Manifest) -> None:
 
 def run_and_compare(artifact: Artifact, context: ExportContext) -> dict[str, Any]:
     """Run the model file on its default runtime and compare its logits with PyTorch's."""
-    return context.compare_with_pytorch(agreement.run(artifact, context.model_inputs(context.check_images)))
+    return context.compare_with_pytorch(agreement.run(artifact, context.check_inputs()))
 
 
 def _manifest(context: ExportContext, built: BuildResult, packages: Sequence[str]) -> Manifest:

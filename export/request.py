@@ -39,6 +39,8 @@ class ExportRequest:
     """Images for int8: 'auto', 'synthetic', the name of a shipped set, or a folder."""
     max_drop: float = 1.0
     """Percentage points of top-1 that an int8 model may lose; a larger drop fails the export."""
+    allow_poor_calibration: bool = False
+    """Warn, instead of failing, if the calibration images hardly vary, are saturated, or do not fit other images."""
     artifacts: str | Path = cli.DEFAULT_ARTIFACTS
     progress: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it starts."""

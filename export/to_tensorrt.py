@@ -71,7 +71,7 @@ def _build(context: ExportContext, builder: str, targets: Sequence[str]) -> Buil
         if reason is None:
             measured = publish.run_and_compare(artifact, context)
             return measured | {"checked": "the engine", "engine": "run on this GPU"}
-        logits = _run_on_cpu(graph, context.model_inputs(context.check_images), context.input.batch)
+        logits = _run_on_cpu(graph, context.check_inputs(), context.input.batch)
         return context.compare_with_pytorch(logits) | {
             "checked": "the engine's ONNX graph, run by ONNX Runtime on the CPU",
             "engine": f"built, not run: {reason}",

@@ -123,25 +123,33 @@ def check_source(source: str) -> None:
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:
-    """Return generated scenes, RGB uint8 [count, R, R, 3], for latency and agreement only.
+    """Return colored clouds and shapes, RGB uint8 [count, R, R, 3], for latency and agreement only.
 
-    R is `preprocessing.resize_shorter_side`.
+    Their brightness and contrast vary around the mean and standard deviation of `preprocessing`, and their spectra are
+    those of photographs. R is `preprocessing.resize_shorter_side`.
     """
     random = np.random.default_rng(seed)
     size = preprocessing.resize_shorter_side
-    ys, xs = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    scenes = np.empty((count, size, size, 3), np.uint8)
-    for scene in scenes:
-        frequencies, phases = random.uniform(0.5, 6, (3, 2)), random.uniform(0, 2 * np.pi, 3)
-        waves = [
-            np.sin(2 * np.pi * (fx * xs + fy * ys) + phase) for (fx, fy), phase in zip(frequencies, phases, strict=True)
-        ]
-        pixels = 127 + 80 * np.stack(waves, axis=-1)
-        for _ in range(4):  # rectangles of one color, for edges
-            (top, left), (height, width) = random.integers(0, size, 2), random.integers(1, size // 2 + 1, 2)
-            pixels[top : top + height, left : left + width] = random.uniform(0, 255, 3)
-        scene[:] = np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255)
-    return scenes
+    frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    frequencies[0, 0] = 1 / size
+
+    def clouds(exponent: float, channels: int) -> npt.NDArray[np.float64]:
+        spectra = np.fft.rfft2(random.normal(size=(channels, size, size))) * frequencies**-exponent
+        fields = np.fft.irfft2(spectra, (size, size))
+        fields -= fields.mean(axis=(1, 2), keepdims=True)
+        scaled: npt.NDArray[np.float64] = fields / fields.std(axis=(1, 2), keepdims=True)
+        return np.moveaxis(scaled, 0, 2)
+
+    images = np.empty((count, size, size, 3), np.uint8)
+    for index, image in enumerate(images):
+        pixels, saturation = clouds(random.uniform(0.7, 2), 3), random.uniform()
+        pixels = pixels[..., :1] * (1 - saturation) + pixels * saturation
+        pixels = pixels * random.uniform(0.3, 1.5) + random.normal(0, 0.7)
+        if index % 2:  # a shape before a black, white or gray background
+            background = random.choice([-3.0, 3.0, random.uniform(-1.5, 1.5)], p=[0.4, 0.3, 0.3])
+            pixels = np.where(clouds(2, 1) > random.normal(0, 0.5), pixels, background)
+        image[:] = np.clip(255 * (np.array(preprocessing.mean) + np.array(preprocessing.std) * pixels), 0, 255)
+    return images
 
 
 def spread(count: int, limit: int | None) -> npt.NDArray[np.intp]:
