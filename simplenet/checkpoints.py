@@ -101,6 +101,11 @@ def build_model(candidates: list[Candidate], variant: str, path: Path, key: str 
             SimpleNetWarning,
             stacklevel=2,
         )
+    if _num_classes(chosen) == 1:  # its only class would be top-1, with 100 %, of every image
+        raise WeightsError(
+            f"{path} has one output, and classification needs two or more; append a row of zeros to classifier.weight "
+            "and a zero to classifier.bias: softmax then gives the probability that sigmoid gave"
+        )
     tensors, _ = _fit(chosen, variant)
     network = models.create(variant, _num_classes(chosen))
     state = network.state_dict()

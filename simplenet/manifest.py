@@ -139,7 +139,7 @@ class Manifest:
         if not isinstance(self.weights.key, str | None):
             raise ValueError(f"the key {self.weights.key!r}")
         self._check_input()
-        if type(self.num_classes) is not int or not 1 <= self.num_classes <= 1_000_000:
+        if type(self.num_classes) is not int or not 2 <= self.num_classes <= 1_000_000:
             raise ValueError(f"num_classes {self.num_classes!r}")
         if any(names and len(names) != self.num_classes for names in (self.labels, self.class_ids)):
             raise ValueError("the number of labels is not the number of classes")

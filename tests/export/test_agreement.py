@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export import agreement, publish, to_onnx
+from export import agreement, calibration, publish, to_onnx
 from export.calibration import ImageBatch
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
-from simplenet.errors import AgreementError
+from simplenet import weights
+from simplenet.errors import AgreementError, SimpleNetWarning
+from simplenet.weights import LoadedWeights
 from tests.conftest import MakeArtifact
 
 RNG = np.random.default_rng(0)
@@ -101,6 +105,59 @@ def test_int8_may_change_top1_of_one_image_in_ten() -> None:
 
 def test_int8_of_random_weights_is_measured_only() -> None:
     assert compare_outputs(with_changed_top1(150), "int8", untrained=True)["agreement"]["top1_agreement"] == 0.25
+
+
+def test_float_precisions_reject_a_wrong_scale() -> None:
+    """Cosines do not show it."""
+    for logits in (5 * LOGITS, 0.9 * LOGITS):
+        with pytest.raises(AgreementError, match="relative error"):
+            compare_outputs(logits)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_few_outputs_are_compared_by_their_error(outputs: int) -> None:
+    images, expected = image_batch(), LOGITS[:, :outputs]
+    agreement.compare_outputs(expected * 1.0001, expected, images, "fp32", False, 1)
+    for wrong in (expected * 5, expected + 0.1):
+        with pytest.raises(AgreementError, match="relative error"):
+            agreement.compare_outputs(wrong, expected, images, "fp32", False, 1)
+
+
+def test_int8_is_compared_on_images_of_other_kinds() -> None:
+    def compare(noise: float, **options: Any) -> Any:
+        wrong = LOGITS.copy()
+        wrong[100:, 0] -= noise  # only in one half
+        settings = {"error": 0.02, "required": True, "allow_poor": False} | options
+        return agreement.compare_on_varied(wrong, LOGITS, image_batch(), **settings)
+
+    assert 0 < compare(0.1)["relative_error"] < agreement.VARIED_ERROR_LIMIT
+    with pytest.raises(AgreementError, match=r"not calibrated with.*--allow-poor-calibration"):
+        compare(2)
+    assert compare(2, required=False)["relative_error"] > agreement.VARIED_ERROR_LIMIT
+    with pytest.warns(SimpleNetWarning, match="not calibrated with"):
+        assert "not calibrated with" in compare(2, allow_poor=True)["doubt"]
+
+
+def scaled(layer: int, factor: float) -> LoadedWeights:
+    """The shipped network with larger activations after one batch norm, and equal logits."""
+    loaded = weights.load("cifar-310k", "fashion-mnist")
+    norms = [index for index, each in enumerate(loaded.model.features) if isinstance(each, torch.nn.BatchNorm2d)]
+    norm: Any = loaded.model.features[norms[layer]]
+    following: Any = loaded.model.features[norms[layer + 1] - 1]
+    with torch.no_grad():
+        norm.weight *= factor
+        norm.bias *= factor
+        following.weight /= factor
+    return loaded
+
+
+@pytest.mark.parametrize("layer", [0, 2, 5])
+def test_fp16_overflow_names_the_layer(layer: int) -> None:
+    images = calibration.varied(weights.load("cifar-310k", "fashion-mnist"))
+    convolutions = [name for name, each in scaled(0, 1).model.named_modules() if isinstance(each, torch.nn.Conv2d)]
+    assert 0 < agreement.half_range(scaled(layer, 10), images)["largest_activation"] < 30_000
+    with pytest.raises(AgreementError, match=f"layer {re.escape(convolutions[layer])} .*--precision fp32"):
+        agreement.half_range(scaled(layer, 50_000), images)
 
 
 def test_int8_may_lose_at_most_max_drop() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -124,13 +128,14 @@ def test_parts_of_a_shipped_set_share_no_image() -> None:
 def test_warns_about_few_and_unreadable_images(random: LoadedWeights, tmp_path: Path) -> None:
     for level in range(8):
         Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / f"{level}.png")
-    (tmp_path / "0.png").write_text("no image")
+    for level in (0, 1):  # one of the two is for the check
+        (tmp_path / f"{level}.png").write_text("no image")
     with pytest.warns(SimpleNetWarning) as caught:
         samples = calibration.for_calibration(random, tmp_path)
     assert len(samples) == 3
     messages = [str(warning.message) for warning in caught]
     assert "1 of 4 images" in messages[0]
-    assert "0.png" in messages[0]
+    assert "0.png" in messages[0] or "1.png" in messages[0]
     assert "only 3 images" in messages[1]
 
 
@@ -147,3 +152,66 @@ def test_folder_named_synthetic_is_not_the_synthetic_set(
         named = calibration.for_calibration(random, tmp_path / "synthetic")
     assert calibration.manifest_entry(named)["source"] == "synthetic"
     assert calibration.manifest_entry(samples)["source"] == "synthetic: for latency only"
+
+
+def save(images: Iterable[npt.NDArray[Any]], folder: Path, suffix: str = "png") -> None:
+    for index, pixels in enumerate(images):
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:03}.{suffix}")
+
+
+PHOTOGRAPHS = datasets.shipped("fashion-mnist", "calibration").images[:80]
+NOISE = np.random.default_rng(0).integers(0, 6, (80, 28, 28, 3))
+POOR = {
+    "black": (PHOTOGRAPHS * 0, "are all the same"),
+    "repeated": (np.repeat(PHOTOGRAPHS[:1], 80, 0), "are all the same"),
+    "dark": (PHOTOGRAPHS // 16, "hardly vary"),
+    "lens cap with sensor noise": (NOISE, "hardly vary"),
+    "one scene with sensor noise": (np.clip(PHOTOGRAPHS[:1] // 2 + NOISE, 0, 255), "hardly vary"),
+    "fog": (PHOTOGRAPHS // 16 + 200, "hardly vary"),
+    "masks": (np.where(PHOTOGRAPHS > 127, 255, 0), "are saturated"),
+}
+
+
+@pytest.mark.parametrize("kind", POOR)
+def test_rejects_poor_calibration_images(shipped: LoadedWeights, tmp_path: Path, kind: str) -> None:
+    images, reason = POOR[kind]
+    save(images, tmp_path)
+    with pytest.raises(DataError, match=f"{reason}.*--calibration DIR.*--allow-poor-calibration"):
+        calibration.for_calibration(shipped, tmp_path)
+    with pytest.warns(SimpleNetWarning, match=reason):
+        allowed = calibration.for_calibration(shipped, tmp_path, allow_poor=True)
+    assert reason in calibration.manifest_entry(allowed)["doubt"]
+
+
+def test_accepts_real_sets(shipped: LoadedWeights, tmp_path: Path) -> None:
+    """Black backgrounds, one class, thin white digits, and gray JPEG files."""
+    everything = datasets.shipped("fashion-mnist", "calibration")
+    sets = {
+        "all": PHOTOGRAPHS,
+        "digits": np.where(PHOTOGRAPHS > 180, PHOTOGRAPHS, 0),
+        "trousers": everything.images[everything.labels == 1],
+        "gray": [np.array(Image.fromarray(pixels).convert("L")) for pixels in PHOTOGRAPHS],
+    }
+    for name, image_arrays in sets.items():
+        (tmp_path / name).mkdir()
+        save(image_arrays, tmp_path / name, "jpg" if name == "gray" else "png")
+    for name in sets:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "int8 is calibrated with only", SimpleNetWarning)
+            assert not calibration.for_calibration(shipped, tmp_path / name).doubt
+
+
+def test_halves_mix_images_that_take_turns(random: LoadedWeights, tmp_path: Path) -> None:
+    save([np.full((8, 8, 3), 255 * (index % 2)) for index in range(80)], tmp_path)
+    for batch in (calibration.for_calibration(random, tmp_path), calibration.for_checking(random, tmp_path, "int8")):
+        assert 10 < int(batch.inputs[:, 0, 0, 0].sum() / 255) < 30
+
+
+def test_varied_images_are_equal_in_every_export(shipped: LoadedWeights) -> None:
+    one, other = calibration.varied(shipped), calibration.varied(shipped)
+    np.testing.assert_array_equal(one.inputs, other.inputs)
+    assert len(one) == calibration.VARIED_IMAGES
+    assert not {image.tobytes() for image in one.inputs} & {
+        image.tobytes() for image in calibration.for_calibration(shipped, "auto").inputs
+    }
+    assert len(calibration.for_fp16_range(shipped, "auto")) >= 200

@@ -182,6 +182,7 @@ HOSTILE = [
     (inner("weights", sha256=5), "weights from"),
     (changed(weights="pretrained"), "mapping"),
     (changed(num_classes=-1), "num_classes -1"),
+    (changed(num_classes=1, labels=["shoe"], class_ids=[]), "num_classes 1"),
     (changed(num_classes=True), "num_classes True"),
     (changed(num_classes=10**9), "num_classes"),
     (changed(labels=["cat"]), "number of labels"),

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from simplenet import checkpoints, labels, model, weights
-from simplenet.errors import SimpleNetError, WeightsError
+from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError
 from simplenet.manifest import WeightsOrigin
 from simplenet.preprocessing import Preprocessing
 from tests.simplenet.networks import VARIANT, Tensors, card, same, sha256, state
@@ -43,7 +43,7 @@ def test_a_checkpoint_with_a_card_round_trips(tmp_path: Path) -> None:
     assert not loaded.model.training
 
 
-@pytest.mark.parametrize("num_classes", [1, 7, 10, 100, 1000])
+@pytest.mark.parametrize("num_classes", [2, 7, 10, 100, 1000])
 @pytest.mark.parametrize("wrap", ["plain", "state_dict", "model", "module", "legacy", "safetensors"])
 def test_checkpoints_of_any_number_of_classes(tmp_path: Path, num_classes: int, wrap: str) -> None:
     tensors = state(num_classes=num_classes)
@@ -60,6 +60,28 @@ def test_checkpoints_of_any_number_of_classes(tmp_path: Path, num_classes: int, 
     loaded = weights.load(VARIANT, path)
     assert same(loaded, tensors)
     assert loaded.card.num_classes == num_classes
+
+
+@pytest.mark.parametrize("wrap", ["plain", "card"])
+def test_rejects_one_output_with_the_two_outputs_that_answer_alike(tmp_path: Path, wrap: str) -> None:
+    tensors, path = state(num_classes=1), tmp_path / "net.safetensors"
+    if wrap == "card":
+        checkpoints.save(path, tensors, card(num_classes=1, labels=("shoe",)))
+    else:
+        save_file(tensors, path)
+    with pytest.raises(WeightsError, match=r"has one output.*row of zeros to classifier.weight"):
+        weights.load(VARIANT, path)
+    two = tensors | {
+        name: torch.cat([each, torch.zeros_like(each)]) for name, each in tensors.items() if "class" in name
+    }
+    save_file(two, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SimpleNetWarning)
+        loaded = weights.load(VARIANT, path)
+    images = torch.randn(4, 3, 32, 32)
+    features = loaded.model.features(images).amax((2, 3))
+    expected = torch.sigmoid(features @ tensors["classifier.weight"].T + tensors["classifier.bias"])
+    torch.testing.assert_close(loaded.model(images).softmax(1)[:, :1], expected)
 
 
 def test_a_checkpoint_of_imagenets_classes_has_their_labels(tmp_path: Path) -> None:
