@@ -71,9 +71,10 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = 141
     except ModuleNotFoundError as error:
         extra = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
-        if extra not in ("demos", "export") or str(error.name).partition(".")[0] not in _PACKAGES_OF_EXTRAS:
+        package = str(error.name).partition(".")[0]
+        if extra not in ("demos", "export") or package not in _PACKAGES_OF_EXTRAS:
             raise
-        log(f"error: {error.name} is not installed; type: pip install '.[{extra}]'")
+        log(f"error: {package} is not installed; type: pip install '.[{extra}]'")
         code = 1
     except SystemExit as ending:  # argparse: --help or a usage error
         code = ending.code
