@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from export import agreement, calibration, publish, to_onnx
 from export.calibration import ImageBatch
+from export.export_model import ExportModel
 from export.publish import BuildResult, ExportContext
 from export.request import ExportRequest
-from simplenet import weights
+from simplenet import preprocessing, weights
 from simplenet.errors import AgreementError, SimpleNetWarning
 from simplenet.weights import LoadedWeights
 from tests.conftest import MakeArtifact
@@ -158,6 +159,18 @@ def test_fp16_overflow_names_the_layer(layer: int) -> None:
     assert 0 < agreement.half_range(scaled(layer, 10), images)["largest_activation"] < 30_000
     with pytest.raises(AgreementError, match=f"layer {re.escape(convolutions[layer])} .*--precision fp32"):
         agreement.half_range(scaled(layer, 50_000), images)
+
+
+def test_fp16_range_is_that_of_the_half_precision_network() -> None:
+    loaded = weights.load("cifar-310k", "fashion-mnist")
+    inputs = calibration.varied(loaded).inputs[::20]
+    half, peaks = ExportModel(loaded.model, None, half=True), []
+    for layer in half.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer.register_forward_hook(lambda layer, inputs, output: peaks.append(float(output.abs().max())))
+    half(torch.from_numpy(preprocessing.normalize(inputs, loaded.card.preprocessing)).half())
+    found = agreement.half_range(loaded, ImageBatch("these", inputs, None))
+    assert found["largest_activation"] == pytest.approx(max(peaks), rel=0.01)
 
 
 def test_int8_may_lose_at_most_max_drop() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 import export
 import runtimes
@@ -19,7 +20,7 @@ from export import agreement
 from export.calibration import ImageBatch
 from export.to_onnx import export_onnx
 from simplenet import artifacts, datasets, weights
-from simplenet.errors import BackendUnavailable, UsageError
+from simplenet.errors import BackendUnavailable, DataError, SimpleNetWarning, UsageError
 from simplenet.formats import FORMATS
 from simplenet.manifest import METADATA_KEY, Manifest
 from simplenet.preprocessing import to_model_input
@@ -55,6 +56,27 @@ def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, fo
     assert manifest.calibration is not None
     assert manifest.calibration["source"] == "fashion-mnist calibration"
     assert manifest.calibration["images"] == 500
+
+
+@pytest.mark.slow
+def test_poor_calibration_is_exported_on_request(tmp_path: Path) -> None:
+    """One image, repeated."""
+    for index in range(60):
+        Image.fromarray(datasets.shipped("fashion-mnist", "calibration").images[0]).save(tmp_path / f"{index}.png")
+    options = {"variant": "cifar-310k", "weights": "fashion-mnist", "precision": "int8", "calibration": tmp_path}
+    with pytest.raises(DataError, match="are all the same"):
+        export.make("onnx", **options, artifacts=tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()
+    with pytest.warns(SimpleNetWarning, match="are all the same"):
+        made = export.make("onnx", **options, artifacts=tmp_path / "artifacts", allow_poor_calibration=True)
+    assert "are all the same" in (made.manifest.calibration or {})["doubt"]
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_fp16_is_checked_for_overflow_on_200_images(make_artifact: MakeArtifact, format: str) -> None:
+    measured = make_artifact(format, "fp16").manifest.measured["fp16_range"]
+    assert measured["images"] >= 200
+    assert 1 < measured["largest_activation"] < 1000
 
 
 @pytest.mark.slow
