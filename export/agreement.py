@@ -48,19 +48,13 @@ def run(artifact: Artifact, inputs: npt.NDArray[Any]) -> Float32Array:
     Returns:
         Logits, float32 [N, num_classes].
     """
-    import torch
-
-    torch_threads = torch.get_num_threads()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntrainedWarning)  # already shown when the weights were loaded
-            # One thread is as fast for small models, and spinning threads are very slow on a busy machine.
-            runtime = runtimes.load(artifact, threads=1)
-        with runtime:
-            # In batches: a dynamic-batch model would take all images at once, which may not fit into memory.
-            return np.concatenate([runtime.infer_any(batch) for batch in _batches(inputs)])
-    finally:
-        torch.set_num_threads(torch_threads)  # the PyTorch backend sets it for the whole process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedWarning)  # already shown when the weights were loaded
+        # One thread is as fast for small models, and spinning threads are very slow on a busy machine.
+        runtime = runtimes.load(artifact, threads=1)
+    with runtime:
+        # In batches: a dynamic-batch model would take all images at once, which may not fit into memory.
+        return np.concatenate([runtime.infer_any(batch) for batch in _batches(inputs)])
 
 
 def reference_logits(loaded: LoadedWeights, images: ImageBatch) -> Float32Array:

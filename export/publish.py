@@ -139,6 +139,15 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
     """
     for package in ("safetensors", *packages):  # slow imports, so only after the flags are checked
         vendor_import(package, "export")
+    from simplenet.model import torch_defaults
+
+    with torch_defaults():
+        return _publish(request, build, packages)
+
+
+def _publish(
+    request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]
+) -> Artifact:
     from simplenet import weights
 
     context = ExportContext(

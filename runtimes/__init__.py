@@ -5,8 +5,9 @@ Example:
         predictions = model.classify([image], k=5)
 """
 
-from runtimes.base import Description, Options, Prediction, Runtime, softmax, top_k
+from runtimes.base import Description, Options, Runtime
 from runtimes.loader import disable_spinning, load, names
+from runtimes.ranking import Prediction, softmax, top_k
 
 __all__ = [
     "Description",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import abc
+import ctypes
+import os
 import threading
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.ranking import Prediction, top_k
 from simplenet import hardware, preprocessing
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
@@ -28,15 +32,6 @@ from simplenet.errors import (
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class of a top-k; `probability` is the softmax over all classes."""
-
-    label: str
-    index: int
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Runtime(abc.ABC):
         self._shape_tail = manifest.input.shape[1:]
         self._dtype = np.dtype(manifest.input.dtype)
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._is_forked = False
         try:
             self._open()
             self._description = self._describe()
@@ -97,6 +92,7 @@ class Runtime(abc.ABC):
             raise BackendError(
                 f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again here"
             ) from error
+        _loaded.add(self)
         if manifest.weights.source == "random":
             warnings.warn(
                 f"{artifact.model_file} has random weights: measure its latency, but ignore its predictions",
@@ -144,7 +140,7 @@ class Runtime(abc.ABC):
             )
         return logits
 
-    def preprocess(self, images: Sequence[UInt8Array]) -> npt.NDArray[Any]:
+    def preprocess(self, images: Iterable[UInt8Array]) -> npt.NDArray[Any]:
         """Resize, crop and batch images for `infer`.
 
         Args:
@@ -158,6 +154,10 @@ class Runtime(abc.ABC):
         """
         if isinstance(images, np.ndarray):
             raise ImageError("classify() and preprocess() take a list of images, not an array; type: classify([frame])")
+        try:
+            images = list(images)
+        except TypeError:
+            raise ImageError(f"classify() and preprocess() take a list of images, not {_kind(images)}") from None
         if not images:
             raise InputError("no image given; pass at least one RGB uint8 array [height, width, 3]")
         config = self.manifest.preprocessing
@@ -167,7 +167,7 @@ class Runtime(abc.ABC):
             batch = np.stack([preprocessing.to_model_input(image, config) for image in images])
         return preprocessing.model_batch(batch, self.manifest.input.dtype, config)
 
-    def classify(self, images: Sequence[UInt8Array], k: int = 5) -> list[list[Prediction]]:
+    def classify(self, images: Iterable[UInt8Array], k: int = 5) -> list[list[Prediction]]:
         """Classify images; a model with a fixed batch runs them in batches of that size.
 
         Args:
@@ -232,7 +232,15 @@ class Runtime(abc.ABC):
         return self._run(batch)
 
     def _closed_error(self) -> BackendError:
+        if self._is_forked:
+            return BackendError(
+                f"this {self.name} runtime was loaded before this process was forked, and its threads are not in this "
+                "process; load the artifact again here"
+            )
         return BackendError(f"this {self.name} runtime is closed; load the artifact again")
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("a runtime cannot be copied or pickled; pass runtime.artifact, and load it in each process")
 
     # A backend implements these. It imports vendor packages inside them, never at the top of its file.
 
@@ -290,6 +298,10 @@ class Runtime(abc.ABC):
         ):
             # Vendors wrap the memory without a copy, and some reject read-only arrays.
             return batch if batch.flags.carray else batch.copy()
+        if isinstance(batch, np.ndarray) and not isinstance(batch, np.ma.MaskedArray):
+            plain = np.asarray(batch, batch.dtype.newbyteorder("="))  # of a memmap, other subclasses, big-endian
+            if type(batch) is not np.ndarray or plain.dtype != batch.dtype:
+                return self._checked(plain)
         expected = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
         raise InputError(
             f"the model takes {self._dtype} [{expected}] ({self.manifest.input.layout}), not {_kind(batch)}; "
@@ -299,39 +311,24 @@ class Runtime(abc.ABC):
 
 def _kind(value: Any) -> str:
     """'uint8 [1, 32, 32, 3]' of an array, else the name of the type."""
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__
 
 
-def softmax(logits: Float32Array) -> Float32Array:
-    """Softmax over the last axis, shifted by the maximum to avoid overflow."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Float32Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
+_loaded: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
-def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
-    """Return for each row its min(k, C) most probable classes, best first; ties are ordered by class index.
+def _after_fork() -> None:
+    """In the child process: close the parent's runtimes, whose vendors wait for ever for threads that are missing here.
 
-    Args:
-        logits: finite float32 [N, C].
-        labels: class names by index; without them, 'class <index>'.
-
-    Raises:
-        UsageError: k is less than 1.
+    OpenVINO and ONNX Runtime also wait when they free a model, so its reference counts are raised and nothing is freed.
     """
-    if k < 1:
-        raise UsageError(f"k must be at least 1, not {k}")
-    return [
-        _top_k_of_row(row, probabilities, min(k, len(row)), labels)
-        for row, probabilities in zip(logits, softmax(logits), strict=True)
-    ]
+    for runtime in _loaded:
+        runtime._closed, runtime._is_forked, runtime._lock = True, True, threading.Lock()
+        for value in vars(runtime).values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
-def _top_k_of_row(row: Float32Array, probabilities: Float32Array, k: int, labels: Sequence[str]) -> list[Prediction]:
-    """Sort only candidates for the first k: sorting all ImageNet classes takes longer than the softmax."""
-    candidates = np.flatnonzero(row >= np.partition(row, -k)[-k])
-    best = candidates[np.argsort(-row[candidates], kind="stable")][:k]
-    return [
-        Prediction(labels[index] if labels else f"class {index}", index, probability)
-        for index, probability in zip(best.tolist(), probabilities[best].tolist(), strict=True)
-    ]
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

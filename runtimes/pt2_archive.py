@@ -78,7 +78,7 @@ def checked(path: str | Path, content: bytes | None = None) -> io.BytesIO:
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
         for name, content in records.items():
-            archive.writestr(f"archive/{name}", content)
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)  # a ZIP has no dates before 1980
     copy.seek(0)
     return copy
 

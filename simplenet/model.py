@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -70,7 +76,40 @@ def create(
     num_classes = spec.num_classes if num_classes is None else num_classes
     if num_classes < 1 or in_channels < 1:
         raise UsageError(f"a network needs at least 1 class and 1 channel, not {num_classes} and {in_channels}")
-    with torch.random.fork_rng(devices=[]):
+    with torch_defaults(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         model = SimpleNet(spec, num_classes, in_channels, dropout)
     return model.eval()
+
+
+_lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    """In the child process: replace the lock, whose holder may be a thread that exists only in the parent."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextlib.contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Run a block with the default settings of PyTorch and NumPy, then restore the caller's; one thread at a time.
+
+    `torch.export` is not thread-safe, and PyTorch has one default dtype for all threads.
+    """
+    with _lock, contextlib.ExitStack() as settings:
+        dtype = torch.get_default_dtype()
+        if dtype != torch.float32:
+            settings.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                settings.enter_context(torch.autocast(device, enabled=False))
+        settings.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        yield

@@ -111,16 +111,18 @@ def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> Crop
 
 
 def check_image(image: object) -> UInt8Array:
-    """Return `image` if it is uint8 [H, W, 3] with sides that can be processed, else raise ImageError."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"an image must be a uint8 array [height, width, 3] in RGB order, not {what}")
-    height, width = image.shape[:2]
+    """Return a uint8 [H, W, 3] image of usable size without its subclass, such as memmap; else raise ImageError."""
+    array = np.asarray(image) if isinstance(image, np.ndarray) and not isinstance(image, np.ma.MaskedArray) else None
+    if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        what = type(image).__name__ if array is None else f"{array.dtype} {list(array.shape)}"
+        hint = "; type: np.asarray(image.convert('RGB'))" if hasattr(image, "convert") else ""  # of Pillow
+        raise ImageError(f"an image must be a uint8 array [height, width, 3] in RGB order, not {what}{hint}")
+    height, width = array.shape[:2]
     if min(height, width) < 1 or max(height, width) > 65_535 or max(height, width) > 200 * min(height, width):
         raise ImageError(
             f"an image of {width}x{height} pixels cannot be used: sides 1 to 65535, at most 200 times as long as wide"
         )
-    return image
+    return array
 
 
 def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:

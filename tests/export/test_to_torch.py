@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import export
+import runtimes
 from export.to_torch import export_torch
 from simplenet import image_sets, preprocessing, weights
 from simplenet.errors import UsageError
@@ -59,3 +62,37 @@ def test_a_dynamic_batch_of_floats(tmp_path: Path) -> None:
 def test_rejects_other_precisions(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bf16 is a way to run an fp32 artifact"):
         export_torch(variant="cifar-310k", weights="random", precision="bf16", artifacts=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_callers_settings_change_no_export_and_are_kept(
+    make_artifact: MakeArtifact, tmp_path: Path, format: str
+) -> None:
+    with torch.autocast("cpu", torch.bfloat16), np.errstate(all="raise"):
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        try:
+            artifact = export.make(format, variant="cifar-310k", weights="fashion-mnist", artifacts=tmp_path)
+            assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float64, "meta")
+            assert torch.is_autocast_enabled("cpu")
+            assert set(np.geterr().values()) == {"raise"}
+        finally:
+            torch.set_default_device(None)
+            torch.set_default_dtype(torch.float32)
+    assert artifact.manifest.measured == make_artifact(format, "fp32").manifest.measured
+
+
+@pytest.mark.slow
+def test_threads_can_export_and_load_at_the_same_time(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    existing = make_artifact("torch", "fp32")
+
+    def work(index: int) -> int:
+        if index % 2:
+            options = {"variant": "cifar-310k", "weights": "fashion-mnist", "artifacts": tmp_path / str(index)}
+            return export.make(["torch", "onnx"][index // 2 % 2], **options).manifest.num_classes
+        with runtimes.load(existing, threads=1) as model:
+            return len(model.classify([np.zeros((28, 28, 3), np.uint8)], k=10)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(work, range(8))) == {10}

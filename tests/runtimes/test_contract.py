@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -118,6 +119,19 @@ def test_threads_get_their_own_logits(runtime: runtimes.Runtime, test_set: datas
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_threads_can_load_at_the_same_time(runtime: runtimes.Runtime, test_set: datasets.LabeledImages) -> None:
+    batch = runtime.preprocess([test_set.images[0]])
+    expected = runtime.infer(batch)
+
+    def load(_: int) -> np.ndarray:
+        with runtimes.load(runtime.artifact, runtime.name, threads=1, precision=runtime.precision) as own:
+            return own.infer(batch)
+
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(load, range(12)):
+            np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

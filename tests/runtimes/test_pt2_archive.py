@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +152,14 @@ def test_damaged_files_are_rejected_or_harmless(
         with zipfile.ZipFile(copy) as archive:
             assert archive.testzip() is None
             assert archive.read("archive/data/sample_inputs/model.pt") == b""
+
+
+@pytest.mark.parametrize("year", [1970, 1979, 2044, 2110])  # a ZIP's dates are 1980 to 2107
+def test_loads_whatever_the_clock_says(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, year: int) -> None:
+    artifact = make_artifact("torch", "fp32")
+    seconds = (year - 1970) * 365.25 * 86400
+    real = time.localtime
+    monkeypatch.setattr(time, "time", lambda: seconds)
+    monkeypatch.setattr(time, "localtime", lambda when=seconds: real(when))
+    with runtimes.load(artifact.model_file.parent, threads=1) as model:
+        assert model.describe().backend == "torch"
