@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
 from runtimes.base import Description, Float32Array, Runtime
-from simplenet.errors import BackendUnavailable
+from simplenet.errors import BackendError, BackendUnavailable
 from simplenet.manifest import METADATA_KEY
 from simplenet.vendors import vendor_import
 
@@ -21,8 +22,17 @@ class Backend(Runtime):
     FORMATS = ("openvino", "onnx")
     DEVICES = ("cpu", "gpu", "npu")
     PRECISIONS = {"fp32": ("bf16",)}
+    _process_id: ClassVar[int | None] = None
+    """The process that opened the first model."""
 
     def _open(self) -> None:
+        # OpenVINO compiles with threads that a fork does not copy: 4 of 14 loads in forked processes hung.
+        if Backend._process_id not in (None, os.getpid()):
+            raise BackendError(
+                "OpenVINO was used before this process was forked, and cannot load models here; start the process with "
+                "multiprocessing's 'spawn' or 'forkserver', or load the first model after the fork"
+            )
+        Backend._process_id = os.getpid()
         self._openvino = vendor_import("openvino", "openvino")
         core, device = self._openvino.Core(), self.device.upper()
         if device not in {name.split(".")[0] for name in core.available_devices}:  # a second GPU is 'GPU.1'
