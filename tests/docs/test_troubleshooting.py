@@ -9,7 +9,7 @@ import pytest
 
 from tests.docs.documents import ROOT
 
-PLACEHOLDERS = re.compile(r"\.\.\.|\b[A-Z]\b|\d+|[\[\],()]")
+PLACEHOLDERS = re.compile(r"\.\.\.|\b[A-Z]\b|\b\d+\b|[\[\],()]")
 
 
 def quoted_messages() -> list[str]:
