@@ -61,6 +61,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
     code: Any
     try:
+        _check_working_directory()
         code = main()
     except SimpleNetError as error:
         log(f"error: {error}")
@@ -89,6 +90,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     code = _flush(sys.stdout) or code
     _flush(sys.stderr)
     sys.exit(code)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:  # PyTorch's oneMKL would end the process with a message about libtorch_cpu.so
+        raise UsageError("the working directory no longer exists; type: cd DIR, with a DIR that exists") from error
 
 
 def _log_interrupt() -> int:

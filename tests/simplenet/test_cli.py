@@ -167,6 +167,17 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_removed_working_directory_is_one_line(tmp_path: Path) -> None:
+    script = shlex.join([sys.executable, "-c", SCRIPT.format(body="print('result')")])
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd {gone}; rmdir {gone}; {script}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("error: the working directory no longer exists; type: cd")
+
+
 def test_characters_outside_the_encoding_are_escaped() -> None:
     done = run("print('caf\\u00e9 \\u732b')", encoding="ascii")
     assert (done.returncode, done.stdout) == (0, "caf\\xe9 \\u732b\n")
