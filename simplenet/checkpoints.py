@@ -1,18 +1,20 @@
-"""Checkpoint files, which are untrusted input: read them without running code, build a model from them."""
+"""Read checkpoint files, which are untrusted, without running code, and build models from them."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import json
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
 from simplenet import file_kinds, files, state_dicts, torch_files, variants
@@ -39,10 +41,18 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCa
         temporary.write_bytes(serialize(tensors, {CARD_KEY: card.to_json()}))
 
 
-def read(path: Path) -> tuple[list[Candidate], ModelCard | None]:
-    """Read a checkpoint of any suffix, and its card if it has one: what may be a state_dict in it.
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds; candidates, card and hash are of the same bytes."""
 
-    Reads .safetensors and files of torch.save. Nothing that the file names is imported or called.
+    candidates: list[Candidate]
+    card: ModelCard | None
+    sha256: str
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint, .safetensors or of torch.save; the content decides, not the suffix.
+
+    Nothing that the file names is imported or called.
 
     Raises:
         WeightsError: the file is missing or damaged, has another format, calls functions, or has no state_dict.
@@ -54,11 +64,8 @@ def read(path: Path) -> tuple[list[Candidate], ModelCard | None]:
             raise WeightsError(f"no file at {path}; name a checkpoint: --weights PATH")
         if path.stat().st_size > _MAX_BYTES:
             raise WeightsError(f"{path} is over 1 GiB, too large for a SimpleNet; name a checkpoint of weights only")
-        data = path.read_bytes()
-        if file_kinds.is_safetensors(data):
-            content, card = _read_safetensors(path)
-        else:
-            content, card = _read_torch(data, path), None
+        data = path.read_bytes()  # once: a training may replace the file
+        content, card = (_read_safetensors if file_kinds.is_safetensors(data) else _read_torch)(data, path)
         candidates = state_dicts.find(content)
     except SimpleNetError:
         raise
@@ -73,7 +80,7 @@ def read(path: Path) -> tuple[list[Candidate], ModelCard | None]:
         if network := state_dicts.pickled_network(content):
             what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
         raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
-    return candidates, card
+    return Checkpoint(candidates, card, hashlib.sha256(data).hexdigest())
 
 
 def build_model(candidates: list[Candidate], variant: str, path: Path, key: str | None = None) -> SimpleNet:
@@ -86,35 +93,37 @@ def build_model(candidates: list[Candidate], variant: str, path: Path, key: str 
         WeightsError: the weights do not fit the variant, are not for RGB images, or are not finite; or several fit.
             The message names the first missing and the first unexpected tensor, and the variants that the weights fit.
     """
-    try:
-        candidates = state_dicts.choose(candidates, key)
-    except WeightsError as error:
-        raise WeightsError(f"{path} {error}") from error
+    candidates = state_dicts.choose(candidates, key, path)
     fitting = [each for each in candidates if not _fit(each, variant)[1]]
     if not fitting:
         raise _misfit(max(candidates, key=lambda each: len(each.tensors)), variant, path)
     chosen = _preferred(fitting, path)
-    if key is None and not chosen.is_averaged and (unfit := next((e for e in candidates if e.is_averaged), None)):
+    unfit = next((each for each in candidates if each.is_averaged and each not in fitting), None)
+    if key is None and unfit and not chosen.is_averaged:
         warnings.warn(
             f"{path} has averaged weights {unfit.label}, which do not fit ({_fit(unfit, variant)[1]}); "
             f"the raw ones {chosen.label} are used",
             SimpleNetWarning,
             stacklevel=2,
         )
-    if _num_classes(chosen) == 1:  # its only class would be top-1, with 100 %, of every image
+    num_classes, (tensors, _) = _num_classes(chosen), _fit(chosen, variant)
+    if num_classes == 1:  # its only class would be top-1, with 100 %, of every image
         raise WeightsError(
             f"{path} has one output, and classification needs two or more; append a row of zeros to classifier.weight "
             "and a zero to classifier.bias: softmax then gives the probability that sigmoid gave"
         )
-    tensors, _ = _fit(chosen, variant)
-    network = models.create(variant, _num_classes(chosen))
+    network = models.create(variant, num_classes)
     state = network.state_dict()
     network.load_state_dict({name: _checked(tensors.get(name, state[name]), state[name], name, path) for name in state})
     return network
 
 
 def _preferred(fitting: list[Candidate], path: Path) -> Candidate:
-    """Return the only averaged weights, with a warning, else the only ones; raise WeightsError if there are several."""
+    """Return the averaged weights, with a warning if there are raw ones too, or the only weights.
+
+    Raises:
+        WeightsError: several are left to choose from.
+    """
     distinct = [each for index, each in enumerate(fitting) if not any(_is_same(each, e) for e in fitting[:index])]
     averaged = [each for each in distinct if each.is_averaged]
     raw = [each for each in distinct if not each.is_averaged]
@@ -152,6 +161,7 @@ def _shapes(variant: str, num_classes: int | None) -> Mapping[str, torch.Tensor]
 
 
 def _fit(candidate: Candidate, variant: str) -> tuple[Tensors, str]:
+    """Return the tensors under the network's names, and "" or what does not fit."""
     num_classes = _num_classes(candidate)
     if num_classes is not None and not 1 <= num_classes <= _MAX_CLASSES:
         return {}, f"it has {num_classes} classes, not 1 to {_MAX_CLASSES}"
@@ -185,17 +195,18 @@ def _misfit(candidate: Candidate, variant: str, path: Path) -> WeightsError:
     return WeightsError(f"{path} does not fit {variant}: {mismatch}; {advice}")
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], ModelCard | None]:
-    with safe_open(path, framework="pt") as file:
-        card = (file.metadata() or {}).get(CARD_KEY)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+def _read_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, torch.Tensor], ModelCard | None]:
+    tensors = deserialize(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    card = header.get("__metadata__", {}).get(CARD_KEY)
     try:
         return tensors, None if card is None else ModelCard.from_json(card)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _read_torch(data: bytes, path: Path) -> Any:
+def _read_torch(data: bytes, path: Path) -> tuple[Any, None]:
+    """Return the content of a file of torch.save, which has no card."""
     try:
         if zipfile.is_zipfile(io.BytesIO(data)):
             archive = zipfile.ZipFile(io.BytesIO(data))
@@ -204,16 +215,16 @@ def _read_torch(data: bytes, path: Path) -> Any:
             folder = file_kinds.torch_folder(archive.namelist())
             if folder is None:
                 raise WeightsError(f"{path} is {file_kinds.describe_zip(archive.namelist(), path)}")
-            return torch_files.read_zip(archive, folder)
+            return torch_files.read_zip(archive, folder), None
         if what := file_kinds.describe(data, path):
             raise WeightsError(f"{path} is {what}")
         content = torch_files.read_legacy(data)
     except torch_files.CodeFoundError as error:
-        what = f"contains code ({one_line(error, 80)}), which is never run"
-        raise WeightsError(f"{path} {what}; {_SAVE_WEIGHTS}") from error
+        code = one_line(error, 80)
+        raise WeightsError(f"{path} contains code ({code}), which is never run; {_SAVE_WEIGHTS}") from error
     if content is None:
         raise WeightsError(f"{path} is a pickle, not a file of torch.save; load it where it was made, {_SAVE_WEIGHTS}")
-    return content
+    return content, None
 
 
 def _checked(tensor: Tensor, expected: torch.Tensor, name: str, path: Path) -> torch.Tensor:

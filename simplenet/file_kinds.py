@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, by its content, and what to type."""
+"""Name the kind of a file that is no checkpoint, and what to type instead."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from simplenet.errors import one_line
 
 _MAGIC = {
-    b"\x1f\x8b": ("compressed with gzip", "gunzip"),
-    b"BZh": ("compressed with bzip2", "bunzip2"),
-    b"\xfd7zXZ\0": ("compressed with xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unzstd"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
-    b"Rar!": ("a rar archive", "unrar x"),
-}
-_OTHERS = {
+    b"\x1f\x8b": "compressed with gzip; unpack it: gunzip {path}",
+    b"BZh": "compressed with bzip2; unpack it: bunzip2 {path}",
+    b"\xfd7zXZ\0": "compressed with xz; unpack it: unxz {path}",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it: unzstd {path}",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it: 7z x {path}",
+    b"Rar!": "a rar archive; unpack it: unrar x {path}",
+    b"PK\x03\x04": "an incomplete download; download it again",  # a zip without its end
     b"\x89HDF": "an HDF5 file, as Keras writes; name a checkpoint of PyTorch",
     b"GGUF": "a GGUF file; name a checkpoint of PyTorch",
     b"\x93NUMPY": "a NumPy array; name a checkpoint of PyTorch",
     b"version https://git-lfs": "a git-lfs pointer, not the weights; type: git lfs pull",
 }
+"""What a file is, by its first bytes, and what to type."""
 
 
 def is_safetensors(data: bytes) -> bool:
@@ -32,25 +32,24 @@ def is_safetensors(data: bytes) -> bool:
 
 
 def describe(data: bytes, path: Path) -> str:
-    """Say what a file is that is neither a zip nor .safetensors nor a pickle, and what to type; "" if it may be one."""
-    start, name = data[:512].lstrip().lower(), shlex.quote(str(path))
+    """Say what a file is that is no checkpoint, and what to type; "" if it may be a pickle.
+
+    Args:
+        data: the content of a file that is neither a zip nor .safetensors.
+    """
+    start, quoted = data[:512], shlex.quote(str(path))
     if not data:
         return "empty; copy or download it again"
-    for magic, (what, command) in _MAGIC.items():
+    for magic, what in _MAGIC.items():
         if data.startswith(magic):
-            return f"{what}; unpack it: {command} {name}"
-    for magic, what in _OTHERS.items():
-        if data.startswith(magic):
-            return what
+            return what.format(path=quoted)
     if data[257:262] == b"ustar":
-        return f"a tar archive; unpack it: tar xf {name}"
-    if data.startswith(b"PK\x03\x04"):
-        return "an incomplete download; download it again"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return f"a tar archive; unpack it: tar xf {quoted}"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "a web page, not the weights; open it in a browser to see why, then download the file itself"
-    if not re.search(rb"[^\t\n\r\x20-\x7e]", data[:512]) and not data.rstrip().endswith(b"."):
+    if not re.search(rb"[^\t\n\r\x20-\x7e]", start) and not data.rstrip().endswith(b"."):
         return "a text file, not a checkpoint; download the file itself"
-    if not data.startswith((b"\x80", b"L")):  # how pickles of torch.save start; L: protocol 0 or 1
+    if not start.startswith((b"\x80", b"L")):  # how pickles of torch.save start; L: protocol 0 or 1
         return (
             "neither a file of torch.save nor .safetensors; name a checkpoint, or type --artifact for an exported model"
         )

@@ -1,10 +1,11 @@
-"""Find a network's state_dict in the content of a checkpoint: containers, prefixes, averages, older layouts."""
+"""Find a network's state_dict in a checkpoint's content: containers, prefixes, averages, older layouts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -16,10 +17,11 @@ Tensor: TypeAlias = torch.Tensor | StoredTensor
 Tensors: TypeAlias = Mapping[str, Tensor]
 
 _FIRST = re.compile(r"(|.*[./])features\.0\.(weight|weight_orig|weight_g|parametrizations\.weight\.original0?)")
+"""The network's first weight, also of a pruned or parametrized network; group 1 is the prefix of all names."""
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What DataParallel, torch.compile, FSDP and activation checkpointing add to names, in front or in the middle."""
-_BOOKKEEPING = ("n_averaged", "total_ops", "total_params", "_extra_state")
-"""Last parts of names that AveragedModel, the counter thop and modules add; they are not weights."""
+_BOOKKEEPING = ("n_averaged", "steps", "total_ops", "total_params", "_extra_state")
+"""Last parts of names that AveragedModel, mmengine, the counter thop and modules add; they are not weights."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
 _MAX_DEPTH, _MAX_PREFIXES = 4, 64
@@ -36,37 +38,45 @@ class Candidate:
     others: tuple[str, ...] = ()
     """Names in the same mapping that do not have the prefix."""
     is_averaged: bool = False
-    container: str = field(default="", compare=False)
+    container: str = ""
+    """The path of the mapping, without the prefix; `key` if the mapping has several candidates."""
 
     @property
     def label(self) -> str:
+        """What a message calls it; --weights-key accepts it."""
         return repr(one_line(self.container or self.key or _TOP, 80))
 
 
 def find(content: Any) -> list[Candidate]:
-    """Return every mapping in a checkpoint's content that may be the network's state_dict, or [] if there is none."""
-    found: list[Candidate] = []
-    for path, mapping in _mappings(content, "", _MAX_DEPTH, set()):
-        names = {_unwrapped(name): name for name in mapping}
-        if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
-            names = {name: name for name in mapping}
-        prefixes = sorted({match[1] for name in names if (match := _FIRST.fullmatch(name))}, key=len, reverse=True)
-        groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes[-_MAX_PREFIXES:] or [""]}
-        others = []
-        for name, original in names.items():
-            prefix = next((prefix for prefix in groups if name.startswith(prefix)), None)
-            if prefix is not None:
-                groups[prefix][name.removeprefix(prefix)] = mapping[original]
-            elif _is_weight(name, mapping[original]):
-                others.append(name)
-        for prefix, tensors in groups.items():
-            key = ".".join(part for part in (path, prefix.rstrip("./")) if part)
-            words = {word.lower() for word in _WORD.findall(key)}
-            is_averaged = bool(words & _AVERAGED) or any(name.endswith("n_averaged") for name in mapping)
-            container = path if len(groups) == 1 else key
-            found.append(Candidate(key, tensors, tuple(others), is_averaged, container))
+    """Return every mapping in a checkpoint's content that may be the network's state_dict."""
+    mappings = _mappings(content, "", _MAX_DEPTH, set())
+    found = [candidate for path, mapping in mappings for candidate in _split_by_prefix(path, mapping)]
+    if isinstance(content, Mapping) and "message_hub" in content and "ema_state_dict" in content:
+        # mmengine's EMAHook swaps the two when it saves: 'state_dict' is averaged, 'ema_state_dict' is raw.
+        found = [replace(each, is_averaged=each.key.partition(".")[0] == "state_dict") for each in found]
     with_network = [each for each in found if any(_FIRST.fullmatch(name) for name in each.tensors)]
     return with_network or found
+
+
+def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidate]:
+    """Yield a candidate for each prefix that stands before 'features.0.weight'; one for all names if there is none."""
+    names = {_unwrapped(name): name for name in mapping}
+    if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
+        names = {name: name for name in mapping}
+    prefixes = sorted({match[1] for name in names if (match := _FIRST.fullmatch(name))}, key=len, reverse=True)
+    groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes[-_MAX_PREFIXES:] or [""]}
+    others = []
+    for name, original in names.items():
+        prefix = next((prefix for prefix in groups if name.startswith(prefix)), None)  # the longest one
+        if prefix is not None:
+            groups[prefix][name.removeprefix(prefix)] = mapping[original]
+        elif _is_weight(name, mapping[original]):
+            others.append(name)
+    for prefix, tensors in groups.items():
+        key = ".".join(part for part in (path, prefix.rstrip("./")) if part)
+        words = {word.lower() for word in _WORD.findall(key)}
+        is_averaged = bool(words & _AVERAGED) or any(name.endswith("n_averaged") for name in mapping)
+        yield Candidate(key, tensors, tuple(others), is_averaged, container=path if len(groups) == 1 else key)
 
 
 def pickled_network(content: Any) -> str | None:
@@ -75,11 +85,11 @@ def pickled_network(content: Any) -> str | None:
     return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
 
 
-def choose(candidates: list[Candidate], key: str | None) -> list[Candidate]:
-    """Return the candidates that a key names, all of them for None.
+def choose(candidates: list[Candidate], key: str | None, path: Path) -> list[Candidate]:
+    """Return the candidates that a key names, or all of them if it is None.
 
     Raises:
-        WeightsError: nothing has this key.
+        WeightsError: nothing in the checkpoint at `path` has this key.
     """
     if key is None:
         return candidates
@@ -87,15 +97,14 @@ def choose(candidates: list[Candidate], key: str | None) -> list[Candidate]:
     named = named or [each for each in candidates if each.key.startswith(f"{key}.")]
     if not named:
         keys = ", ".join(each.label for each in candidates[:8])
-        raise WeightsError(f"has no weights {one_line(repr(key), 80)}; type --weights-key with one of: {keys}")
+        raise WeightsError(f"{path} has no weights {one_line(repr(key), 80)}; type --weights-key with one of: {keys}")
     return [replace(each, others=()) for each in named]
 
 
 def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[Tensors, str]:
     """Return the tensors under the names of `expected`, and "" or what does not fit."""
-    tensors = {
-        name: tensor for name, tensor in candidate.tensors.items() if name in expected or _is_weight(name, tensor)
-    }
+    items = candidate.tensors.items()
+    tensors = {name: tensor for name, tensor in items if name in expected or _is_weight(name, tensor)}
     renamed = {old: new for new, old in _names_of_2018(expected).items()}
     if _without_counters(tensors) == _without_counters(renamed):
         tensors = {renamed[name]: tensor for name, tensor in tensors.items() if name in renamed}

@@ -149,30 +149,18 @@ def _read(
     spec: Variant, path: Path, source: str, name: str | None, overrides: CardOverrides, key: str | None = None
 ) -> LoadedWeights:
     """Load a checkpoint. `source` and `name` describe its origin; None: the name is made from the file's name."""
-    before = _identity(path)
-    candidates, card = checkpoints.read(path)
-    try:
-        sha256 = files.sha256(path)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {files.error_message(error)}") from error
-    if _identity(path) != before:
-        raise WeightsError(f"{path} was replaced while it was read, perhaps by a training; try again")
+    candidates, card, sha256 = checkpoints.read(path)
     if source == "checkpoint":
         _check_official(spec, path, sha256)
     if card is not None:
-        try:
-            own = variants.get(card.variant)
-        except UsageError as error:
-            raise WeightsError(f"{path} holds weights of an {error}") from error
-        if own != spec:
-            raise WeightsError(f"{path} holds weights of {own.name}, not of {spec.name}; type --variant {own.name}")
+        _check_variant(card, spec, path)
     network = checkpoints.build_model(candidates, spec.name, path, key)
     num_classes = network.classifier.out_features
     if card is not None and card.num_classes != num_classes:
         raise WeightsError(
             f"{path}: its card says {card.num_classes} classes, its weights {num_classes}; save it again"
         )
-    is_official = source == "pretrained" or (spec.official_sha256_prefix or "-") == sha256[:8]
+    is_official = source == "pretrained" or sha256[:8] == spec.official_sha256_prefix
     stated = "model card" if card else f"official checkpoint of {spec.name}" if is_official else ""
     card = card or _default_card(spec, num_classes, *_USUAL_DATASETS[spec.num_classes])
     used = overrides.apply(card)
@@ -183,30 +171,44 @@ def _read(
         if overrides.flags:
             raise
         raise WeightsError(f"{path} was trained on images that are too small: {error}") from error
-    name = name or _slug(spec, f"{path.stem} {key or ''}", sha256)
-    origin = WeightsOrigin(source, name, sha256, key)
-    if stated:
-        _warn_of_differences(path, stated, card, used, overrides)
-        return LoadedWeights(network, used, origin, f"flags {overrides.flags}" if overrides.flags else stated)
-    return LoadedWeights(network, used, origin, *_assumptions(path, used, overrides))
+    origin = WeightsOrigin(source, name or _slug(spec, f"{path.stem} {key or ''}", sha256), sha256, key)
+    if not stated:
+        return LoadedWeights(network, used, origin, *_assumptions(path, used, overrides))
+    _warn_of_differences(path, stated, card, used, overrides)
+    return LoadedWeights(network, used, origin, f"flags {overrides.flags}" if overrides.flags else stated)
+
+
+def _check_variant(card: ModelCard, spec: Variant, path: Path) -> None:
+    """Raise WeightsError if a card is of another variant than `spec`."""
+    try:
+        own = variants.get(card.variant)
+    except UsageError as error:
+        raise WeightsError(f"{path} holds weights of an {error}") from error
+    if own != spec:
+        raise WeightsError(f"{path} holds weights of {own.name}, not of {spec.name}; type --variant {own.name}")
 
 
 def _warn_of_differences(path: Path, stated: str, card: ModelCard, used: ModelCard, overrides: CardOverrides) -> None:
-    """Warn about flags with other values than the card's; `stated` is where the card's values come from."""
+    """Warn if flags replace values of the card by others; `stated` is where the card's values come from."""
     before, after = card.facts(), used.facts()
-    differs = {name: before[name] != after[name] for name in after} | {"labels": card.labels != used.labels}
-    if changes := [f"{name} {before[name]} by {after[name]}" for name in after if differs[name]]:
-        text = f"{path}: {overrides.flags} replaces values of the {stated}: {', '.join(changes)}"
+    differing = {name for name in after if before[name] != after[name]}
+    if card.labels != used.labels:  # the texts name only the first and the last
+        differing.add("labels")
+    if differing:
+        changes = ", ".join(f"{name} {before[name]} by {after[name]}" for name in after if name in differing)
+        text = f"{path}: {overrides.flags} replaces values of the {stated}: {changes}"
         warnings.warn(text, SimpleNetWarning, stacklevel=5)
 
 
 def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple[str, tuple[str, ...]]:
     """Return `preprocessing_source` and `assumed` of a checkpoint without a card; warn about what is assumed."""
-    facts, sets = card.facts(), labels.KNOWN_DATASETS
+    facts = card.facts()
     assumed = tuple(name for name in facts if name not in overrides.replaced)
+    given = f"flags {overrides.flags}"
     if not assumed:
-        return f"flags {overrides.flags}", ()
+        return given, ()
     values = ", ".join(f"{name} {facts[name]}" for name in assumed)
+    sets = labels.KNOWN_DATASETS
     same_number = ", ".join(name for name in sets if len(labels.known_dataset(name).labels) == card.num_classes)
     warnings.warn(
         f"{path} has no model card; assumed for {card.variant}: {values}"
@@ -215,11 +217,10 @@ def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple
         AssumedCardWarning,
         stacklevel=5,
     )
-    guessed = [name for name in assumed if name != "labels" or card.labels]
     if not overrides.flags:
         return f"assumed for {card.variant}", assumed
-    rest = f"; {', '.join(guessed)} assumed for {card.variant}" if guessed else ""
-    return f"flags {overrides.flags}{rest}", assumed
+    guessed = ", ".join(name for name in assumed if name != "labels" or card.labels)
+    return given + (f"; {guessed} assumed for {card.variant}" if guessed else ""), assumed
 
 
 def _check_official(spec: Variant, path: Path, sha256: str) -> None:
@@ -238,15 +239,6 @@ def _check_official(spec: Variant, path: Path, sha256: str) -> None:
             f"{path} has the name or hash of an official file of the first release, whose padded 1x1 convolutions "
             "are not supported; type --weights pretrained, or rename the file if you trained it"
         )
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """Return values that differ after the file is replaced, or None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _default_card(spec: Variant, num_classes: int, *names: str) -> ModelCard:

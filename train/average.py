@@ -125,7 +125,7 @@ def _card(path: Path) -> ModelCard:
     Raises:
         UsageError: the file is not the result of train/cifar.py or train/average.py.
     """
-    _, card = checkpoints.read(path)
+    card = checkpoints.read(path).card
     training: dict[str, Any] = card.training if card is not None else {}
     recipe = training.get("recipe")
     pixels: list[Any] = [recipe.get(name) if isinstance(recipe, dict) else None for name in ("translate", "cutout")]

@@ -27,9 +27,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.utils import prune
 
-from simplenet import model, weights
+from simplenet import model, variants, weights
 from simplenet.errors import SimpleNetWarning, UsageError, WeightsError
-from tests.simplenet.networks import VARIANT, Tensors, same, state
+from tests.simplenet.networks import VARIANT, Tensors, same, sha256, state
 
 RAW = state(seed=4)
 GOOD = state()
@@ -206,6 +206,20 @@ def test_averaged_weights_are_chosen_and_reported(tmp_path: Path, content: Any, 
     assert same(weights.load(VARIANT, path, key=averaged), GOOD)
 
 
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_mmengine_swaps_averaged_and_raw_weights(tmp_path: Path, prefix: str) -> None:
+    """Its EMAHook saves the averaged weights as 'state_dict', and the raw ones as 'ema_state_dict'."""
+    raw = {"steps": torch.tensor(7), **prefixed(f"module.{prefix}", RAW)}
+    content = {"meta": {}, "state_dict": prefixed(prefix), "ema_state_dict": raw}
+    path = write(tmp_path / "epoch_9.pth", {**content, "message_hub": {"log_scalars": {}}})
+    with pytest.warns(SimpleNetWarning, match="averaged weights 'state_dict' and raw ones 'ema_state_dict'"):
+        assert same(weights.load(VARIANT, path), GOOD)
+    assert same(weights.load(VARIANT, path, key="ema_state_dict"), RAW)
+    content = {"state_dict": RAW, "ema_state_dict": GOOD}  # of another program
+    with pytest.warns(SimpleNetWarning, match="averaged weights 'ema_state_dict' and raw ones 'state_dict'"):
+        assert same(weights.load(VARIANT, write(path, content)), GOOD)
+
+
 def test_averaged_weights_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     """Some programs average only the parameters, without the statistics of batch norm."""
     shadow = {name: tensor for name, tensor in RAW.items() if "running" not in name}
@@ -276,10 +290,12 @@ def test_rejects_the_first_release(tmp_path: Path, name: str) -> None:
 
 def test_rejects_a_renamed_official_file_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "best.pth", state("1.5m"))
-    monkeypatch.setattr("simplenet.files.sha256", lambda path: "be804903" + "0" * 56)
+    official = property(lambda variant: sha256(path)[:8] if variant.name == "1.5m-m1" else None)
+    monkeypatch.setattr(variants.Variant, "official_sha256_prefix", official)
     with pytest.raises(WeightsError, match=r"holds weights of 1\.5m-m1, not of 1\.5m; type --variant 1.5m-m1"):
         weights.load("1.5m", path)
-    monkeypatch.setattr("simplenet.files.sha256", lambda path: "62617ea1" + "0" * 56)
+    monkeypatch.undo()
+    monkeypatch.setattr(variants, "FIRST_RELEASE_HASHES", (sha256(path)[:8],))
     with pytest.raises(WeightsError, match="first release"):
         weights.load("1.5m", path)
 

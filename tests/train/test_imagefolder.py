@@ -109,7 +109,7 @@ def test_float16_weights_halve_the_file(
     assert {tensor.dtype for tensor in tensors.values() if tensor.ndim > 1} == {torch.float16}
     assert tensors["features.1.running_var"].dtype == torch.float32
     assert len(halved.checkpoint.read_bytes()) < 0.56 * len(kept)
-    network = checkpoints.build_model(checkpoints.read(halved.checkpoint)[0], "cifar-310k", halved.checkpoint)
+    network = checkpoints.build_model(checkpoints.read(halved.checkpoint).candidates, "cifar-310k", halved.checkpoint)
     assert network.classifier.weight.dtype == torch.float32
     arguments = ["--variant", "cifar-310k", "--weights", str(halved.checkpoint), "--backend", "torch"]
     evaluate.main([str(image_folder / "val"), *arguments, "--artifacts", str(tmp_path), "--threads", "1", "--json"])
