@@ -125,7 +125,7 @@ def test_output_that_cannot_be_written(body: str) -> None:
 
 
 @pytest.mark.parametrize(("folder", "module", "message"), [
-    ("demos", "rich.table", "error: rich.table is not installed; type: pip install '.[demos]'\n"),
+    ("demos", "rich.table", "error: rich is not installed; type: pip install '.[demos]'\n"),
     ("export", "rich", "error: rich is not installed; type: pip install '.[export]'\n"),
     ("demos", "simplenet.nothing", None),
     ("elsewhere", "rich", None),
@@ -222,7 +222,14 @@ def shared_flags() -> argparse.ArgumentParser:
 def test_shared_flags() -> None:
     parsed = vars(shared_flags().parse_args([]))
     artifacts = parsed.pop("artifacts")
-    assert parsed == {"variant": "1.5m", "weights": "auto", "precision": "fp32", "threads": None, "json": False}
+    assert parsed == {
+        "variant": "1.5m",
+        "weights": "auto",
+        "weights_key": None,
+        "precision": "fp32",
+        "threads": None,
+        "json": False,
+    }
     assert artifacts == Path("artifacts")
     assert shared_flags().parse_args(["--variant", "simplenetv1_5m_m1"]).variant == "5.7m-m1"
 
