@@ -1,4 +1,4 @@
-"""Exporters: each format has one script `export/to_<format>.py`; `make` finds it by the format's name."""
+"""Exporters: one script, export/to_<format>.py, for each format; `make` calls it by the format's name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def formats() -> tuple[str, ...]:
 
 
 def make(format: str, **options: Any) -> Artifact:
-    """Export one artifact, with `export_<format>` of export/to_<format>.py.
+    """Export one artifact, by calling `export_<format>` of export/to_<format>.py.
 
     Example: `export.make("onnx", variant="1.5m", precision="int8")`.
 

@@ -1,4 +1,4 @@
-"""Choose the images of an export, to calibrate int8 with and to check the result with; refuse poor ones."""
+"""Choose the images that an export calibrates int8 with and checks the result with; reject poor ones."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ POOR_CALIBRATION_ADVICE = (
 )
 SYNTHETIC_NOTE = f"{SYNTHETIC}: for latency only"
 FLOAT_CHECK_IMAGES = 16
-"""Enough for the file of fp32 and fp16: a wrong float export is wrong on every image."""
+"""Enough for fp32 and fp16: a wrong float export is wrong on every image."""
 FP16_RANGE_IMAGES = 100
-"""Checked for overflow in fp16, besides as many varied ones: activations depend on the image."""
+"""Checked for overflow in fp16, in addition to the varied images: activations depend on the image."""
 VARIED_IMAGES = 160
-LEAST_VARIATION = 0.1
-"""Standard deviation across calibration images, in units of the training set's. Measured: Fashion-MNIST 0.6, MNIST 0.7,
-CIFAR-10 1.0, one class of them 0.26 or more; 1/16 of the brightness 0.04 to 0.06, one image with sensor noise 0.02."""
-MOST_SATURATED = 0.98
-"""Highest share of calibration pixel values that are 0 or 255. Measured: Fashion-MNIST 0.6, binary masks 1.0."""
+MIN_VARIATION = 0.1
+"""Lowest accepted standard deviation across the calibration images, divided by that of the training set. Measured:
+Fashion-MNIST 0.6, MNIST 0.7, CIFAR-10 1.0, a single class of these at least 0.26; images darkened to 1/16 of their
+brightness 0.04 to 0.06, one image with sensor noise 0.02."""
+MAX_SATURATED = 0.98
+"""Highest accepted share of calibration pixel values 0 and 255. Measured: Fashion-MNIST 0.6, binary masks 1.0."""
 INT8_LABELED_CHECK_IMAGES, INT8_UNLABELED_CHECK_IMAGES = 2000, 200
 
 
@@ -47,8 +48,8 @@ class ImageBatch:
         source: the name of the set or of the folder.
         inputs: uint8 [N, S, S, 3], preprocessed but not normalized.
         labels: class indices int64 [N], or None.
-        fingerprint: hash of a calibration folder's files, as folders of one name may differ; '' for other images.
-        doubt: why they are too poor to calibrate with, or ''.
+        fingerprint: hash of a calibration folder's files, because folders of one name may differ; else ''.
+        doubt: why the images are too poor to calibrate with, or ''.
     """
 
     source: str
@@ -70,12 +71,10 @@ def for_calibration(loaded: LoadedWeights, requested: str | Path, allow_poor: bo
 
     Args:
         requested: 'auto', 'synthetic', the name of a shipped set, or a folder.
-
-        allow_poor: warn of images that hardly vary or are saturated, instead of raising DataError.
+        allow_poor: if images for trained weights hardly vary or are saturated, warn instead of raising DataError.
 
     Raises:
-        DataError: there is no such folder or set, no image in it can be read, 'auto' has none for these weights, or
-            trained weights would be calibrated with images that hardly vary or are saturated.
+        DataError: no such folder or set, no readable image in it, none shipped for these weights, or poor images.
     """
     source = _source(loaded, requested)
     if source is None:
@@ -110,24 +109,22 @@ def for_checking(loaded: LoadedWeights, requested: str | Path, precision: str) -
     Raises:
         DataError: there is no such folder or set, or no image in it can be read.
     """
-    source = _shipped_set(loaded) or _source(loaded, requested) or SYNTHETIC
-    found = _half(_load(loaded, source, "evaluation"), 1)
+    found = _check_set(loaded, requested)
     if precision != "int8":
         return _read(dataclasses.replace(found, labels=None), FLOAT_CHECK_IMAGES)
     return _read(found, INT8_UNLABELED_CHECK_IMAGES if found.labels is None else INT8_LABELED_CHECK_IMAGES)
 
 
 def for_fp16_range(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
-    """Read images of `for_checking`, and `varied` ones, to look for overflow with."""
-    source = _shipped_set(loaded) or _source(loaded, requested) or SYNTHETIC
-    own, others = _read(_half(_load(loaded, source, "evaluation"), 1), FP16_RANGE_IMAGES), varied(loaded)
+    """Read images of the set of `for_checking`, and `varied` ones, to check fp16 for overflow."""
+    own, others = _read(_check_set(loaded, requested), FP16_RANGE_IMAGES), varied(loaded)
     return ImageBatch(f"{own.source}, {others.source}", np.concatenate([own.inputs, others.inputs]), None)
 
 
 def varied(loaded: LoadedWeights) -> ImageBatch:
-    """Return the same VARIED_IMAGES for every export: half shipped images, half synthetic ones.
+    """Return VARIED_IMAGES that no model is calibrated with, the same for every export: half shipped, half synthetic.
 
-    No model is calibrated with them. Every second shipped image is inverted: they are dark with a black background.
+    Every second shipped image is inverted, because all shipped images have a black background.
     """
     preprocessing, half = loaded.card.preprocessing, VARIED_IMAGES // 2
     parts = [image_sets.load(name, "evaluation", preprocessing, limit=half) for name in datasets.names()[:1]]
@@ -138,16 +135,20 @@ def varied(loaded: LoadedWeights) -> ImageBatch:
 
 
 def manifest_entry(batch: ImageBatch) -> dict[str, Any]:
-    """The manifest's `calibration`: source and number of the images, and the fingerprint of a folder."""
+    """The manifest's `calibration`: source and number of the images, and if there are any, fingerprint and doubt."""
+    optional = {"fingerprint": batch.fingerprint, "doubt": batch.doubt}
     source = SYNTHETIC_NOTE if batch.is_synthetic else batch.source
-    fingerprint = {"fingerprint": batch.fingerprint} if batch.fingerprint else {}
-    doubt = {"doubt": batch.doubt} if batch.doubt else {}
-    return {"source": source, "images": len(batch), **fingerprint, **doubt}
+    return {"source": source, "images": len(batch), **{key: value for key, value in optional.items() if value}}
 
 
 def in_batches(values: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
-    """The rows in batches of `size`; the last batch is padded with the first rows."""
+    """Split rows into batches of `size`; the last batch is padded with the first rows."""
     return [values[np.arange(start, start + size) % len(values)] for start in range(0, len(values), size)]
+
+
+def _check_set(loaded: LoadedWeights, requested: str | Path) -> ImageSet:
+    source = _shipped_set(loaded) or _source(loaded, requested) or SYNTHETIC
+    return _half(_load(loaded, source, "evaluation"), 1)
 
 
 def _source(loaded: LoadedWeights, requested: str | Path) -> str | None:
@@ -185,38 +186,40 @@ def _is_folder(found: ImageSet) -> bool:
 
 
 def _half(found: ImageSet, which: int) -> ImageSet:
-    """One of every two images of a folder, at random, so that calibration and check use different ones.
+    """Return half 0 or half 1 of a folder's images: calibration uses one, the check the other.
 
-    Not every second one: images and their masks may take turns in a folder. Shipped sets are already split into two
-    parts; synthetic images measure no accuracy.
+    The images are paired in order, and each half gets a random one of each pair: with every second image, one half
+    could be the masks of the other. Shipped sets have two splits already; synthetic images measure no accuracy.
     """
     if not _is_folder(found) or len(found) < 2:
         return found
     indices = np.arange(which, len(found), 2)
     chosen = np.minimum(indices ^ np.random.default_rng(0).integers(0, 2, len(indices)), len(found) - 1)
-    labels = None if found.labels is None else found.labels[chosen]
-    return dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
+    return _subset(found, chosen)
+
+
+def _subset(found: ImageSet, indices: npt.NDArray[np.intp]) -> ImageSet:
+    labels = None if found.labels is None else found.labels[indices]
+    return dataclasses.replace(found, items=[found.items[index] for index in indices], labels=labels)
 
 
 def _doubt(inputs: UInt8Array, std: tuple[float, ...]) -> str:
     """Say why images are too poor to calibrate with, or ''."""
     if (inputs == inputs[0]).all():
-        return "are all the same" if len(inputs) > 1 else "are a single one"
+        return "are all the same" if len(inputs) > 1 else "are only one image"
     variance = inputs.var(axis=0, dtype=np.float32).mean(axis=(0, 1)) / 255**2
     variation = float(np.sqrt(variance / np.square(std)).mean())
-    if variation < LEAST_VARIATION:
-        return f"hardly vary: {variation:.2f} of the standard deviation in training, {LEAST_VARIATION} is required"
+    if variation < MIN_VARIATION:
+        return f"hardly vary: {variation:.2f} of the standard deviation in training, {MIN_VARIATION} is required"
     saturated = float(((inputs == 0) | (inputs == 255)).mean())
-    if saturated > MOST_SATURATED:
-        return f"are saturated: {saturated:.1%} of their pixel values are 0 or 255, {MOST_SATURATED:.0%} are allowed"
+    if saturated > MAX_SATURATED:
+        return f"are saturated: {saturated:.1%} of their pixel values are 0 or 255, {MAX_SATURATED:.0%} are allowed"
     return ""
 
 
 def _read(found: ImageSet, limit: int) -> ImageBatch:
-    """At most `limit` images, evenly spaced."""
-    chosen = image_sets.spread(len(found), limit)
-    labels = None if found.labels is None else found.labels[chosen]
-    subset = dataclasses.replace(found, items=[found.items[index] for index in chosen], labels=labels)
+    """Read at most `limit` images, evenly spaced."""
+    subset = _subset(found, image_sets.spread(len(found), limit))
     inputs, labels = subset.all()
     if subset.unreadable:
         count = f"{len(subset.unreadable)} of {len(subset)} images of {found.source} cannot be read and are left out"

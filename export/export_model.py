@@ -35,7 +35,7 @@ class ExportModel(nn.Module):
         self.is_half = half
         self.normalizes = preprocessing is not None
         if preprocessing is not None:
-            # (x / 255 - mean) / std as one multiplication and one addition, with a constant for each value of a row.
+            # (x / 255 - mean) / std as one multiplication and one addition, with constants for a whole row of pixels.
             mean = torch.tensor(preprocessing.mean, dtype=torch.float64).repeat(preprocessing.input_size)
             std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(preprocessing.input_size)
             self.register_buffer("scale", (1 / (255 * std)).float())
@@ -45,8 +45,8 @@ class ExportModel(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.normalizes:
-            # On rows, because ONNX Runtime does not vectorize constants of the 3 channels: they took 38 % of an int8
-            # inference of 1.5m. The cast comes first, because TensorRT supports no other operation on uint8.
+            # Row by row: ONNX Runtime does not vectorize constants of 3 channels, and an int8 inference of 1.5m spent
+            # 38 % of its time on them. The cast comes first, because TensorRT supports no other operation on uint8.
             size = image.shape[1]
             rows = image.float().reshape(-1, size, 3 * size) * self.scale + self.offset
             image = rows.reshape(-1, size, size, 3).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
-"""int8 for OpenVINO, by NNCF.
+"""Quantize an OpenVINO model to int8 with NNCF.
 
-Weights use 7 of the 8 bits, as in quantize.py: on an emulated Haswell, full 8-bit weights lost 5 points of top-1.
-Activation ranges cover all calibration images. NNCF's default, the mean of each batch's range, clips the extremes: at
-batch 1 the lowest cosine of an image fell from 0.999 to 0.978.
+Weights use 7 of the 8 bits, as in quantize.py: on an emulated Haswell, 8-bit weights lost 5 points of top-1.
+An activation's range is that of all calibration images. NNCF's default, the mean of the batches' ranges, clips the
+extremes: at batch 1 it lowered the lowest cosine of an image from 0.999 to 0.978.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ METHOD = "nncf.quantize: per channel, min-max, uint8 activations, 7-bit weights"
 def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> Any:
     """Return an int8 copy of an openvino.Model.
 
-    If the check images have labels and int8 would lose more than `max_drop`, NNCF returns the layers that cost the most
-    accuracy to float32.
+    If int8 loses more than `max_drop` on labeled check images, NNCF keeps the layers that cost the most accuracy in
+    float32.
 
     Args:
         inputs: calibration images in the model's layout, uint8 [N, S, S, 3] or float32 [N, 3, S, S].
@@ -51,7 +51,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
     settings = {
         "calibration_dataset": nncf.Dataset(batches),
         "subset_size": len(batches),
-        # The normalization: NNCF would round the pixels to 256 levels from 0 to the brightest calibration pixel.
+        # Not the normalization: NNCF would round pixels to 256 levels between 0 and the brightest calibration pixel.
         "ignored_scope": nncf.IgnoredScope(types=["Multiply"], validate=False),
     }
     labels = context.check_images.labels

@@ -4,8 +4,8 @@
     python export/profile_graph.py artifacts/1.5m/onnx-int8 artifacts/1.5m/openvino-int8 --threads 1 --json profile.json
     python export/profile_graph.py artifacts/1.5m/openvino-fp32 --precision bf16
 
-The graph runs on the CPU. Times are means of the fastest of ten rounds, because other processes disturb some rounds.
-The types are the runtime's own, after fusion: a convolution includes its ReLU.
+The graph runs on the CPU, in ten rounds; the times are means over the fastest round, because other processes disturb
+some. The types are the runtime's own, after fusion: a convolution includes its ReLU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ROUNDS, _WARM_UP = 10, 10
 _MAX_INFERENCES = 10_000  # ONNX Runtime records at most a million events
 
 OperationTimes = list[tuple[str, float]]
-"""Type of each operation and its mean microseconds in one round."""
+"""For each operation, its type and its mean time in one round in microseconds."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OperationType:
 
 @dataclass(frozen=True)
 class GraphProfile:
-    """The types of operations in one artifact's graph, slowest first; `not_convolution` is the others' share."""
+    """Operation types of one artifact's graph, slowest first; `not_convolution`: share of all except convolutions."""
 
     artifact: str
     backend: str
@@ -72,18 +72,17 @@ def profile(
     Other arguments and errors are those of `runtimes.load`; another format than onnx and openvino is a UsageError.
 
     Args:
-        inferences: in each round, after a warm-up.
+        inferences: number per round, after a warm-up.
     """
     found = loader.read_artifact(artifact)
-    if found.manifest.format not in _RECORDERS:
+    if found.manifest.format not in _PROFILERS:
         raise UsageError(
             f"{found.folder} is a {found.manifest.format} artifact; name onnx or openvino artifacts to profile"
         )
-    with runtimes.load(found, precision=precision, threads=threads) as model:  # checks the options
+    with runtimes.load(found, precision=precision, threads=threads) as model:  # checks the options; it does not run
         shape = [size or 1 for size in model.manifest.input.shape]
         batch = np.random.default_rng(0).integers(0, 256, shape).astype(model.manifest.input.dtype)
-        run_round = _RECORDERS[found.manifest.format]
-        rounds = [run_round(model, batch, inferences) for _ in range(_ROUNDS)]
+        rounds = [_PROFILERS[found.manifest.format](model, batch, inferences) for _ in range(_ROUNDS)]
     fastest = min(rounds, key=lambda times: sum(time for _, time in times))
     times, counts = defaultdict[str, float](float), Counter(type for type, _ in fastest)
     for type, time in fastest:
@@ -106,7 +105,7 @@ def _onnxruntime(model: Runtime, batch: npt.NDArray[Any], inferences: int) -> Op
             session.run(None, {model.manifest.input.name: batch})
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     kernels = [event for event in events if event["name"].endswith("_kernel_time")]
-    operations = len(kernels) // (_WARM_UP + inferences)  # of one inference; they always run in the same order
+    operations = len(kernels) // (_WARM_UP + inferences)  # per inference, always in the same order
     warm = np.reshape([kernel["dur"] for kernel in kernels], (-1, operations))[_WARM_UP:]
     types = [kernel["args"]["op_name"] for kernel in kernels[:operations]]
     return list(zip(types, warm.mean(axis=0).tolist(), strict=True))
@@ -121,14 +120,14 @@ def _openvino(model: Runtime, batch: npt.NDArray[Any], inferences: int) -> Opera
     for inference in range(1, _WARM_UP + inferences + 1):
         request.infer([batch])
         if inference in (_WARM_UP, _WARM_UP + inferences):
-            # A time is the mean since the first inference, which alone is many times slower.
+            # OpenVINO reports the mean of all inferences so far; the slow first ones are subtracted below.
             totals_us.append([info.real_time.total_seconds() * 1e6 * inference for info in request.profiling_info])
     types = (info.node_type for info in request.profiling_info)
     # Operations that were fused or optimized away take no time.
     return [(type, max(0, end - start) / inferences) for type, start, end in zip(types, *totals_us, strict=True) if end]
 
 
-_RECORDERS = {"onnx": _onnxruntime, "openvino": _openvino}
+_PROFILERS = {"onnx": _onnxruntime, "openvino": _openvino}
 
 
 def build_parser() -> argparse.ArgumentParser:

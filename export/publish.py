@@ -1,4 +1,4 @@
-"""Write an artifact: load weights, convert, check against PyTorch, then rename the folder into place."""
+"""Write an artifact: load the weights, convert them, check the result against PyTorch, then publish the folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ExportContext:
 
     @cached_property
     def calibration(self) -> ImageBatch:
-        """Images to calibrate int8 with; raises DataError if there are none."""
+        """Images to calibrate int8 with; raises DataError if there are none, or poor ones."""
         self.request.progress("reading calibration images")
         return calibration.for_calibration(self.loaded, self.request.calibration, self.request.allow_poor_calibration)
 
@@ -52,6 +52,11 @@ class ExportContext:
     def check_images(self) -> ImageBatch:
         """Images on which the exported model is compared with PyTorch."""
         return calibration.for_checking(self.loaded, self.request.calibration, self.request.precision)
+
+    @cached_property
+    def varied_images(self) -> ImageBatch | None:
+        """Other images, on which int8 is compared with PyTorch too."""
+        return calibration.varied(self.loaded) if self.request.precision == "int8" else None
 
     def model_inputs(self, images: ImageBatch) -> npt.NDArray[Any]:
         """`images` in the layout and dtype of the exported model: uint8 [N, S, S, 3] or float32 [N, 3, S, S]."""
@@ -69,36 +74,23 @@ class ExportContext:
         self.request.progress("exporting to ONNX")
         return onnx_graph.build(self.loaded.model, self.loaded.card.preprocessing, self.input, half)
 
-    def fp16_range(self) -> dict[str, Any]:
-        """Check fp16 for overflow, for the manifest's `measured`; see `agreement.half_range`."""
-        if self.request.precision != "fp16":
-            return {}
-        self.request.progress("checking the range of fp16")
-        images = calibration.for_fp16_range(self.loaded, self.request.calibration)
-        return {"fp16_range": agreement.half_range(self.loaded, images)}
-
-    @cached_property
-    def varied_images(self) -> ImageBatch | None:
-        """Further images to check int8 on; see `calibration.varied`."""
-        return calibration.varied(self.loaded) if self.request.precision == "int8" else None
-
     def check_inputs(self) -> npt.NDArray[Any]:
         """`model_inputs` of `check_images`, then of `varied_images`."""
-        batches = [self.check_images, *([self.varied_images] if self.varied_images else [])]
-        return np.concatenate([self.model_inputs(batch) for batch in batches])
+        batches = (self.check_images, self.varied_images)
+        return np.concatenate([self.model_inputs(batch) for batch in batches if batch])
 
     def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
-        """Compare the exported model's logits for `check_inputs` with PyTorch's; see export/agreement.py."""
+        """Compare the exported model's logits for `check_inputs` with PyTorch's; return the manifest's `measured`."""
         request, images, untrained = self.request, self.check_images, self.loaded.origin.source == "random"
-        own, varied = np.split(logits, [len(images)])
+        logits, varied_logits = np.split(logits, [len(images)])
         expected = agreement.reference_logits(self.loaded, images)
-        measured = agreement.compare_outputs(own, expected, images, request.precision, untrained, request.max_drop)
+        measured = agreement.compare_outputs(logits, expected, images, request.precision, untrained, request.max_drop)
         if self.varied_images:
             measured["varied"] = agreement.compare_on_varied(
-                varied,
+                varied_logits,
                 agreement.reference_logits(self.loaded, self.varied_images),
                 self.varied_images,
-                agreement.relative_error(own, expected),
+                agreement.relative_error(logits, expected),
                 required=not untrained,
                 allow_poor=request.allow_poor_calibration,
             )
@@ -139,62 +131,66 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
     """
     for package in ("safetensors", *packages):  # slow imports, so only after the flags are checked
         vendor_import(package, "export")
+    from simplenet import weights
     from simplenet.model import torch_defaults
 
     with torch_defaults():
-        return _publish(request, build, packages)
+        loaded = weights.load(request.variant, request.weights, overrides=request.overrides, key=request.weights_key)
+        context = ExportContext(request, loaded)
+        folder = artifacts.folder_for(
+            request.artifacts,
+            loaded.card.variant,
+            loaded.origin.name,
+            request.format,
+            request.precision,
+            input_dtype=request.input,
+            batch=request.batch,
+        )
+        with artifacts.publishing(folder) as temporary:
+            model_file = temporary / FORMATS[request.format].model_file
+            manifest = _write(model_file, context, build, packages)
+        return Artifact(folder / model_file.name, manifest)
 
 
-def _publish(
-    request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]
-) -> Artifact:
-    from simplenet import weights
-
-    context = ExportContext(
-        request, weights.load(request.variant, request.weights, overrides=request.overrides, key=request.weights_key)
-    )
-    folder = artifacts.folder_for(
-        request.artifacts,
-        context.loaded.card.variant,
-        context.loaded.origin.name,
-        request.format,
-        request.precision,
-        input_dtype=request.input,
-        batch=request.batch,
-    )
-    with artifacts.publishing(folder) as temporary:
-        if request.precision == "int8":
-            _ = context.calibration  # fails early if there are no images, or poor ones
-        fp16_range = context.fp16_range()
-        built = build(context)
-        model_file = temporary / FORMATS[request.format].model_file
-        manifest = _manifest(context, built, packages)
-        built.save(model_file, manifest.to_json())
-        request.progress("checking against PyTorch")
-        artifact = Artifact(model_file, manifest)
-        measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
-        others = {name: files.sha256(temporary / name) for name in FORMATS[request.format].files[1:]}
-        manifest = dataclasses.replace(manifest, measured=measured | fp16_range, files=others)
-        built.save(model_file, manifest.to_json())
-        manifest = artifacts.write_manifest(temporary, manifest).manifest
-        _read_back(temporary, manifest)
-    return Artifact(folder / model_file.name, manifest)
+def _write(
+    model_file: Path, context: ExportContext, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]
+) -> Manifest:
+    """Build, write and check the model files, then write manifest.json beside them."""
+    request, fp16_range = context.request, {}
+    if request.precision == "int8":
+        _ = context.calibration  # fails early if there are no images, or poor ones
+    elif request.precision == "fp16":
+        request.progress("checking the range of fp16")
+        images = calibration.for_fp16_range(context.loaded, request.calibration)
+        fp16_range["fp16_range"] = agreement.check_fp16_range(context.loaded, images)
+    built = build(context)
+    manifest = _manifest(context, built, packages)
+    built.save(model_file, manifest.to_json())
+    request.progress("checking against PyTorch")
+    artifact = Artifact(model_file, manifest)
+    measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
+    others = {name: files.sha256(model_file.with_name(name)) for name in FORMATS[request.format].files[1:]}
+    manifest = dataclasses.replace(manifest, measured=measured | fp16_range, files=others)
+    built.save(model_file, manifest.to_json())
+    manifest = artifacts.write_manifest(model_file.parent, manifest).manifest
+    _check_readable(model_file, manifest)
+    return manifest
 
 
-def _read_back(folder: Path, manifest: Manifest) -> None:
-    """Raise ExportError unless the artifact can be read again, from its manifest.json and from the one inside it."""
+def _check_readable(model_file: Path, manifest: Manifest) -> None:
+    """Raise ExportError unless manifest.json and the manifest inside the model file can be read and are equal."""
     try:
-        artifact = artifacts.read(folder)
-        reader = backend_class(FORMATS[manifest.format].default_backend)
-        text = reader.embedded_manifest(str(artifact.model_file))
-        embedded = manifest if text is None else Manifest.from_json(text, where=str(artifact.model_file))
+        on_disk = artifacts.read(model_file.parent).manifest
+        backend = backend_class(FORMATS[manifest.format].default_backend)
+        text = backend.embedded_manifest(str(model_file))
+        embedded = manifest if text is None else Manifest.from_json(text, where=str(model_file))
     except ArtifactError as error:
         raise ExportError(
             f"the artifact could not be loaded again ({one_line(error.__cause__ or error)}); "
             "use fewer or shorter labels, or other flags"
         ) from error
-    written = {**embedded.files, FORMATS[manifest.format].model_file: manifest.files[artifact.model_file.name]}
-    if dataclasses.replace(embedded, files=written) != artifact.manifest:
+    hashes = embedded.files | {model_file.name: manifest.files[model_file.name]}  # no file contains its own hash
+    if dataclasses.replace(embedded, files=hashes) != on_disk:
         raise ExportError(f"{manifest.format} did not keep the manifest in its file; export it with other labels")
 
 

@@ -1,4 +1,4 @@
-"""int8 ONNX graphs: one recipe for ONNX Runtime, another for TensorRT. Both keep the logits in float32.
+"""Quantize an ONNX graph to int8, for ONNX Runtime or for TensorRT; the logits stay in float32.
 
 For ONNX Runtime, weights use 7 of the 8 bits: on x86 CPUs without VNNI (AVX2 and older) its kernels add pairs of
 products in 16 bits, which saturate with full 8-bit weights. Measured on an emulated Haswell, cifar-310k lost 3 points
@@ -41,7 +41,7 @@ def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 
 def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """Quantize symmetrically, as TensorRT's parser requires, and only where TensorRT can still fuse Conv with Relu.
+    """Quantize as TensorRT requires: symmetrically, and without a quantization between Conv and Relu, which it fuses.
 
     Arguments, result and errors are those of `for_onnxruntime`.
     """
@@ -91,7 +91,7 @@ def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
 
 
 def _reader(quantization: Any, graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """A CalibrationDataReader of the images in batches of the graph's batch size."""
+    """Return a CalibrationDataReader that yields the images in batches of the graph's batch size."""
     size = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     batches = ({graph.input[0].name: batch} for batch in calibration.in_batches(inputs, size))
 

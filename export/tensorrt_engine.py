@@ -1,7 +1,7 @@
 """Build a TensorRT engine from an ONNX graph: TensorRT 10 or 11 on a GPU, TensorRT-RTX without one.
 
 The network is strongly typed: the ONNX graph sets the precision, by fp16 tensors or by symmetric int8 QuantizeLinear
-and DequantizeLinear. It is the only way to set the precision that all three TensorRTs support.
+and DequantizeLinear. Only this way is supported by all three TensorRTs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BUILDERS = ("auto", *gpu.TENSORRTS)
 DYNAMIC_BATCH = (1, 8, 64)
 """Smallest, preferred and largest batch of an engine with a dynamic batch; the runtime splits larger ones."""
 
-# NVIDIA's advice: code for Turing (sm75) slows an engine down on newer GPUs, so it is built only on request.
+# Turing (sm75) only on request: NVIDIA warns that code for it slows an engine down on newer GPUs.
 _OLDEST_DEFAULT_TARGET = 80
 
 

@@ -9,8 +9,8 @@ The full TensorRT (10 or 11) builds for the GPU that it runs on: use it on the t
 TensorRT-RTX builds without a GPU, for GPUs of compute capability 8.0, 8.6, 8.9, 12.0 and 12.1, and with --target sm75
 for 7.5 (fp16 only), but not for Orin (8.7) or Hopper (9.0). An engine runs only on the TensorRT release that built it.
 
-The ONNX graph of the engine runs on the CPU, and its logits are compared with PyTorch's. Where this machine has a GPU
-that the engine supports, the engine itself runs instead. The manifest records which of the two was checked.
+Logits are compared with PyTorch's before the artifact is written. They come from the engine if this machine has a GPU
+that it supports, else from its ONNX graph on the CPU. The manifest records which of the two was checked.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ def _why_not_runnable(targets: Sequence[str]) -> str | None:
 
 
 def _run_on_cpu(graph: Any, inputs: npt.NDArray[Any], batch: int | None) -> npt.NDArray[np.float32]:
-    """Logits float32 [N, num_classes] of an `onnx.ModelProto` for N inputs."""
+    """Run an `onnx.ModelProto` on N inputs, and return logits, float32 [N, num_classes]."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # No integer kernels, which saturate on CPUs without VNNI: quantize and dequantize, then float arithmetic, which is
-    # what TensorRT computes.
+    # This level uses no integer kernels, which saturate on CPUs without VNNI: it quantizes, dequantizes and computes in
+    # float, as TensorRT does.
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(graph.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     size, name = batch or _CHECK_BATCH, session.get_inputs()[0].name
@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def engine_summary(artifact: Artifact) -> str:
-    """One line: which GPUs and TensorRT version the engine is for, and what was checked."""
+    """Describe in one line which GPUs and TensorRT version the engine is for, and what was checked."""
     target, measured = artifact.manifest.target or {}, artifact.manifest.measured
     gpus, builder = ", ".join(target["compute_capabilities"]), f"{target['builder']} {target['version']}"
     line = f"only for {gpus} with {builder}; checked: {measured['checked']}; the engine: {measured['engine']}"

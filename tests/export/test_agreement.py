@@ -128,7 +128,7 @@ def test_int8_is_compared_on_images_of_other_kinds() -> None:
     def compare(noise: float, **options: Any) -> Any:
         wrong = LOGITS.copy()
         wrong[100:, 0] -= noise  # only in one half
-        settings = {"error": 0.02, "required": True, "allow_poor": False} | options
+        settings = {"check_error": 0.02, "required": True, "allow_poor": False} | options
         return agreement.compare_on_varied(wrong, LOGITS, image_batch(), **settings)
 
     assert 0 < compare(0.1)["relative_error"] < agreement.VARIED_ERROR_LIMIT
@@ -156,9 +156,9 @@ def scaled(layer: int, factor: float) -> LoadedWeights:
 def test_fp16_overflow_names_the_layer(layer: int) -> None:
     images = calibration.varied(weights.load("cifar-310k", "fashion-mnist"))
     convolutions = [name for name, each in scaled(0, 1).model.named_modules() if isinstance(each, torch.nn.Conv2d)]
-    assert 0 < agreement.half_range(scaled(layer, 10), images)["largest_activation"] < 30_000
+    assert 0 < agreement.check_fp16_range(scaled(layer, 10), images)["largest_activation"] < 30_000
     with pytest.raises(AgreementError, match=f"layer {re.escape(convolutions[layer])} .*--precision fp32"):
-        agreement.half_range(scaled(layer, 50_000), images)
+        agreement.check_fp16_range(scaled(layer, 50_000), images)
 
 
 def test_fp16_range_is_that_of_the_half_precision_network() -> None:
@@ -169,7 +169,7 @@ def test_fp16_range_is_that_of_the_half_precision_network() -> None:
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
             layer.register_forward_hook(lambda layer, inputs, output: peaks.append(float(output.abs().max())))
     half(torch.from_numpy(preprocessing.normalize(inputs, loaded.card.preprocessing)).half())
-    found = agreement.half_range(loaded, ImageBatch("these", inputs, None))
+    found = agreement.check_fp16_range(loaded, ImageBatch("these", inputs, None))
     assert found["largest_activation"] == pytest.approx(max(peaks), rel=0.01)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import export
 import runtimes
-from export import agreement
+from export import agreement, command_line
 from export.calibration import ImageBatch
 from export.to_onnx import export_onnx
 from simplenet import artifacts, datasets, weights
@@ -49,6 +49,7 @@ def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, fo
     manifest = make_artifact(format, "int8").manifest
     assert manifest.measured["varied"]["relative_error"] < 0.1
     assert manifest.measured["varied"]["source"] != manifest.measured["agreement"]["source"]
+    assert " on 160 images that int8 was not calibrated with (" in command_line.summary(make_artifact(format, "int8"))
     accuracy = manifest.measured["accuracy"]
     assert accuracy["images"] == 2000
     assert accuracy["top1_pytorch"] > 93
