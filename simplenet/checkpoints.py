@@ -155,8 +155,7 @@ def _num_classes(candidate: Candidate) -> int | None:
 
 @functools.lru_cache(64)
 def _shapes(variant: str, num_classes: int | None) -> Mapping[str, torch.Tensor]:
-    with torch.device("meta"):  # shapes only, no memory
-        state: Mapping[str, torch.Tensor] = models.create(variant, num_classes).state_dict()
+    state: Mapping[str, torch.Tensor] = models.create(variant, num_classes, device="meta").state_dict()
     return state
 
 
@@ -169,7 +168,7 @@ def _fit(candidate: Candidate, variant: str) -> tuple[Tensors, str]:
 
 
 def _misfit(candidate: Candidate, variant: str, path: Path) -> WeightsError:
-    """Return the error of weights that do not fit; its advice is the variant that they fit, if there is one."""
+    """Return the error of weights that do not fit, with the variant that they fit, if there is one."""
     mismatch = _fit(candidate, variant)[1]
     for end, what, function in (
         (".weight_mask", "pruned", "torch.nn.utils.prune.remove(module, 'weight')"),

@@ -58,13 +58,19 @@ def _features(variant: Variant, in_channels: int, dropout: float) -> tuple[nn.Se
 
 
 def create(
-    variant: str, num_classes: int | None = None, in_channels: int = 3, dropout: float = 0.0, seed: int = 0
+    variant: str,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> SimpleNet:
     """Create a randomly initialized network in eval mode; the global random state is unchanged.
 
     Args:
         num_classes: by default the variant's own (1000 or 10).
         seed: the same seed gives the same weights.
+        device: 'meta' gives shapes only, without memory.
 
     Raises:
         UsageError: unknown variant, or fewer than one class or channel.
@@ -76,7 +82,7 @@ def create(
     num_classes = spec.num_classes if num_classes is None else num_classes
     if num_classes < 1 or in_channels < 1:
         raise UsageError(f"a network needs at least 1 class and 1 channel, not {num_classes} and {in_channels}")
-    with torch_defaults(), torch.random.fork_rng(devices=[]):
+    with torch_defaults(), torch.device(device), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         model = SimpleNet(spec, num_classes, in_channels, dropout)
     return model.eval()
@@ -97,9 +103,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 @contextlib.contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Run a block with the default settings of PyTorch and NumPy, then restore the caller's; one thread at a time.
+    """Run a block with the default settings of PyTorch and NumPy, then restore the caller's.
 
-    `torch.export` is not thread-safe, and PyTorch has one default dtype for all threads.
+    One thread at a time: `torch.export` is not thread-safe, and PyTorch has one default dtype for all threads.
     """
     with _lock, contextlib.ExitStack() as settings:
         dtype = torch.get_default_dtype()

@@ -38,7 +38,8 @@ def test_any_number_of_classes_channels_images_and_pixels(
     num_classes: int, in_channels: int, batch: int, size: int
 ) -> None:
     with torch.device("meta"), torch.inference_mode():  # shapes, no computation
-        logits = model.create("cifar-460k", num_classes, in_channels)(torch.zeros(batch, in_channels, size, size))
+        network = model.create("cifar-460k", num_classes, in_channels, device="meta")
+        logits = network(torch.zeros(batch, in_channels, size, size))
     assert logits.shape == (batch, num_classes)
     assert logits.dtype == torch.float32
 
@@ -83,6 +84,5 @@ def test_no_classes_or_no_channels_is_a_usage_error(num_classes: int, in_channel
 
 
 def test_the_class_number_of_the_variant_is_the_default() -> None:
-    with torch.device("meta"):
-        assert model.create("1.5m").classifier.out_features == 1000
-        assert model.create("cifar-5m").classifier.out_features == 10
+    assert model.create("1.5m", device="meta").classifier.out_features == 1000
+    assert model.create("cifar-5m", device="meta").classifier.out_features == 10

@@ -49,8 +49,7 @@ CHANNELS = {
 
 
 def create(name: str) -> model.SimpleNet:
-    with torch.device("meta"):  # shapes, no memory
-        return model.create(name)
+    return model.create(name, device="meta")  # shapes, no memory
 
 
 def convolutions(name: str) -> dict[int, nn.Conv2d]:
