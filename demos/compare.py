@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         type=cli.path,
         metavar="DIR",
-        help="a data set's folder with test/<class>/*; the default weights are then those shipped for its classes, "
+        help="a dataset's folder with test/<class>/*; the default weights are then those shipped for its classes, "
         "and train/<class>/* calibrates int8",
     )
     cli.add_count(parser, "--limit", "at most N images", default=2000, highest=100_000)
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _for_data_set(request: ModelRequest, folder: Path) -> tuple[ModelRequest, str]:
-    """Choose weights, calibration images and test images from a data set's folder."""
+    """Choose weights, calibration images and test images from a dataset's folder."""
     test, train = images.evaluation_folder(folder, ("test", "val")), folder / "train"
     if request.weights == "auto":
         assert request.variant is not None

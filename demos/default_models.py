@@ -13,7 +13,7 @@ Log = Callable[[str], None]
 
 DEFAULT_VARIANT = "1.5m"
 SHIPPED_VARIANT, SHIPPED_WEIGHTS = "cifar-310k", "fashion-mnist"
-"""The model that was trained on the data set of the shipped images. The generated scene shows these images."""
+"""The model that was trained on the dataset of the shipped images. The generated scene shows these images."""
 _SHIPPED_MODELS = (("cifar-5m", "cifar10"), ("cifar-310k", "cifar10"), (SHIPPED_VARIANT, SHIPPED_WEIGHTS))
 """Variants and weights shipped with the project, the best on real images first."""
 
@@ -33,7 +33,7 @@ def choose(
         artifact_types: format and precision of every artifact that will be used; all get the same weights.
         root: the folder of artifacts; an artifact with official weights there makes a download unnecessary.
         log: called with the reason when official weights are not used.
-        needs_shipped_images: choose a default model whose weights come with images for int8 calibration.
+        needs_shipped_images: choose a default model that comes with images for int8 calibration.
     """
     if variant is not None:
         variant = variants.get(variant).name
@@ -55,7 +55,7 @@ def choose(
 
 
 def best_shipped(needs_shipped_images: bool = False) -> tuple[str, str]:
-    """Variant and weights of the best shipped model, or of the best one that has images for int8 calibration."""
+    """Return variant and weights of the best shipped model (that comes with images for int8 calibration)."""
     return next(
         (variant, weights)
         for variant, weights in _SHIPPED_MODELS
@@ -94,7 +94,7 @@ def _shipped_variant(weights: str) -> str | None:
 
 @functools.lru_cache
 def _why_not_official(variant: str) -> str | None:
-    """Download official weights unless cached; return None, or the reason of a failure. Tried once per process."""
+    """Download official weights unless cached, once per process; return None, or why that failed."""
     if not variants.get(variant).official_weights_file:
         return f"{variant} has no official weights"
     try:

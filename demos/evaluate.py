@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     request = ModelRequest.from_flags(arguments)
     if arguments.images in datasets.names() and not request.names_model:
-        request = replace(request, variant=SHIPPED_VARIANT, weights=arguments.images)  # trained on the same data set
+        request = replace(request, variant=SHIPPED_VARIANT, weights=arguments.images)  # trained on the same dataset
     with request.open() as model:
         image_set = models.evaluation_images(model.manifest, arguments.images, arguments.limit)
         with console.progress_bar("evaluating", len(image_set)) as update:

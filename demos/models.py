@@ -56,7 +56,7 @@ class ModelRequest:
 
     @classmethod
     def from_flags(cls, flags: argparse.Namespace) -> ModelRequest:
-        """Read the flags of `add_flags`; a missing flag, or one that names several backends, gives the default.
+        """Read the flags of `add_flags`; a missing flag, or a tuple of backends, gives the default.
 
         Raises:
             UsageError: --artifact together with flags that describe another model; or --mean, --std, --size, --labels
@@ -83,7 +83,7 @@ class ModelRequest:
 
     @property
     def artifact_type(self) -> tuple[str, str]:
-        """Format and precision of the needed artifact; raises UsageError if the backend lacks the precision."""
+        """Format and precision of the artifact; raises UsageError if the backend lacks the precision."""
         backend = self.backend or DEFAULT_BACKEND
         return format_of(backend).name, artifact_precision(backend, self.precision or "fp32")
 
@@ -161,10 +161,10 @@ class ModelRequest:
         return None
 
     def _has_flags(self, manifest: Manifest) -> bool:
-        return manifest.weights.key == self.weights_key and self.overrides.made(manifest)
+        return manifest.weights.key == self.weights_key and self.overrides.match(manifest)
 
     def open(self, log: Log = cli.log, *, allow_spinning: bool = True) -> runtimes.Runtime:
-        """Resolve the artifact and load it; log a line if its weights are random, or its preprocessing is assumed.
+        """Resolve the artifact and load it; log random weights and assumed preprocessing.
 
         Args:
             allow_spinning: as in `runtimes.load`; turn it off if several models share the processor.
@@ -246,23 +246,23 @@ def parse_names(kind: str, text: str, choices: Sequence[str]) -> tuple[str, ...]
 
 
 def backends() -> tuple[str, ...]:
-    """Every backend, in the order of the formats' table (PyTorch, the reference, first), then the others."""
+    """Return all backends: those in FORMATS in its order (PyTorch, the reference, first), then the others."""
     known = [format.default_backend for format in FORMATS.values()]
     return tuple(sorted(runtimes.names(), key=lambda name: known.index(name) if name in known else len(known)))
 
 
 def format_of(backend: str) -> Format:
-    """The artifact format that is exported for a backend; raises UsageError for an unknown backend."""
+    """Return the format that is exported for a backend; raise UsageError for an unknown one."""
     return FORMATS[backend_class(backend).FORMATS[0]]
 
 
 def precisions_of(backend: str) -> tuple[str, ...]:
-    """The precisions that a backend runs in: those of its artifacts and its own run modes, such as bf16."""
+    """Return the precisions that a backend runs in: those of its artifacts, and run modes such as bf16."""
     return tuple(precision for precision in PRECISIONS if _stored_precision(backend, precision) is not None)
 
 
 def artifact_precision(backend: str, precision: str) -> str:
-    """The precision of the artifact that a backend needs to run in `precision`; bf16 runs an fp32 artifact.
+    """Return the precision of the artifact that a backend runs in `precision`: fp32 for bf16.
 
     Raises:
         UsageError: the backend does not run in this precision.
@@ -285,7 +285,11 @@ def _stored_precision(backend: str, precision: str) -> str | None:
 
 
 def with_named_model(requests: Sequence[ModelRequest], log: Log = cli.log) -> list[ModelRequest]:
-    """Return the requests with one named variant and weights; they may differ only in backend and precision."""
+    """Return the requests with one named variant and weights.
+
+    Args:
+        requests: they differ only in backend and precision.
+    """
     first = requests[0]
     artifact_types = [request.artifact_type for request in requests]
     needs_images = first.calibration == "auto" and any(precision == "int8" for _, precision in artifact_types)
@@ -311,7 +315,7 @@ def is_untrained(model: runtimes.Runtime) -> bool:
 
 
 def to_json(model: runtimes.Runtime) -> dict[str, Any]:
-    """The fields of a loaded model that every script prints with --json."""
+    """Return the fields of a loaded model that every script prints with --json."""
     return {
         "schema_version": 1,
         "variant": model.manifest.variant,
@@ -323,7 +327,7 @@ def to_json(model: runtimes.Runtime) -> dict[str, Any]:
 
 
 def _has_other_calibration(found: Artifact, calibration: str) -> bool:
-    """Whether an artifact is int8 and was calibrated with other images than `calibration`; 'auto' matches any.
+    """Whether an int8 artifact was calibrated with other images than `calibration`; 'auto' matches any.
 
     Raises:
         DataError: `calibration` is not a folder of images.

@@ -30,7 +30,7 @@ INT8_TOP1_AGREEMENT_FLOOR = 0.9
 equal, so their top-1 is unstable."""
 VARIED_ERROR_LIMIT = 0.2
 """Highest accepted `relative_error` of int8 on `calibration.varied` images, or twice the check images' if larger.
-Measured (cifar-310k and 5m, three data sets): 0.02 to 0.13 when calibrated with 15 or more typical images or with one
+Measured (cifar-310k and 5m, three datasets): 0.02 to 0.13 when calibrated with 15 or more typical images or with one
 class; 0.26 to 1.3 where int8 lost more than 2 points of top-1."""
 FP16_MAX = 65504
 _FP16_HEADROOM = 2

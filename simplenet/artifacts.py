@@ -27,7 +27,7 @@ from simplenet.manifest import MANIFEST_NAME, Manifest
 _STALE_SECONDS = 86_400
 READ_ATTEMPTS, _READ_PAUSE_S = 5, 0.01  # an export may be replacing the artifact
 _DIFFERS = "{} is not the file its manifest describes (SHA-256 differs); export it again"
-_EXTERNAL_DATA = b"\n\x08location\x12"  # the key of a file name in an ONNX tensor, and the tag of its value
+_EXTERNAL_DATA = b"\n\x08location\x12"  # ONNX: stands before the name of another file that has a tensor's values
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Artifact:
         return content
 
     def _path(self, name: str) -> Path:
-        """A model file without manifest.json beside it may have any name; its suffix is the format's."""
+        """Return the path of a model file; without a manifest.json, it may be renamed, as net.xml and net.bin."""
         return self.model_file.with_suffix(Path(name).suffix)
 
 
@@ -100,7 +100,7 @@ def folder_for(
 
 
 class IncompleteError(ArtifactError):
-    """Files are missing or do not belong together: the artifact is damaged, or being replaced at this moment."""
+    """Files are missing or do not belong together: the artifact is damaged, or is being replaced."""
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -173,7 +173,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 @contextlib.contextmanager
 def publishing(folder: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; if the block succeeds, it replaces `folder`, else `folder` is unchanged.
+    """Yield an empty temporary folder, which replaces `folder` if the block succeeds.
 
     Raises:
         ArtifactError: `folder` cannot be written, or the disk is full.
@@ -190,7 +190,7 @@ def publishing(folder: str | Path) -> Iterator[Path]:
             _replace(folder, new, temporary)
         except BrokenPipeError:
             raise
-        except OSError as error:  # its file may also be a vendor's temporary file in another folder
+        except OSError as error:  # perhaps of a vendor's temporary file in another folder
             failed = str(error.filename or temporary)
             what = folder if failed.startswith(str(temporary)) else failed
             reason = files.error_message(error)
@@ -228,7 +228,7 @@ def _make_temporary(folder: Path) -> Path:
 
 
 def _replace(folder: Path, new: Path, temporary: Path) -> None:
-    """Rename `new` to `folder`. The old artifact is moved to `temporary` first: a full folder cannot be replaced."""
+    """Move the old artifact to `temporary` (a full folder cannot be replaced); rename `new` to `folder`."""
     for attempt in itertools.count():  # another process may publish the same artifact: the last one wins
         old = temporary / f"old-{attempt}"
         try:
@@ -236,7 +236,7 @@ def _replace(folder: Path, new: Path, temporary: Path) -> None:
                 os.replace(folder, old)
             os.replace(new, folder)
         except BaseException as error:  # Ctrl-C too
-            with contextlib.suppress(OSError):  # expected if the new artifact is in place
+            with contextlib.suppress(OSError):  # it fails if the new artifact is already in place
                 os.replace(old, folder)
             if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

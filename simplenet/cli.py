@@ -51,7 +51,7 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main and exit. Expected errors become one line on stderr, others keep their traceback.
+    """Run a script's main and exit; expected errors become one line, others keep their traceback.
 
     Exit codes: 1 for a SimpleNetError, a full disk, a path that cannot be accessed or a missing package; 2 for a usage
     error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
@@ -172,7 +172,7 @@ def path(text: str) -> Path:
 
 
 def file_ending_in(*suffixes: str) -> Callable[[str], Path]:
-    """Return an argparse type for the path of an output file; `suffixes` are in lower case, such as '.png'."""
+    """argparse type: the path of an output file with one of the suffixes, such as '.png' (in lower case)."""
 
     def check(text: str) -> Path:
         if Path(text).suffix.lower() not in suffixes:
@@ -275,7 +275,7 @@ def add_calibration(to: argparse.ArgumentParser) -> None:
         type=files.expand_home,
         default="auto",
         metavar="auto|synthetic|NAME|DIR",
-        help="images for int8: a folder, a shipped data set, synthetic images (for latency only), or auto: those "
+        help="images for int8: a folder, a shipped dataset, synthetic images (for latency only), or auto: those "
         "shipped with the weights, synthetic images for random weights (default: auto)",
     )
 

@@ -1,4 +1,4 @@
-"""The data sets and weights that ship with the project: names, model cards and labeled images."""
+"""The datasets and weights that ship with the project: names, model cards and labeled images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabeledImages:
         images: RGB uint8 [N, H, W, 3], not preprocessed.
         labels: int64 [N], indices into `classes`.
         classes: the names of the classes.
-        left_out: the number of images that could not be read, and are not in `images`.
+        left_out: the number of images that are missing in `images` because they could not be read.
     """
 
     name: str
@@ -39,13 +39,13 @@ class LabeledImages:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the shipped data sets, which have both splits, sorted."""
+    """Return the sorted names of the shipped datasets that have both splits."""
     folders = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
     return tuple(folder.name for folder in folders if all((folder / f"{split}.npz").is_file() for split in SPLITS))
 
 
 def shipped_weights(variant: str | None = None) -> tuple[str, ...]:
-    """Return the names of shipped weights (for one variant); names of shipped data sets come first."""
+    """Return the names of the shipped weights (of one variant), those of shipped datasets first."""
     found = {file.parent.name for file in SHIPPED.glob(f"*/{variant or '*'}.safetensors")}
     return tuple(sorted(found, key=lambda name: (name not in names(), name)))
 
@@ -65,20 +65,20 @@ def shipped_card(name: str, variant: str) -> ModelCard:
 
 
 def shipped(name: str, split: Split) -> LabeledImages:
-    """Return a shipped data set's split: "evaluation" has test images, "calibration" training images.
+    """Return a shipped dataset's split: "evaluation" has test images, "calibration" training images.
 
     Raises:
-        UsageError: no such data set; the message lists the choices.
+        UsageError: no such dataset; the message lists the choices.
         DataError: the file is missing or damaged.
     """
     if not (choices := names()):
-        raise DataError("no shipped data sets are installed; install simplenet again")
-    check_choice("data set", name, choices)
+        raise DataError("no shipped datasets are installed; install simplenet again")
+    check_choice("dataset", name, choices)
     return load(SHIPPED / name / f"{split}.npz")
 
 
 def load(path: Path) -> LabeledImages:
-    """Read the .npz file of a data set.
+    """Read the .npz file of a dataset.
 
     It has `images` (uint8 [N, H, W] gray or [N, H, W, 3] RGB), `labels` (uint8 [N]) and `classes` (strings).
 

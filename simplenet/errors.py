@@ -6,7 +6,7 @@ SimpleNetError              exit code 1
 │   └── DownloadError       ... because the network or the server failed
 ├── ArtifactError           an artifact is missing, truncated, tampered with or of another schema version
 ├── ImageError              an image file or array cannot be used
-├── DataError               a data set or a folder of images cannot be used
+├── DataError               a dataset or a folder of images cannot be used
 ├── SourceError             a camera, video or stream cannot be opened or read
 ├── InputError              a batch given to `Runtime.infer` has the wrong shape, dtype or layout
 ├── ExportError             an artifact cannot be made

@@ -1,6 +1,7 @@
-"""Fast downscaling with cykooz-resizer: within about one gray level of Pillow's bicubic, in a fifth of the time.
+"""Fast downscaling with cykooz-resizer: five times as fast as Pillow's bicubic.
 
-cykooz-resizer has no wheel for some platforms; there `available` returns False and Pillow is used.
+The results differ by about one gray level. cykooz-resizer has no wheel for some platforms; there `available` returns
+False and Pillow is used.
 """
 
 from __future__ import annotations
@@ -28,17 +29,16 @@ def available() -> bool:
 def can_resize(box: Box, size: int) -> bool:
     """Whether `resize` may be called: cykooz-resizer is installed, and the image gets narrower.
 
-    If the image gets wider and its first or last column coincides with a source column, cykooz-resizer 4.0.1 reads
-    out of bounds, because it drops zero weights (21x15 to 28x28 pixels crashes the process). If the image gets
-    narrower, two neighboring weights cannot both be zero.
+    cykooz-resizer 4.0.1 drops weights that are zero. To make an image wider, it can then read out of bounds: 21x15 to
+    28x28 pixels crashes the process. To make it narrower, it never has two neighboring weights of zero, and is safe.
     """
     return available() and box[2] - box[0] > size
 
 
 def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
-    """Resize the `box` (left, top, right, bottom in pixels) of RGB uint8 [H, W, 3] to a new array [size, size, 3].
+    """Resize a box of RGB uint8 [H, W, 3] to a new array [size, size, 3]; only if `can_resize(box, size)`.
 
-    Call it only if `can_resize(box, size)`.
+    `box` is (left, top, right, bottom) in pixels.
     """
     cykooz: Any = _cykooz()
     left, top, right, bottom = box
@@ -60,7 +60,7 @@ def resize(image: UInt8Array, box: Box, size: int) -> UInt8Array:
 
 
 def _needed(start: float, stop: float, size: int, limit: int) -> slice:
-    """Return the pixels that the filter reads: the box, and two pixels of the coarser image on each side."""
+    """Return the pixels that the filter reads: the box and two (source or target) pixels on each side."""
     reach = 2 * max(1.0, (stop - start) / size) + 1
     return slice(max(0, math.floor(start - reach)), min(limit, math.ceil(stop + reach)))
 
@@ -73,7 +73,7 @@ def _cykooz() -> Any:
     except ImportError:
         return None
     # glibc returns large buffers to the kernel at once, and the page faults then cost more than the resize (640x480:
-    # 0.65 ms instead of 0.21). Freeing one larger block raises its dynamic mmap threshold, see mallopt(3). The block
-    # is never written to, so it needs no memory.
+    # 0.65 ms instead of 0.21). After a larger block is freed, glibc keeps such buffers: see M_MMAP_THRESHOLD in
+    # mallopt(3). The block is never written to, so it needs no memory.
     bytes(_WARM_UP_BYTES)
     return cykooz_resizer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError, UsageError
 
-_NAME_CHARACTERS = 40  # A temporary name begins with these. UTF-8 has up to 4 bytes for each; 255 bytes are allowed.
+_NAME_CHARACTERS = 40  # start of the file's name in a temporary name: at most 160 of the 255 bytes that are allowed
 
 
 @contextlib.contextmanager

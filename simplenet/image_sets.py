@@ -1,4 +1,4 @@
-"""Image sets to calibrate, check and evaluate with: a shipped data set, a folder, or synthetic images."""
+"""Image sets to calibrate, check and evaluate with: a shipped dataset, a folder, or synthetic images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ImageSet:
     unreadable: list[str] = field(default_factory=list)
     """Messages about the files that could not be read; `batches` skips such files and appends here."""
     first_unlabeled: Path | None = None
-    """The first image outside the class folders, if `labels` is None because of such images."""
+    """If `labels` is None because some images are outside the class folders: the first of them."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,16 +78,16 @@ def load(
     class_ids: Sequence[str] = (),
     limit: int | None = None,
 ) -> ImageSet:
-    """Load 'synthetic' images, a shipped data set by its name, or a folder of images or of classes.
+    """Load 'synthetic' images, a shipped dataset by its name, or a folder of images or of classes.
 
     Args:
-        split: of a shipped data set: 'evaluation' or 'calibration'.
-        labels, class_ids: the model's classes, to find the labels by the names of class folders. A shipped data set of
+        split: of a shipped dataset: 'evaluation' or 'calibration'.
+        labels, class_ids: the model's classes, to find the labels by the names of class folders. A shipped dataset of
             other classes is loaded without labels.
         limit: the maximum number of images; they are spread evenly over all images.
 
     Raises:
-        DataError: no such folder or data set, or no image in it.
+        DataError: no such folder or dataset, or no image in it.
 
     Example:
         image_sets.load("fashion-mnist", "evaluation", manifest.preprocessing, labels=manifest.labels, limit=500)

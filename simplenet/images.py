@@ -29,7 +29,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MAX_PIXELS = 100_000_000
 _MAX_BYTES = 320 << 20  # 100 megapixels of uncompressed RGB are 300 MB; the whole file is read into memory
-_MAX_JPEG_SCANS = 100  # encoders write 10; 100 scans of 8 megapixels take 0.3 s, 4 MB of empty scans 10 minutes
+_MAX_JPEG_SCANS = 100  # encoders write 10; 100 of 8 megapixels take 0.3 s, but a 4 MB file can hold 10 minutes of scans
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
                7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
@@ -154,7 +154,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
-    """Return the folder of a data set's test images: the first of `names` that is in `folder`.
+    """Return the folder of a dataset's test images: the first of `names` that is in `folder`.
 
     Raises:
         DataError: there is none.
@@ -163,7 +163,7 @@ def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
         if files.is_folder(folder / name):
             return folder / name
     if not files.is_folder(folder):
-        raise DataError(f"there is no folder {folder}; name the data set's folder")
+        raise DataError(f"there is no folder {folder}; name the dataset's folder")
     missing = " nor ".join(f"{name}/<class>/*" for name in names)
     raise DataError(f"{folder} has neither {missing}; add one, or name another folder")
 
@@ -171,12 +171,12 @@ def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
 def labeled_folder(
     path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
 ) -> list[tuple[Path, int | None]]:
-    """Return the images of `find_images`, each with the index of its class, or None without class.
+    """Return the images of `find_images`, each with the index of its class, or None if it has no class.
 
-    An image's class is the one that its folder is named after.
+    An image's class is the one that its folder is named after, as `labels.class_lookup` compares names.
 
     Args:
-        labels, class_ids: the model's classes; `labels.class_lookup` compares them with the folders' names.
+        labels, class_ids: the model's classes.
 
     Raises:
         DataError: there are no images; there are subfolders, but none is named after a class; or two classes have the

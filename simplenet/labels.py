@@ -1,4 +1,4 @@
-"""Class names and preprocessing of known data sets, files of class names, and the classes of a folder's name."""
+"""Class names: of known datasets (with their preprocessing), from files, and of folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simplenet.preprocessing import (
 
 
 class KnownDataset(NamedTuple):
-    """What a network is usually trained with on a data set; `labels` and `class_ids` are in class order."""
+    """What a network is usually trained with on a dataset; `labels` and `class_ids` are in class order."""
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing

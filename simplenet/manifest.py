@@ -1,4 +1,4 @@
-"""The manifest: what a runtime knows about a model, in a versioned and validated schema."""
+"""The manifest: all that a runtime knows about a model, as JSON that is checked when it is read."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
-        """Parse a manifest of this schema version; raise ArtifactError, which names `where`, for anything else."""
+        """Parse and check a manifest; raise ArtifactError, which names `where`, if it is not valid."""
         try:
             values = strict_json.loads(text)
             version = values["schema_version"]

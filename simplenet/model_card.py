@@ -1,4 +1,4 @@
-"""The model card of weights: variant, classes, preprocessing and training record; and flags that replace its values."""
+"""The model card of weights: variant, classes, preprocessing; and the flags that replace its values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ModelCard:
     """What is needed to use a set of weights.
 
     `labels` are readable names, `class_ids` folder names such as WordNet ids, both in class order. `training` is an
-    object of any content, such as data set, command and accuracy; only train/average.py reads it.
+    object of any content, such as dataset, command and accuracy; only train/average.py reads it.
     """
 
     variant: str
@@ -38,15 +38,14 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str]:
-        """Return mean, std, size and labels as short texts, by these names."""
-        values, first, last = self.preprocessing, "class 0", f"class {self.num_classes - 1}"
+        """Return short texts for messages, with the keys mean, std, size and labels."""
+        values, names = self.preprocessing, self.labels or ("class 0", f"class {self.num_classes - 1}")
         resize, padding = values.resize_shorter_side, f", padding {values.padding}" if values.padding else ""
-        first, last = (self.labels[0], self.labels[-1]) if self.labels else (first, last)
         return {
             "mean": _numbers(values.mean),
             "std": _numbers(values.std),
             "size": f"{values.input_size} (shorter side {resize}, crop {values.crop_size}{padding})",
-            "labels": one_line(f"{first!r} to {last!r}", limit=100),
+            "labels": one_line(f"{names[0]!r} to {names[-1]!r}", limit=100),
         }
 
     def to_json(self) -> str:
@@ -85,10 +84,10 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class CardOverrides:
-    """Values of the flags --dataset, --mean, --std, --size and --labels, which replace those of a model card.
+    """The flags --dataset, --mean, --std, --size and --labels, which replace values of a model card.
 
-    `dataset` is one of `labels.KNOWN_DATASETS` and gives all values that the others do not. `mean` and `std` are those
-    of RGB pixels scaled to 0..1. `size` is the side of the network's input in pixels. None: not given.
+    A flag that is not given is None. `dataset`, one of `labels.KNOWN_DATASETS`, gives all values that the other flags
+    do not. `mean` and `std` are of RGB pixels scaled to 0..1. `size` is the side of the network's input in pixels.
 
     Raises:
         UsageError: a value is impossible, or mean or std is for pixels of 0 to 255.
@@ -125,7 +124,7 @@ class CardOverrides:
 
     @property
     def replaced(self) -> tuple[str, ...]:
-        """The names in `ModelCard.facts` that have other values with these flags."""
+        """The keys of `ModelCard.facts` whose values these flags give."""
         names = ("mean", "std", "size", "labels")
         return tuple(name for name in names if self.dataset is not None or getattr(self, name) is not None)
 
@@ -135,14 +134,14 @@ class CardOverrides:
             raise UsageError(f"{self.flags}: name the weights that this describes, --weights PATH or NAME")
 
     def preprocessing(self, values: Preprocessing) -> Preprocessing:
-        """Return `values` with the given ones in their place."""
+        """Return `values` with those that the flags give in their place."""
         if self.dataset is not None:
             values = known_dataset(self.dataset).preprocessing
         values = replace(values, mean=self.mean or values.mean, std=self.std or values.std)
         return values if self.size is None else values.with_size(self.size)
 
     def apply(self, card: ModelCard) -> ModelCard:
-        """Return `card` with the given values in place of its own.
+        """Return `card` with the values that the flags give in place of its own.
 
         Raises:
             UsageError: the number of labels is not the number of classes.
@@ -158,7 +157,7 @@ class CardOverrides:
             raise UsageError(f"{flag} has {len(names)} labels, the weights have {card.num_classes} classes; {advice}")
         return replace(card, preprocessing=self.preprocessing(card.preprocessing), labels=names, class_ids=ids)
 
-    def made(self, manifest: Manifest) -> bool:
+    def match(self, manifest: Manifest) -> bool:
         """Whether an artifact was exported with exactly these flags and values; raises UsageError as `apply`."""
         flags = manifest.preprocessing_source.partition(";")[0]
         if not self.flags:

@@ -23,7 +23,7 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side (antialiased bicubic), center crop, pad with black, scale to 0..1, normalize.
+    """Resize the shorter side (antialiased bicubic), crop, pad with black, scale to 0..1, normalize.
 
     Sizes are in pixels, `padding` is added on each side; `mean` and `std` are in RGB order.
     """
@@ -97,7 +97,7 @@ class CropGeometry:
 def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> CropGeometry:
     """Return the crop for an image of this size, rounded as torchvision's Resize and CenterCrop do.
 
-    The longer side is truncated, the crop's corner is rounded half to even.
+    The longer side is rounded down, the crop's corner to the nearest integer, half to even.
     """
     shorter, crop = preprocessing.resize_shorter_side, preprocessing.crop_size
     if width <= height:
@@ -111,7 +111,11 @@ def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> Crop
 
 
 def check_image(image: object) -> UInt8Array:
-    """Return a uint8 [H, W, 3] image of usable size without its subclass, such as memmap; else raise ImageError."""
+    """Return an image as a plain array, not a subclass such as memmap.
+
+    Raises:
+        ImageError: not uint8 [H, W, 3], or an impossible size.
+    """
     array = np.asarray(image) if isinstance(image, np.ndarray) and not isinstance(image, np.ma.MaskedArray) else None
     if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         what = type(image).__name__ if array is None else f"{array.dtype} {list(array.shape)}"
@@ -154,7 +158,7 @@ def to_model_input(image: UInt8Array, preprocessing: Preprocessing) -> UInt8Arra
 
 
 def normalize(batch: UInt8Array, preprocessing: Preprocessing) -> Float32Array:
-    """Normalize uint8 [N, S, S, 3] to float32 [N, 3, S, S], (x / 255 - mean) / std: the input of `--input float32`."""
+    """Normalize uint8 [N, S, S, 3] for `--input float32`: (x / 255 - mean) / std, float32 [N, 3, S, S]."""
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
     scaled = (batch.astype(np.float32) / np.float32(255) - mean) / std

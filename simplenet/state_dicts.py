@@ -1,4 +1,4 @@
-"""Find a network's state_dict in a checkpoint's content: containers, prefixes, averages, older layouts."""
+"""Find a network's state_dict in a checkpoint: containers, prefixes, averages, an older layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TOP = "."
 
 @dataclass(frozen=True)
 class Candidate:
-    """A possible state_dict: the tensors below `key`, which is the path of keys and prefix, joined by dots."""
+    """A possible state_dict: the tensors below `key`, the path of keys and the prefix, joined by dots."""
 
     key: str
     tensors: Tensors
@@ -59,7 +59,7 @@ def find(content: Any) -> list[Candidate]:
 
 
 def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidate]:
-    """Yield a candidate for each prefix that stands before 'features.0.weight'; one for all names if there is none."""
+    """Yield a candidate for each prefix of 'features.0.weight', or one of all names if there is none."""
     names = {_unwrapped(name): name for name in mapping}
     if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
         names = {name: name for name in mapping}
@@ -80,7 +80,7 @@ def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidat
 
 
 def pickled_network(content: Any) -> str | None:
-    """Return the class of a network that was pickled whole, in the content or in one of its entries, or None."""
+    """Return the class of a network that was pickled whole, here or in one of the entries, or None."""
     entries = [content, *(content.values() if isinstance(content, dict) else ())]
     return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
 
@@ -155,11 +155,12 @@ def _without_counters(names: Mapping[str, Any]) -> set[str]:
 
 
 def _names_of_2018(expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Map each name to that of the reference implementation before 2023, where no Dropout2d followed a convolution.
+    """Map each name to its name in the reference implementation before 2023.
 
-    Convolutions are those indices with a 4-dimensional weight. They took 3 indices, and pools 2.
+    It had Dropout2d only after pools. A convolution with its batch norm and ReLU took 3 indices, a pool with its
+    Dropout2d took 2.
     """
-    starts = [int(name.split(".")[1]) for name, tensor in expected.items() if tensor.ndim == 4]
+    starts = [int(name.split(".")[1]) for name, tensor in expected.items() if tensor.ndim == 4]  # of convolutions
     old, index = {}, 0
     for start, following in zip(starts, [*starts[1:], starts[-1] + 3], strict=True):
         old.update({start + offset: index + offset for offset in (0, 1)})

@@ -1,4 +1,4 @@
-"""JSON from untrusted files: one object of bounded size and depth with finite values, or ValueError."""
+"""Read JSON from untrusted files: an object of limited size and depth, with finite numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a file of torch.save without importing or calling anything that the file names.
+"""Read files of torch.save without importing or calling anything that they name.
 
 torch.load(weights_only=True) refuses a whole file for one class that it does not know, such as a pickled meter beside
 the weights. It also reads only pickle protocol 2, and a file can make it allocate any amount of memory.
@@ -42,7 +42,7 @@ _HARMLESS_CALLS = re.compile(
     r"|(copyreg|copy_reg)\._reconstructor|collections\.deque|datetime\.\w+|pathlib\.(\w+\.)?\w*Path|uuid\.UUID"
     r"|decimal\.Decimal|fractions\.Fraction|types\.SimpleNamespace|functools\.partial|logging\.getLogger|re\._compile"
 )
-"""Standard calls with which pickle stores values. They are not executed either."""
+"""Calls with which pickle stores ordinary values. They become a PickledObject; any other call is an error."""
 
 
 class CodeFoundError(Exception):
@@ -50,7 +50,7 @@ class CodeFoundError(Exception):
 
 
 class PickledObject:
-    """Stands for an object of the class `name`; `values` are its attributes and items."""
+    """A placeholder for an object of the class `name`; `values` are its attributes and items."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -119,7 +119,7 @@ class _Name:
 
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
-    """Whether the arguments of torch's rebuild function are a storage of a known dtype, and plain integers."""
+    """Whether arguments of torch's rebuild function are a storage of a known dtype and plain integers."""
     storage, offset, shape, stride = args[:4]
     shapes = (*(shape if isinstance(shape, (tuple, list)) else [None]), *stride, offset)
     return isinstance(storage, Storage) and storage.dtype is not None and all(type(each) is int for each in shapes)
@@ -131,16 +131,16 @@ def _is_foreign_class(name: str) -> bool:
     return short[:1].isupper() and top not in {*sys.stdlib_module_names, "__builtin__", "torch"}
 
 
-_PythonUnpickler: Any = pickle._Unpickler  # in the one written in C, BUILD sets attributes of any object
+_PythonUnpickler: Any = pickle._Unpickler  # BUILD sets attributes of any object; in the C one, it cannot be replaced
 
 
 class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
-    """Python's unpickler, with names in place of imports. Dicts, lists and numbers are the only real objects."""
+    """Python's unpickler without imports: only dicts, lists, numbers and strings become real objects."""
 
     dispatch: Any = {
         code: load
         for code, load in _PythonUnpickler.dispatch.items()
-        if bytes([code]) not in (pickle.EXT1, pickle.EXT2, pickle.EXT4)  # they find objects without find_class
+        if bytes([code]) not in (pickle.EXT1, pickle.EXT2, pickle.EXT4)  # they can import without find_class
     }
 
     def __init__(self, file: io.BytesIO, read: Callable[[str], bytes]) -> None:

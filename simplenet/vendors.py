@@ -18,7 +18,7 @@ from typing import Any
 
 from simplenet.errors import BackendUnavailable, one_line
 
-_ONNXRUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"  # read when the package is imported; its Python function is too late
+_ONNXRUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"  # read during the import; disable_telemetry_events() comes too late
 _OPENVINO_TELEMETRY = "openvino_telemetry"  # without this package, OpenVINO and NNCF report nothing
 
 _lock = threading.Lock()
@@ -28,7 +28,7 @@ _saved: tuple[str | None, Any] = (None, None)
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
-    """Import a package that an extra of pyproject.toml installs, or raise BackendUnavailable with the command."""
+    """Import a package of an extra of pyproject.toml; raise BackendUnavailable with the pip command."""
     has_home = os.path.expanduser("~") != "~"  # noqa: PTH111 - Path.home raises
     home = contextlib.nullcontext() if has_home else _environment("HOME", tempfile.gettempdir())  # NNCF needs one
     try:
@@ -82,7 +82,7 @@ def _stop_reports() -> None:
 
 @contextlib.contextmanager
 def matplotlib_cache() -> Iterator[None]:
-    """Let matplotlib, imported in the block, write its font list to a temporary folder, not to the home folder."""
+    """Let matplotlib, imported in the block, write its font list to a temporary folder."""
     with (
         tempfile.TemporaryDirectory() as folder,
         _environment("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or folder),

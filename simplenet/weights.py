@@ -4,7 +4,7 @@
 - NAME: weights that ship with the project, simplenet/shipped/NAME/VARIANT.safetensors.
 - PATH: a checkpoint of PyTorch or .safetensors, with any number of classes (simplenet/checkpoints.py).
 - random: a random initialization, the same for the same seed; only for measuring latency.
-- auto: pretrained if cached or downloadable, else the first NAME that has this variant (names with a shipped data set
+- auto: pretrained if cached or downloadable, else the first NAME that has this variant (names with a shipped dataset
   first, then in alphabetical order), else random with an UntrainedWarning.
 """
 
@@ -42,8 +42,8 @@ _USUAL_DATASETS = {1000: ("imagenet",), 10: ("cifar10", "cifar100")}
 class LoadedWeights:
     """A network in eval mode, with the card and the origin of its weights.
 
-    `origin.name` can be part of a folder's name. `preprocessing_source` is that of the manifest. `assumed` has the
-    names in `ModelCard.facts` that a checkpoint without a card and the flags did not give.
+    `origin.name` can be part of a folder's name. `preprocessing_source` is that of the manifest. `assumed` has the keys
+    of `ModelCard.facts` whose values neither a card nor a flag gives.
     """
 
     model: SimpleNet
@@ -88,7 +88,7 @@ def load(
     if weights == "auto":
         return _auto(spec, seed)
     if weights == "pretrained":
-        return _pretrained(spec, overrides)
+        return _read(spec, download.fetch_official(spec.name), "pretrained", "pretrained", overrides)
     if weights == "random":
         return _random(spec, seed, overrides)
     if weights in datasets.shipped_weights():
@@ -100,24 +100,20 @@ def _auto(spec: Variant, seed: int) -> LoadedWeights:
     reason = f"no official weights exist for {spec.name}"
     if spec.official_weights_file:
         try:
-            return _pretrained(spec)
+            return load(spec.name, "pretrained")
         except DownloadError as error:
             reason = str(error)
     if names := datasets.shipped_weights(spec.name):
-        return _shipped(spec, names[0])
+        return load(spec.name, names[0])
     warnings.warn(
         f"{spec.name} is UNTRAINED, with RANDOM weights: latencies are valid, predictions are not ({reason})",
         UntrainedWarning,
         stacklevel=3,
     )
-    return _random(spec, seed)
+    return load(spec.name, "random", seed=seed)
 
 
-def _pretrained(spec: Variant, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
-    return _read(spec, download.fetch_official(spec.name), "pretrained", "pretrained", overrides)
-
-
-def _random(spec: Variant, seed: int, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
+def _random(spec: Variant, seed: int, overrides: CardOverrides) -> LoadedWeights:
     network = models.create(spec.name, seed=seed)
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -128,7 +124,7 @@ def _random(spec: Variant, seed: int, overrides: CardOverrides = NO_OVERRIDES) -
     return LoadedWeights(network, card, origin, f"flags {overrides.flags}" if overrides.flags else "random weights")
 
 
-def _shipped(spec: Variant, name: str, overrides: CardOverrides = NO_OVERRIDES) -> LoadedWeights:
+def _shipped(spec: Variant, name: str, overrides: CardOverrides) -> LoadedWeights:
     path = datasets.SHIPPED / name / f"{spec.name}.safetensors"
     if not path.is_file():
         fitting = ", ".join(other for other in variants.VARIANTS if name in datasets.shipped_weights(other))
@@ -148,7 +144,7 @@ def _checkpoint(spec: Variant, weights: str, overrides: CardOverrides, key: str 
 def _read(
     spec: Variant, path: Path, source: str, name: str | None, overrides: CardOverrides, key: str | None = None
 ) -> LoadedWeights:
-    """Load a checkpoint. `source` and `name` describe its origin; None: the name is made from the file's name."""
+    """Load a file; `source` and `name` are for its `WeightsOrigin`. None: named after the file."""
     candidates, card, sha256 = checkpoints.read(path)
     if source == "checkpoint":
         _check_official(spec, path, sha256)
@@ -201,7 +197,7 @@ def _warn_of_differences(path: Path, stated: str, card: ModelCard, used: ModelCa
 
 
 def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple[str, tuple[str, ...]]:
-    """Return `preprocessing_source` and `assumed` of a checkpoint without a card; warn about what is assumed."""
+    """Warn about the values that are assumed without a card; return `preprocessing_source` and `assumed`."""
     facts = card.facts()
     assumed = tuple(name for name in facts if name not in overrides.replaced)
     given = f"flags {overrides.flags}"
@@ -242,7 +238,7 @@ def _check_official(spec: Variant, path: Path, sha256: str) -> None:
 
 
 def _default_card(spec: Variant, num_classes: int, *names: str) -> ModelCard:
-    """Return the card of weights without one: that of the first named data set with as many classes, if any."""
+    """Return a card for weights without one, of the first dataset in `names` with `num_classes`, if any."""
     fitting = (known for known in map(labels.known_dataset, names) if len(known.labels) == num_classes)
     known = next(fitting, KnownDataset((), spec.preprocessing))
     return ModelCard(spec.name, num_classes, known.preprocessing, known.labels, known.class_ids)

@@ -342,7 +342,7 @@ def test_weights_must_know_every_class(tmp_path: Path) -> None:
 def test_rejects_data_set_without_test_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has neither test/<class>/\* nor val/<class>/\*; add one"):
         compare.main(["--data", str(tmp_path)])
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the data set's folder"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the dataset's folder"):
         compare.main(["--data", str(tmp_path / "nowhere")])
     (tmp_path / "test").mkdir()
     with pytest.raises(DataError, match=r"no images in"):

@@ -1,4 +1,4 @@
-"""Known data sets and files of class names."""
+"""Known datasets and files of class names."""
 
 from __future__ import annotations
 

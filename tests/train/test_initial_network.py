@@ -69,7 +69,7 @@ def test_assumed_labels_are_no_names(tmp_path: Path, write_idx_set: Callable[...
     assert not torch.equal(network.classifier.weight, state["classifier.weight"])
     folder = write_idx_set(
         tmp_path / "data", train=32, test=8
-    )  # without a warning: the data set's preprocessing is used
+    )  # without a warning: the dataset's preprocessing is used
     result = cifar.train("mnist", "cifar-310k", tmp_path / "run", CONFIG, folder, initial=str(tmp_path / "x.pth"))
     assert result is not None
 

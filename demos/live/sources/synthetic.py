@@ -96,7 +96,7 @@ def open_synthetic(width: int, height: int, frame_rate: int) -> FrameReader:
 
 
 def _images_by_rank() -> UInt8Array:
-    """Images of the shipped data set: the first one of each class, then the second one of each."""
+    """Images of the shipped dataset: the first one of each class, then the second one of each."""
     data = datasets.shipped("fashion-mnist", "evaluation")
     rank_in_class = np.zeros(len(data), np.int64)
     for label in range(len(data.classes)):
