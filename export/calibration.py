@@ -122,9 +122,10 @@ def for_fp16_range(loaded: LoadedWeights, requested: str | Path) -> ImageBatch:
 
 
 def varied(loaded: LoadedWeights) -> ImageBatch:
-    """Return VARIED_IMAGES that no model is calibrated with, the same for every export: half shipped, half synthetic.
+    """Return the same VARIED_IMAGES for every export: half shipped images, half synthetic ones.
 
-    Every second shipped image is inverted, because all shipped images have a black background.
+    No model is calibrated with them. Every second shipped image is inverted, because they are dark with a black
+    background.
     """
     preprocessing, half = loaded.card.preprocessing, VARIED_IMAGES // 2
     parts = [image_sets.load(name, "evaluation", preprocessing, limit=half) for name in datasets.names()[:1]]
@@ -135,7 +136,7 @@ def varied(loaded: LoadedWeights) -> ImageBatch:
 
 
 def manifest_entry(batch: ImageBatch) -> dict[str, Any]:
-    """The manifest's `calibration`: source and number of the images, and if there are any, fingerprint and doubt."""
+    """Return the manifest's `calibration`: source and number of the images; fingerprint and doubt if any."""
     optional = {"fingerprint": batch.fingerprint, "doubt": batch.doubt}
     source = SYNTHETIC_NOTE if batch.is_synthetic else batch.source
     return {"source": source, "images": len(batch), **{key: value for key, value in optional.items() if value}}
@@ -158,7 +159,7 @@ def _source(loaded: LoadedWeights, requested: str | Path) -> str | None:
 
 
 def _shipped_set(loaded: LoadedWeights) -> str | None:
-    """Return the shipped set of the weights' own name, or for a checkpoint one with the same classes, or None."""
+    """Return the set that is shipped with the weights, or for a checkpoint one of the same classes."""
     names = datasets.names()
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None

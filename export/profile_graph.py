@@ -1,4 +1,4 @@
-"""Print the time of each type of operation in an artifact's graph, as ONNX Runtime or OpenVINO optimizes it.
+"""Print the time of each type of operation in an ONNX or OpenVINO artifact's optimized graph.
 
     python export/profile_graph.py artifacts/cifar-310k-fashion-mnist/onnx-int8
     python export/profile_graph.py artifacts/1.5m/onnx-int8 artifacts/1.5m/openvino-int8 --threads 1 --json profile.json
@@ -53,7 +53,7 @@ class OperationType:
 
 @dataclass(frozen=True)
 class GraphProfile:
-    """Operation types of one artifact's graph, slowest first; `not_convolution`: share of all except convolutions."""
+    """Operation types of an artifact, slowest first, and the share of all that are `not_convolution`."""
 
     artifact: str
     backend: str

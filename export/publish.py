@@ -1,4 +1,4 @@
-"""Write an artifact: load the weights, convert them, check the result against PyTorch, then publish the folder."""
+"""Write an artifact: load weights, convert, check against PyTorch, then rename the folder into place."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ExportContext:
         return np.concatenate([self.model_inputs(batch) for batch in batches if batch])
 
     def compare_with_pytorch(self, logits: npt.NDArray[Any]) -> dict[str, Any]:
-        """Compare the exported model's logits for `check_inputs` with PyTorch's; return the manifest's `measured`."""
+        """Compare logits for `check_inputs` with PyTorch's, and return the manifest's `measured`."""
         request, images, untrained = self.request, self.check_images, self.loaded.origin.source == "random"
         logits, varied_logits = np.split(logits, [len(images)])
         expected = agreement.reference_logits(self.loaded, images)
@@ -178,7 +178,7 @@ def _write(
 
 
 def _check_readable(model_file: Path, manifest: Manifest) -> None:
-    """Raise ExportError unless manifest.json and the manifest inside the model file can be read and are equal."""
+    """Raise ExportError unless manifest.json and the model file's own manifest are readable and equal."""
     try:
         on_disk = artifacts.read(model_file.parent).manifest
         backend = backend_class(FORMATS[manifest.format].default_backend)

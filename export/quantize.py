@@ -41,7 +41,7 @@ def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 
 def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """Quantize as TensorRT requires: symmetrically, and without a quantization between Conv and Relu, which it fuses.
+    """Quantize symmetrically for TensorRT, and not between Conv and Relu, which it could not fuse then.
 
     Arguments, result and errors are those of `for_onnxruntime`.
     """

@@ -58,10 +58,10 @@ def choose_builder(requested: str) -> str:
 
 
 def choose_targets(builder: str, requested: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the GPUs to build an engine for, such as 'sm86': with the full TensorRT, the GPU of this machine.
+    """Return the GPUs to build an engine for, such as 'sm86'.
 
     Args:
-        builder: 'tensorrt' or 'tensorrt-rtx'.
+        builder: 'tensorrt', which builds for the GPU of this machine, or 'tensorrt-rtx'.
         requested: for TensorRT-RTX only; empty for all GPUs from Ampere (sm80) on that it supports.
 
     Raises:

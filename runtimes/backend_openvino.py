@@ -1,4 +1,4 @@
-"""OpenVINO (`pip install openvino`): x86 and Arm CPUs, Intel GPUs (device='gpu') and Intel NPUs ('npu')."""
+"""OpenVINO (`pip install openvino`) on x86 and Arm CPUs, Intel GPUs (device='gpu') and NPUs ('npu')."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Backend(Runtime):
             )
         if self.precision == "bf16" and "BF16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
             raise BackendUnavailable(f"this {device} does not support bf16; load the artifact with precision='fp32'")
-        # Without this hint, OpenVINO runs fp32 models in bf16 on CPUs that support it.
-        # On CPUs, fp16 artifacts have fp16 weights and compute in float32.
+        # Without a hint, OpenVINO runs fp32 models in bf16 on CPUs that support it. fp16 artifacts have fp16 weights,
+        # but compute in float32 on CPUs.
         hint = "f32" if device == "CPU" and self.precision == "fp16" else _HINTS[self.precision]
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device != "NPU":  # NPUs always compute in fp16

@@ -1,6 +1,7 @@
-"""TensorRT 10, 11 and TensorRT-RTX on an NVIDIA GPU: `pip install '.[tensorrt]'`, or the TensorRT of JetPack.
+"""TensorRT 10, 11 and TensorRT-RTX on an NVIDIA GPU.
 
-Uses pinned host buffers, one stream, and for a fixed batch one CUDA graph of the copies and the inference.
+Install it with `pip install '.[tensorrt]'`, or use the TensorRT of JetPack. The backend uses pinned host buffers,
+one stream, and for a fixed batch one CUDA graph of the copies and the inference.
 An engine contains GPU code: load only engines from people you trust.
 """
 
@@ -179,7 +180,7 @@ class Backend(Runtime):
         )
 
     def _check_tensor(self, name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> None:
-        """Raise ArtifactError unless the engine's tensor is as the manifest describes: the copies rely on its size."""
+        """Raise ArtifactError unless the engine's tensor has the manifest's size, which the copies rely on."""
         tensors = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         expected = tuple(-1 if size is None else size for size in shape)
         if name in tensors and len(tensors) == 2:

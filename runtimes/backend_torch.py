@@ -1,4 +1,4 @@
-"""PyTorch (`pip install torch`): runs the exported program (.pt2), the reference for all other backends."""
+"""PyTorch (`pip install torch`) runs the exported program (.pt2): the reference for other backends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPINNING_NOTE = "idle threads spin: PyTorch was imported before, or OMP_WAIT_PO
 
 
 class Backend(Runtime):
-    """One ExportedProgram, run eagerly. The caller's settings of PyTorch change nothing, and are kept."""
+    """One ExportedProgram, run eagerly. It neither uses nor changes the caller's settings of PyTorch."""
 
     FORMATS = ("torch",)
     DEVICES = ("cpu", "cuda")
@@ -64,32 +64,34 @@ class Backend(Runtime):
 
     def _infer(self, batch: npt.NDArray[Any]) -> Float32Array:
         torch = self._torch
-        # Entering autocast takes 9 microseconds, so only where it changes something.
-        changes = self.precision == "bf16" or torch.is_autocast_enabled(self.device)
-        autocast = self._autocast if changes else contextlib.nullcontext()
+        # Entered only where it changes something, because that takes 9 microseconds.
+        is_needed = self.precision == "bf16" or torch.is_autocast_enabled(self.device)
+        autocast = self._autocast if is_needed else contextlib.nullcontext()
         with torch.inference_mode(), autocast:
             logits: Float32Array = self._module(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
         return logits
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function` in the thread that works, with this runtime's settings; then restore the caller's."""
+        """Call `function` with this runtime's settings; in a forked process, in this runtime's own thread."""
         if self._thread:
             return self._thread.submit(self._with_settings, function, *arguments).result()
         return self._with_settings(function, *arguments)
 
     def _with_settings(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        torch, apply = self._torch, self._torch.set_num_threads
-        own, callers = self.threads, torch.get_num_threads()
+        """Set the number of threads, or on a GPU turn off TF32, during the call."""
+        torch = self._torch
+        set_value: Callable[[Any], None] = torch.set_num_threads
+        value, callers_value = self.threads, torch.get_num_threads()
         if self.device == "cuda":  # TF32 is the default, and its mantissa has 10 bits
-            apply = functools.partial(setattr, torch.backends.cudnn, "allow_tf32")
-            own, callers = False, torch.backends.cudnn.allow_tf32
-        if own == callers:
+            set_value = functools.partial(setattr, torch.backends.cudnn, "allow_tf32")
+            value, callers_value = False, torch.backends.cudnn.allow_tf32
+        if value == callers_value:
             return function(*arguments)
-        apply(own)
+        set_value(value)
         try:
             return function(*arguments)
         finally:
-            apply(callers)
+            set_value(callers_value)
 
     def _close(self) -> None:
         del self._module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import ctypes
 import os
 import threading
@@ -32,11 +33,12 @@ from simplenet.errors import (
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+_NO_LOCK = contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a model. None stands for the backend's first device, all physical cores, the artifact's precision."""
+    """How to run a model; None: the backend's first device, all physical cores, the artifact's precision."""
 
     device: str | None = None
     threads: int | None = None
@@ -47,8 +49,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Description:
-    """What is running. `device` is the vendor's name of the device or provider. `precision` is the requested one; a
-    note states where the vendor computes in another. `threads` is None where the model does not run on the CPU.
+    """What is running.
+
+    Attributes:
+        device: the vendor's name of the device or provider.
+        precision: the requested one; a note states where the vendor computes in another.
+        threads: CPU threads; None if the model does not run on the CPU.
     """
 
     backend: str
@@ -119,11 +125,10 @@ class Runtime(abc.ABC):
         """
         batch = self._checked(batch)
         try:
-            if self.THREAD_SAFE:
-                logits = self._run_open(batch)
-            else:
-                with self._lock:
-                    logits = self._run_open(batch)
+            with _NO_LOCK if self.THREAD_SAFE else self._lock:
+                if self._closed:
+                    raise self._closed_error()
+                logits = self._run(batch)
         except SimpleNetError:
             raise
         except Exception as error:
@@ -226,11 +231,6 @@ class Runtime(abc.ABC):
     ) -> None:
         self.close()
 
-    def _run_open(self, batch: npt.NDArray[Any]) -> Float32Array:
-        if self._closed:
-            raise self._closed_error()
-        return self._run(batch)
-
     def _closed_error(self) -> BackendError:
         if self._is_forked:
             return BackendError(
@@ -246,7 +246,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Load `self.artifact.model_file` on `self.device`, with `self.threads` and `self.precision`; no fallback.
+        """Load `self.artifact` on `self.device`, with `self.threads` and `self.precision`, without a fallback.
 
         If the vendor's idle threads can busy-wait, apply `self.options.allow_spinning`. Raise BackendUnavailable for a
         device or precision that the package or this machine does not support; other errors become BackendError.
@@ -262,7 +262,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _describe(self) -> Description:
-        """Describe what `_open` loaded; called once, after it. Ask the vendor's API where it reports the value."""
+        """Describe what `_open` loaded, from the vendor's API where it reports the value; called once."""
 
     @classmethod  # noqa: B027, optional
     def disable_spinning(cls) -> None:
@@ -270,7 +270,7 @@ class Runtime(abc.ABC):
 
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
-        """Return the manifest's JSON inside a model file, or None; needed for files without their manifest.json."""
+        """Return the manifest's JSON inside a model file, for files without a manifest.json; None if missing."""
         return None
 
     def _check_options(self) -> None:
@@ -287,19 +287,18 @@ class Runtime(abc.ABC):
             raise UsageError(f"threads must be 1 to 1024, not {self.threads}")
 
     def _checked(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        size = self.manifest.input.batch
         if (
             type(batch) is np.ndarray
             and batch.dtype == self._dtype
             and batch.shape[1:] == self._shape_tail
-            and (
-                batch.shape[0] == self.manifest.input.batch
-                or (self.manifest.input.batch is None and batch.shape[0] > 0)
-            )
+            and (len(batch) == size or (size is None and len(batch) > 0))
         ):
-            # Vendors wrap the memory without a copy, and some reject read-only arrays.
+            # Vendors read the memory without a copy, so it must be contiguous; some reject read-only arrays.
             return batch if batch.flags.carray else batch.copy()
         if isinstance(batch, np.ndarray) and not isinstance(batch, np.ma.MaskedArray):
-            plain = np.asarray(batch, batch.dtype.newbyteorder("="))  # of a memmap, other subclasses, big-endian
+            # A memmap or another subclass becomes a plain array, and big-endian values native ones.
+            plain = np.asarray(batch, batch.dtype.newbyteorder("="))
             if type(batch) is not np.ndarray or plain.dtype != batch.dtype:
                 return self._checked(plain)
         expected = ", ".join("N" if size is None else str(size) for size in self.manifest.input.shape)
@@ -310,7 +309,7 @@ class Runtime(abc.ABC):
 
 
 def _kind(value: Any) -> str:
-    """'uint8 [1, 32, 32, 3]' of an array, else the name of the type."""
+    """Describe a value for an error message: 'uint8 [1, 32, 32, 3]' for an array, else its type's name."""
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return f"{value.dtype} {list(value.shape)}"
     return type(value).__name__
@@ -320,9 +319,10 @@ _loaded: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In the child process: close the parent's runtimes, whose vendors wait for ever for threads that are missing here.
+    """Close the parent's runtimes in a forked process, where the vendors' threads do not exist.
 
-    OpenVINO and ONNX Runtime also wait when they free a model, so its reference counts are raised and nothing is freed.
+    Calls would wait for those threads forever. In OpenVINO and ONNX Runtime freeing a model would too, so an extra
+    reference keeps each object alive.
     """
     for runtime in _loaded:
         runtime._closed, runtime._is_forked, runtime._lock = True, True, threading.Lock()

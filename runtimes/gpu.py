@@ -1,4 +1,4 @@
-"""Shared by the TensorRT exporter and backend: import TensorRT, find the GPU, check the results of CUDA calls."""
+"""What the TensorRT exporter and backend share: import TensorRT, find the GPU, check CUDA calls."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def backend_class(name: str) -> type[Runtime]:
 def disable_spinning() -> None:
     """Let idle threads of every backend sleep, for the rest of this process.
 
-    Use it where models share the CPU. PyTorch reads the setting only when it is imported, so call this before. After an
-    export, which imports PyTorch, `load(allow_spinning=False)` is too late.
+    Use it where models share the CPU. Call it before PyTorch is imported, for example by an export: PyTorch reads the
+    setting only then, and `load(allow_spinning=False)` cannot change it later.
     """
     for name in names():
         backend_class(name).disable_spinning()
@@ -80,9 +80,10 @@ def load(
 
 
 def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
-    """Read an artifact without opening it: its folder, its manifest, or a model file with an embedded manifest.
+    """Read an artifact's manifest without loading the model.
 
     Args:
+        path: the artifact's folder, its manifest.json, or a model file.
         backend: the backend that reads an embedded manifest; by default that of the file's format.
 
     Raises:

@@ -29,7 +29,7 @@ def softmax(logits: Float32Array) -> Float32Array:
 
 
 def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
-    """Return for each row its min(k, C) most probable classes, best first; ties are ordered by class index.
+    """Return for each row its min(k, C) most probable classes, best first; ties: the lower index first.
 
     Args:
         logits: finite float32 [N, C].
@@ -47,7 +47,7 @@ def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list
 
 
 def _top_k_of_row(row: Float32Array, probabilities: Float32Array, k: int, labels: Sequence[str]) -> list[Prediction]:
-    """Sort only candidates for the first k: sorting all ImageNet classes takes longer than the softmax."""
+    # Sorting all classes of ImageNet takes longer than the softmax.
     candidates = np.flatnonzero(row >= np.partition(row, -k)[-k])
     best = candidates[np.argsort(-row[candidates], kind="stable")][:k]
     return [

@@ -1,4 +1,4 @@
-"""Measure the latency of a call: warm-up until steady, samples, and percentiles where n is large enough."""
+"""Measure the latency of a call: warm-up until steady, samples, percentiles if n is large enough."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ def samples_ms(call: Callable[[], object], count: int) -> list[float]:
 def warm_up(
     call: Callable[[], object], *, window: int = 16, tolerance: float = 0.03, limit_s: float = 3.0
 ) -> list[float]:
-    """Call until the medians of two successive windows differ by at most `tolerance`, or `limit_s` has passed.
+    """Call until the medians of two successive windows differ by at most `tolerance`.
 
     Args:
         window: calls per window.
         tolerance: relative difference of the medians.
+        limit_s: seconds after which to stop anyway.
 
     Returns:
         All samples in milliseconds, from the first call on.

@@ -24,7 +24,7 @@ _OPENVINO_TELEMETRY = "openvino_telemetry"  # without this package, OpenVINO and
 _lock = threading.Lock()
 _open_blocks = 0
 _saved: tuple[str | None, Any] = (None, None)
-"""The caller's value of the switch, and the caller's module, while a block is open."""
+"""The caller's value of the switch and the caller's telemetry module, to restore them."""
 
 
 def vendor_import(module: str, extra: str) -> ModuleType:
@@ -42,9 +42,9 @@ def vendor_import(module: str, extra: str) -> ModuleType:
 
 @contextlib.contextmanager
 def telemetry_off() -> Iterator[None]:
-    """Turn telemetry off in the packages that the block imports, and in those imported before.
+    """Turn off the telemetry of packages that the block imports, and of those imported before it.
 
-    Also a decorator. Blocks may overlap in threads; after the last, the environment is the caller's again.
+    Also a decorator. Blocks of several threads may overlap; the last to end restores the caller's environment.
     """
     global _open_blocks, _saved
     with _lock:
@@ -73,7 +73,7 @@ def _restore(table: Any, key: str, value: Any) -> None:
 
 
 def _stop_reports() -> None:
-    """Stop the reports of packages that the caller imported with their telemetry, and of Windows builds."""
+    """Turn telemetry off in packages that the caller imported before, and in Windows builds."""
     with contextlib.suppress(Exception):
         sys.modules["onnxruntime"].disable_telemetry_events()
     with contextlib.suppress(Exception):  # no module, or nothing has started its telemetry
