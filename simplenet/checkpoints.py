@@ -149,12 +149,14 @@ def _is_same(one: Candidate, other: Candidate) -> bool:
 
 
 def _num_classes(candidate: Candidate) -> int | None:
+    """Return the rows of the classifier's weight, None if there is none."""
     last = candidate.tensors.get("classifier.weight")
     return int(last.shape[0]) if last is not None and len(getattr(last, "shape", ())) == 2 else None
 
 
 @functools.lru_cache(64)
 def _shapes(variant: str, num_classes: int | None) -> Mapping[str, torch.Tensor]:
+    """Return the network's state_dict without values."""
     state: Mapping[str, torch.Tensor] = models.create(variant, num_classes, device="meta").state_dict()
     return state
 

@@ -158,12 +158,17 @@ def _show_warning(
         log(f"warning: {message}")
 
 
-def variant_name(text: str) -> str:
-    """argparse type: a variant's name; a reference name is replaced by it."""
+def _checked(check: Callable[[], str]) -> str:
+    """Return the result of a check; argparse puts the flag's name before the text of its UsageError."""
     try:
-        return variants.get(text).name
+        return check()
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def variant_name(text: str) -> str:
+    """argparse type: a variant's name; a reference name is replaced by it."""
+    return _checked(lambda: variants.get(text).name)
 
 
 def path(text: str) -> Path:
@@ -184,14 +189,7 @@ def file_ending_in(*suffixes: str) -> Callable[[str], Path]:
 
 def choice(kind: str, choices: Sequence[str]) -> Callable[[str], str]:
     """argparse type: one of `choices`, or an error that lists them and suggests the most similar one."""
-
-    def check(text: str) -> str:
-        try:
-            return check_choice(kind, text, choices)
-        except UsageError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return check
+    return lambda text: _checked(lambda: check_choice(kind, text, choices))
 
 
 def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
@@ -223,13 +221,8 @@ def add_count(
 
 
 def add_variant(to: argparse.ArgumentParser, default: str = "1.5m") -> None:
-    to.add_argument(
-        "--variant",
-        type=variant_name,
-        default=default,
-        metavar="NAME",
-        help=f"{', '.join(variants.VARIANTS)} (default: {default})",
-    )
+    help = f"{', '.join(variants.VARIANTS)} (default: {default})"
+    to.add_argument("--variant", type=variant_name, default=default, metavar="NAME", help=help)
 
 
 def add_weights(to: argparse.ArgumentParser) -> None:
@@ -244,11 +237,8 @@ def add_weights(to: argparse.ArgumentParser) -> None:
 
 
 def add_weights_key(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--weights-key",
-        metavar="KEY",
-        help="which weights of a checkpoint that has several, such as model_ema (default: the averaged ones)",
-    )
+    help = "which weights of a checkpoint that has several, such as model_ema (default: the averaged ones)"
+    to.add_argument("--weights-key", metavar="KEY", help=help)
 
 
 def add_overrides(to: argparse.ArgumentParser) -> None:
@@ -281,32 +271,18 @@ def add_calibration(to: argparse.ArgumentParser) -> None:
 
 
 def add_precision(to: argparse.ArgumentParser, choices: Sequence[str]) -> None:
-    to.add_argument(
-        "--precision",
-        type=choice("precision", choices),
-        default="fp32",
-        metavar="NAME",
-        help=f"{', '.join(choices)} (default: fp32)",
-    )
+    help = f"{', '.join(choices)} (default: fp32)"
+    to.add_argument("--precision", type=choice("precision", choices), default="fp32", metavar="NAME", help=help)
 
 
 def add_artifacts(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--artifacts",
-        type=path,
-        default=DEFAULT_ARTIFACTS,
-        metavar="DIR",
-        help="folder of the artifacts (default: ./artifacts)",
-    )
+    help = "folder of the artifacts (default: ./artifacts)"
+    to.add_argument("--artifacts", type=path, default=DEFAULT_ARTIFACTS, metavar="DIR", help=help)
 
 
 def add_threads(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--threads",
-        type=integer_in(1, 1024),
-        metavar="N",
-        help="CPU threads per model (default: all physical cores)",
-    )
+    help = "CPU threads per model (default: all physical cores)"
+    to.add_argument("--threads", type=integer_in(1, 1024), metavar="N", help=help)
 
 
 def add_json(to: argparse.ArgumentParser) -> None:

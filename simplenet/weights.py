@@ -148,11 +148,11 @@ def _read(
     candidates, card, sha256 = checkpoints.read(path)
     if source == "checkpoint":
         _check_official(spec, path, sha256)
-    if card is not None:
+    if card:
         _check_variant(card, spec, path)
     network = checkpoints.build_model(candidates, spec.name, path, key)
     num_classes = network.classifier.out_features
-    if card is not None and card.num_classes != num_classes:
+    if card and card.num_classes != num_classes:
         raise WeightsError(
             f"{path}: its card says {card.num_classes} classes, its weights {num_classes}; save it again"
         )
