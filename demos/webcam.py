@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = config.for_generated_scene()
         config, model_group = config.load(cli.log)
         session = opened.enter_context(Session(scheduler, config, model_group, event=events))
-        shown = opened.enter_context(display.Window() if kind == "window" else display.NoDisplay())
+        shown = opened.enter_context(display.Window() if kind == "window" else display.Display())
         screen = Screen(session, shown, arguments.output, arguments.record, arguments.record_fps)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))

@@ -13,9 +13,8 @@ import torch
 from torch.nn import functional
 
 from simplenet import fast_resize, images
-from simplenet.preprocessing import Preprocessing
+from simplenet.preprocessing import Preprocessing, UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 _CPU = torch.device("cpu")

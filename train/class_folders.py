@@ -17,10 +17,8 @@ from simplenet import images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
 from simplenet.labels import class_lookup
-from simplenet.preprocessing import Preprocessing, to_model_input
+from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
 from train.recipe import RngStream, seed_for
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simplenet.errors import DataError, one_line
+from simplenet.preprocessing import UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Split = tuple[UInt8Array, npt.NDArray[np.int64]]
 """Images RGB uint8 [N, H, W, 3] and labels int64 [N]."""
 MAX_BYTES = 1 << 30  # of one decompressed file; the largest of the MNIST family, EMNIST, has 0.55e9

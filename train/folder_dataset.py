@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from simplenet import images
 from simplenet.errors import DataError, ImageError, SimpleNetWarning
-from simplenet.preprocessing import Preprocessing, to_model_input
+from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
 from train import augmentation, recipe
-from train.augmentation import RandomCrop, UInt8Array
+from train.augmentation import RandomCrop
 from train.class_folders import LabeledFiles
 from train.distributed import Group
 from train.evaluation import Batch

@@ -16,8 +16,7 @@ from demos.live.stage_timer import LIVE_SAMPLES, LatencyWindow
 from demos.models import ModelRequest
 from runtimes import Prediction, Runtime, disable_spinning
 from simplenet.errors import SimpleNetError, WeightsError
-
-UInt8Array = npt.NDArray[np.uint8]
+from simplenet.preprocessing import UInt8Array
 
 RECENT_SAMPLES = 60
 """Latencies in a sparkline."""

@@ -25,7 +25,7 @@ from demos.live.session import Session
 from demos.live.sources.base import Frame, Source
 from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
-from demos.live.window.display import NoDisplay
+from demos.live.window.display import Display
 from demos.live.window.view import Screen
 from demos.models import ModelRequest
 from simplenet import image_sets
@@ -81,7 +81,7 @@ def session_of(make_artifact: MakeArtifact, format: str, precision: str, source:
 def run(session: Session, frames: int) -> dict[str, float]:
     """Medians of one run of `frames` frames."""
     start = session.timer.frames
-    webcam.run(session, Screen(session, NoDisplay(), Path()), max_frames=start + frames)
+    webcam.run(session, Screen(session, Display(), Path()), max_frames=start + frames)
     summary = session.summary("--max-frames")
     (stats,) = session.model_group.stats.values()
     infer_ms = float(np.median(stats.infer.latest_ms(frames)))
@@ -114,7 +114,7 @@ def test_viewer_overhead(benchmark: BenchmarkFixture, live_session: Session) -> 
 
     def infer_p50_ms() -> float:
         before = live_session.timer.frames
-        webcam.run(live_session, Screen(live_session, NoDisplay(), Path()), duration_s=seconds)
+        webcam.run(live_session, Screen(live_session, Display(), Path()), duration_s=seconds)
         (stats,) = live_session.model_group.stats.values()
         return float(np.median(stats.infer.latest_ms(live_session.timer.frames - before)))
 

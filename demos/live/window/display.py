@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import atexit
 import contextlib
 import functools
@@ -14,14 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ImageGrab
 
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SimpleNetError, one_line
-
-UInt8Array = npt.NDArray[np.uint8]
+from simplenet.preprocessing import UInt8Array
 
 DISPLAYS = ("auto", "window", "browser", "none")
 _TITLE = "SimpleNet Edge (h: help)"
@@ -39,19 +35,18 @@ atexit.register(_open_probes.close)
 
 
 class Display(contextlib.AbstractContextManager["Display"]):
-    """Shows images and returns pressed keys."""
+    """Shows images and returns pressed keys. This base class shows nothing: for the page and for --display none."""
 
-    shows_images = True
+    shows_images = False
     """If False, nothing needs to be drawn."""
 
-    @abc.abstractmethod
     def show(self, image: UInt8Array) -> str:
         """Show RGB uint8 [H, W, 3]; returns the key pressed since the last call ('q', 'escape', 'space', ...) or ''.
 
         Call it a few times a second, with the last image if there is no new one: that keeps a window responsive.
         """
+        return ""
 
-    @abc.abstractmethod
     def close(self) -> None:
         """Close the window; may be called again."""
 
@@ -59,20 +54,10 @@ class Display(contextlib.AbstractContextManager["Display"]):
         self.close()
 
 
-class NoDisplay(Display):
-    """Shows nothing: without a screen, beside the browser page, and in measurements."""
-
-    shows_images = False
-
-    def show(self, image: UInt8Array) -> str:
-        return ""
-
-    def close(self) -> None:
-        pass
-
-
 class Window(Display):
     """An OpenCV window; it opens with the first image. Closing it counts as the key 'q'."""
+
+    shows_images = True
 
     def __init__(self) -> None:
         self._cv2 = opencv()

@@ -11,7 +11,8 @@ import numpy as np
 from demos.live.dashboard import UNTRAINED, Dashboard, Figure, ModelTexts, SourceTexts, keys_help, percent
 from demos.live.result import FrameResult, ModelResult
 from demos.live.sources.opencv import opencv
-from demos.live.window.text_rendering import CAPITAL_HEIGHT, Color, UInt8Array, fitted, width_of, write
+from demos.live.window.text_rendering import CAPITAL_HEIGHT, Color, fitted, width_of, write
+from simplenet.preprocessing import UInt8Array
 
 BACKGROUND: Color = (16, 18, 22)
 SURFACE: Color = (28, 31, 37)

@@ -10,14 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from demos.live.sources.opencv import opencv
 from simplenet.errors import SimpleNetError
 from simplenet.files import error_message, sync
-
-UInt8Array = npt.NDArray[np.uint8]
+from simplenet.preprocessing import UInt8Array
 
 MIN_FREE_BYTES = 50_000_000
 """A recording stops when less disk space than this is free, so that its file can still be finished."""
@@ -47,7 +43,8 @@ def publish(temporary: Path, path: Path) -> Path:
         sync(temporary)
         for number in range(1, _MAX_NUMBER):
             named = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-            if _rename_to_new(temporary, named):
+            if not os.path.lexists(named):
+                temporary.rename(named)
                 sync(path.parent)
                 return named
     raise SimpleNetError(f"cannot write {path}: {_MAX_NUMBER} files of that name exist; choose another name")
@@ -80,18 +77,3 @@ def _write_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error_message(error)
         raise SimpleNetError(f"cannot write {path}: {reason}; choose a folder you can write to") from error
-
-
-def _rename_to_new(temporary: Path, named: Path) -> bool:
-    """Return False if the name is taken. Unlike a rename, a link never replaces a file; FAT and exFAT have no links."""
-    if os.path.lexists(named):
-        return False
-    try:
-        os.link(temporary, named)
-    except FileExistsError:
-        return False
-    except OSError:
-        temporary.rename(named)
-        return True
-    temporary.unlink()
-    return True

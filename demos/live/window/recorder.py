@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from demos.live.sources.opencv import is_unicode, opencv
 from demos.live.window import files
@@ -16,8 +15,7 @@ from demos.live.window.draw import draw_image
 from demos.live.window.files import MIN_FREE_BYTES
 from simplenet.errors import SimpleNetError, UsageError, one_line
 from simplenet.files import error_message
-
-UInt8Array = npt.NDArray[np.uint8]
+from simplenet.preprocessing import UInt8Array
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 """The codecs that OpenCV's wheels can write; H.264 is not among them."""

@@ -6,12 +6,9 @@ import functools
 import unicodedata
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from demos.live.sources.opencv import opencv
+from simplenet.preprocessing import UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 CAPITAL_HEIGHT = 0.7  # of the text's size

@@ -12,8 +12,9 @@ from demos.live.session import Session
 from demos.live.window.display import Display
 from demos.live.window.draw import Renderer
 from demos.live.window.files import save_snapshot
-from demos.live.window.recorder import Recorder, UInt8Array
+from demos.live.window.recorder import Recorder
 from simplenet.errors import SimpleNetError
+from simplenet.preprocessing import UInt8Array
 
 _QUIT = {"q": "q", "escape": "Esc"}
 _COMMANDS = {key.key: key.command for key in KEYS}

@@ -18,7 +18,7 @@ from demos.live.session import Session
 from demos.live.sources import capture
 from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
-from demos.live.window.display import NoDisplay
+from demos.live.window.display import Display
 from demos.live.window.view import Screen
 from demos.models import ModelRequest
 from simplenet.artifacts import Artifact
@@ -58,7 +58,7 @@ class Recorded(Session):
         self.subscribe(self.results.append)
 
     def run(self, **limits: Any) -> str:
-        return webcam.run(self, Screen(self, NoDisplay(), Path("/nonexistent")), **limits)
+        return webcam.run(self, Screen(self, Display(), Path("/nonexistent")), **limits)
 
     def run_until(self, condition: Callable[[], bool]) -> None:
         """Run until the condition holds after a frame."""

@@ -17,7 +17,7 @@ import pytest
 from PIL import ImageGrab
 
 from demos.live.dashboard import KEYS
-from demos.live.window.display import DISPLAYS, NoDisplay, choose, why_no_window
+from demos.live.window.display import DISPLAYS, Display, choose, why_no_window
 from simplenet.errors import SimpleNetError
 from tests.demos.conftest import ROOT
 
@@ -218,5 +218,5 @@ def test_screen_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_display_does_nothing() -> None:
-    with NoDisplay() as display:
+    with Display() as display:
         assert (display.show(np.zeros((8, 8, 3), np.uint8)), display.shows_images) == ("", False)

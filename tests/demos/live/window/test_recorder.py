@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -157,18 +156,6 @@ def test_never_replaces_a_file(tmp_path: Path) -> None:
     first = save_snapshot(tmp_path, gray())
     taken = {first, *(save_snapshot(tmp_path, gray()) for _ in range(4))}
     assert len(taken) == 5
-
-
-def test_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", no_links)
-    (tmp_path / "clip.avi").write_text("mine")
-    with Recorder(tmp_path / "clip.avi", 10) as clip:
-        clip.write(gray(32, 32), 0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip-2.avi", "clip.avi"]
-    assert len(read(clip.path)[0]) == 1
 
 
 def test_leaves_no_file_without_an_image(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from demos import webcam
 from demos.live.result import FrameResult
 from demos.live.sources.base import LiveSource
 from demos.live.sources.opencv import opencv
-from demos.live.window.display import Display, NoDisplay
+from demos.live.window.display import Display
 from demos.live.window.view import Screen
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.conftest import MakeSession
@@ -24,6 +24,8 @@ from tests.demos.live.conftest import MakeSession
 class ScriptedDisplay(Display):
     """A display for tests: keeps the shown images and presses keys at certain ones."""
 
+    shows_images = True
+
     def __init__(self, keys: dict[int, str]) -> None:
         self.keys = keys
         self.shown: list[npt.NDArray[np.uint8]] = []
@@ -31,9 +33,6 @@ class ScriptedDisplay(Display):
     def show(self, image: npt.NDArray[np.uint8]) -> str:
         self.shown.append(image.copy())  # the next image is drawn on the same array
         return self.keys.get(len(self.shown), "")
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(("key", "ended"), [("q", "q"), ("escape", "Esc"), ("x", "end of file")])
@@ -109,7 +108,7 @@ def test_full_disk_is_the_recording_error(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(8))))
-    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    screen = Screen(session, Display(), tmp_path, record_to=tmp_path / "out.mp4")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert webcam.run(session, screen) == "end of file"
     (notice,) = [facts["text"] for name, facts in session.events if name == "notice"]
@@ -123,7 +122,7 @@ def test_recording_of_a_file_plays_in_real_time(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, record_fps: float | None, frames: int
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(30))))
-    screen = Screen(session, NoDisplay(), tmp_path, tmp_path / "out.mp4", record_fps)
+    screen = Screen(session, Display(), tmp_path, tmp_path / "out.mp4", record_fps)
     webcam.run(session, screen)
     screen.stop_recording()
     capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
@@ -146,7 +145,7 @@ def test_visitors_are_not_recorded(make_session: MakeSession, write_video: Write
 
     visitor = LiveSource("visitor 1", "visitor")
     session.subscribe(visit)
-    screen = Screen(session, NoDisplay(), tmp_path, record_to=tmp_path / "out.mp4")
+    screen = Screen(session, Display(), tmp_path, record_to=tmp_path / "out.mp4")
     assert webcam.run(session, screen) == "end of file"
     screen.stop_recording()
     capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
@@ -161,7 +160,7 @@ def test_draws_nothing_without_display_or_recording(
     make_session: MakeSession, write_video: WriteVideo, tmp_path: Path
 ) -> None:
     session = make_session(str(write_video("clip.avi", shades(5))))
-    screen = Screen(session, NoDisplay(), tmp_path)
+    screen = Screen(session, Display(), tmp_path)
     assert not screen.draws
     assert webcam.run(session, screen) == "end of file"
     assert "draw" not in session.summary("end of file").stages
