@@ -15,10 +15,11 @@ After a warm-up, the processes are timed one at a time, in rounds whose order ro
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from demos import console, models
 from demos.benchmark import machine, plot, table
-from demos.benchmark.comparison import Comparison, Row, compare, steps
+from demos.benchmark.comparison import Comparison, Row, compare
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         table.show(result, console.output(width=160))
     if arguments.plot is not None:
-        plot.draw([result], arguments.plot)
+        plot.draw(result, arguments.plot)
     return 0
 
 
@@ -168,7 +169,7 @@ def run(
         # Random pixels suffice: the latency does not depend on a frame's content.
         frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
-        update(total=steps(rows, rounds), completed=0, description="loading")
+        update(total=len(rows) + rounds, completed=0)
         result = compare(
             rows,
             inputs,
@@ -179,14 +180,25 @@ def run(
             samples=samples,
             rounds=rounds,
             device=request.device,
-            on_progress=lambda step, done: update(description=step, advance=done),
-            log=(lambda line: None) if cli.is_terminal(sys.stderr) else cli.log,
+            on_step=_reporter(update),
         )
         busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
         message = f"{request.variant} is UNTRAINED: its latencies are real, its predictions are meaningless"
         warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
+
+
+def _reporter(update: Callable[..., None]) -> Callable[[str], None]:
+    """Return a function that shows each step in the progress bar, or logs it once if stderr is no terminal."""
+    log = functools.cache(cli.log)
+
+    def report(step: str) -> None:
+        update(description=step, advance=1)
+        if not cli.is_terminal(sys.stderr):
+            log(step)
+
+    return report
 
 
 def _rows(backends: Sequence[str], precisions: Sequence[str], device: str | None) -> list[Row]:

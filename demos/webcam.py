@@ -292,7 +292,7 @@ def _start(session: Session, events: EventWriter | None) -> None:
 
 def _report(session: Session, summary: Summary, events: EventWriter | None, stdout: TextIO) -> None:
     if events is not None:
-        events.summary(summary)
+        events("summary", schema_version=1, **summary.to_json())
         return
     from rich.console import Console
 

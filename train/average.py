@@ -147,20 +147,13 @@ def _mean(networks: Sequence[SimpleNet]) -> SimpleNet:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "weights", type=cli.path, nargs="+", metavar="PATH", help="<variant>.safetensors of finished runs"
-    )
-    parser.add_argument(
-        "--data",
-        type=cli.path,
-        metavar="DIR",
-        help="the folder of the runs' dataset (default: that of its Debian package, else it is downloaded once)",
-    )
+    weights_help = "<variant>.safetensors of finished runs"
+    parser.add_argument("weights", type=cli.path, nargs="+", metavar="PATH", help=weights_help)
+    flags.add_data(parser)
     flags.add_device(parser)
     flags.add_half(parser)
-    parser.add_argument(
-        "--output", type=cli.path, default=Path("runs/average"), metavar="DIR", help="default: runs/average"
-    )
+    output_help = "output folder (default: runs/average)"
+    parser.add_argument("--output", type=cli.path, default=Path("runs/average"), metavar="DIR", help=output_help)
     cli.add_json(parser)
     return parser
 

@@ -33,12 +33,12 @@ def add_dataset(to: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(data.DATASETS)} (default: fashion-mnist)",
     )
-    to.add_argument(
-        "--data",
-        type=cli.path,
-        metavar="DIR",
-        help="the dataset's folder (default: that of its Debian package, else it is downloaded once)",
-    )
+    add_data(to)
+
+
+def add_data(to: argparse.ArgumentParser) -> None:
+    help = "the dataset's folder (default: that of its Debian package, else it is downloaded once)"
+    to.add_argument("--data", type=cli.path, metavar="DIR", help=help)
 
 
 def add_weights(to: argparse.ArgumentParser) -> None:
@@ -85,35 +85,22 @@ def add_run(to: argparse.ArgumentParser, default_output: str) -> None:
     add_device(to)
     to.add_argument("--compile", action="store_true", help="use torch.compile: for GPUs, slower on a CPU")
     add_half(to)
-    to.add_argument(
-        "--resume", action="store_true", help="continue the run in --output exactly where it was last saved"
-    )
-    to.add_argument(
-        "--save-minutes",
-        type=up_to_100,
-        default=10.0,
-        metavar="X",
-        help="minutes between saves of the state within an epoch; 0 saves after every step, on a GPU after every "
-        "tenth (default: 10)",
-    )
+    resume_help = "continue the run in --output exactly where it was last saved"
+    to.add_argument("--resume", action="store_true", help=resume_help)
+    save_help = "minutes between saves of the state within an epoch; 0: every step, on a GPU every tenth (default: 10)"
+    to.add_argument("--save-minutes", type=up_to_100, default=10.0, metavar="X", help=save_help)
     to.add_argument("--output", type=cli.path, metavar="DIR", help=f"output folder (default: {default_output})")
     cli.add_json(to)
 
 
 def add_device(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--device",
-        type=cli.choice("device", DEVICES),
-        default="auto",
-        metavar="NAME",
-        help="auto, cpu or cuda; auto is the GPU if there is one (default: auto)",
-    )
+    name, help = cli.choice("device", DEVICES), "auto, cpu or cuda; auto is the GPU if there is one (default: auto)"
+    to.add_argument("--device", type=name, default="auto", metavar="NAME", help=help)
 
 
 def add_half(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--half", action="store_true", help="store the final weights as float16, and measure accuracy with them"
-    )
+    help = "store the final weights as float16, and measure accuracy with them"
+    to.add_argument("--half", action="store_true", help=help)
 
 
 def recipe_from(arguments: argparse.Namespace, default: Recipe, device: torch.device) -> Recipe:

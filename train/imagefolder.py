@@ -144,13 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="fraction of each class to hold out if there is no folder train; drawn with --seed, so keep the seed to "
         f"continue from the weights of another run (default: {DEFAULT_VALIDATION_SHARE})",
     )
-    parser.add_argument(
-        "--crop-area",
-        type=flags.area,
-        default=DEFAULT_CROP_AREA,
-        metavar="X",
-        help=f"the smallest fraction of an image that a random crop shows (default: {DEFAULT_CROP_AREA})",
-    )
+    area_help = f"the smallest fraction of an image that a random crop shows (default: {DEFAULT_CROP_AREA})"
+    parser.add_argument("--crop-area", type=flags.area, default=DEFAULT_CROP_AREA, metavar="X", help=area_help)
     parser.add_argument(
         "--workers",
         type=cli.integer_in(0, 256),

@@ -65,9 +65,8 @@ def _write_balanced(path: Path, split: LabeledImages, count: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     flags.add_dataset(parser)
-    parser.add_argument(
-        "--output", type=cli.path, metavar="DIR", help="output folder (default: that of the shipped sets)"
-    )
+    output_help = "output folder (default: that of the shipped sets)"
+    parser.add_argument("--output", type=cli.path, metavar="DIR", help=output_help)
     return parser
 
 

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from demos.benchmark.rounds import run_rounds
-from demos.benchmark.statistics import SpeedUp, Timings, speed_up
+from demos.benchmark.rounds import SpeedUp, Timings, run_rounds, speed_up
 from demos.benchmark.workers import Worker
 from runtimes.timing import LatencySummary
 from simplenet import metrics
@@ -100,8 +99,7 @@ def compare(
     samples: int,
     rounds: int,
     device: str | None = None,
-    on_progress: Callable[[str, int], None] = lambda what, steps: None,
-    log: Callable[[str], None] = lambda line: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Comparison:
     """Measure every row that has an artifact, in place, and choose the reference row.
 
@@ -112,14 +110,13 @@ def compare(
         frame: RGB uint8 [H, W, 3], for the end-to-end latency.
         samples: timed inferences for each row, spread over `rounds`.
         device: of all rows; None is each backend's first.
-        on_progress: called with the current step and how many of `steps(rows, rounds)` are finished.
-        log: called with one line for each loaded row, and when timing starts.
+        on_step: called with the name of each step as it starts: one for each row, then one for each round.
     """
     logits: dict[str, Logits] = {}
     with ExitStack() as stack:
         workers: list[Worker] = []
         for row in rows:
-            on_progress(f"loading {row.name}", 0)
+            on_step(f"loading {row.name}")
             if row.artifact is not None:
                 options = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
                 worker = stack.enter_context(Worker(row.name, row.artifact.folder, **options))
@@ -129,14 +126,9 @@ def compare(
                 except SimpleNetError as error:
                     row.reason = str(error) if isinstance(error, BackendUnavailable) else f"failed: {error}"
                     worker.close()
-                log(f"{row.name}: {row.reason or f'classified {len(images):,} images'}")
-            on_progress(f"loaded {row.name}", 1)
         timings = {row.name: row.timings for row in rows if row.timings is not None}
-        if workers:
-            log(f"timing {len(workers)} rows, {samples:,} samples each, in {rounds} rounds")
-        failures = run_rounds(
-            workers, timings, frame, samples=samples, rounds=rounds, on_step=lambda: on_progress("timing in rounds", 1)
-        )
+        timing = f"timing {len(workers)} rows, {samples:,} samples each, in {rounds} rounds"
+        failures = run_rounds(workers, timings, frame, samples=samples, rounds=rounds, on_round=lambda: on_step(timing))
         for worker in workers:
             if worker.name not in failures:
                 with suppress(BackendError):  # it died after its last round, so its samples are complete
@@ -157,11 +149,6 @@ def compare(
         rounds=rounds,
         frame=f"{frame.shape[1]}x{frame.shape[0]} RGB",
     )
-
-
-def steps(rows: Sequence[Row], rounds: int) -> int:
-    """The number of steps that `compare` reports at most."""
-    return len(rows) + rounds * sum(row.artifact is not None for row in rows)
 
 
 def measure_correctness(row: Row, logits: Logits, reference: Logits, labels: npt.NDArray[np.int64] | None) -> None:

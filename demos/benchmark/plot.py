@@ -1,8 +1,7 @@
-"""Plot comparisons: accuracy against model latency, one labeled marker for each backend and precision."""
+"""Plot a comparison: accuracy against model latency, one labeled marker for each backend and precision."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +23,10 @@ _LABEL_OFFSETS = [
 """Tried in this order, in points, until a label overlaps neither markers nor other labels."""
 
 
-def draw(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write one plot of comparisons, for instance one for each variant, as a .png or .svg file.
+def draw(comparison: Comparison, path: Path) -> None:
+    """Write the plot as a .png or .svg file.
 
-    The vertical axis is top-1 accuracy, or agreement with the reference row if a comparison has no labels.
+    The vertical axis is top-1 accuracy, or agreement with the reference row if there are no labels.
     """
     with vendors.matplotlib_cache():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,7 +36,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    labels = _draw_markers(axes, comparisons)
+    labels = _draw_markers(axes, comparison)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -46,34 +45,28 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     percents = [percent for _, percent, _, _ in labels] or [100.0]
     margin = max(0.5, 0.2 * (max(percents) - min(percents)))
     axes.set_ylim(min(percents) - margin, max(percents) + margin)
-    first = comparisons[0]
-    has_labels = all(comparison.labeled for comparison in comparisons)
     axes.set_xlabel("model latency p50 (ms, batch 1, log scale)")
-    reference = first.reference.name if first.reference else "the reference"
-    axes.set_ylabel("top-1 accuracy (%)" if has_labels else f"agreement with {reference} (%)")
-    networks = ", ".join(comparison.network for comparison in comparisons)
-    axes.set_title(f"{networks}; {first.image_count:,} images", fontsize="medium")
+    reference = comparison.reference.name if comparison.reference else "the reference"
+    axes.set_ylabel("top-1 accuracy (%)" if comparison.labeled else f"agreement with {reference} (%)")
+    axes.set_title(f"{comparison.network}; {comparison.image_count:,} images", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(_conditions(first), fontsize="x-small", color="0.4")
+    figure.supxlabel(_conditions(comparison), fontsize="x-small", color="0.4")
     _place_labels(figure, axes, labels)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
-def _draw_markers(axes: Axes, comparisons: Sequence[Comparison]) -> list[tuple[float, float, str, str]]:
+def _draw_markers(axes: Axes, comparison: Comparison) -> list[tuple[float, float, str, str]]:
     """Draw every measured row; return the position, text and color of its label."""
-    backends = list(dict.fromkeys(row.backend for comparison in comparisons for row in comparison.rows))
+    backends = list(dict.fromkeys(row.backend for row in comparison.rows))
     labels = []
-    for comparison in comparisons:
-        for row in comparison.rows:
-            percent = row.top1_percent if comparison.labeled else row.agreement_percent
-            if row.latency is None or percent is None:
-                continue
+    for row in comparison.rows:
+        percent = row.top1_percent if comparison.labeled else row.agreement_percent
+        if row.latency is not None and percent is not None:
             color = f"C{backends.index(row.backend)}"
             axes.plot(row.latency.p50_ms, percent, _MARKERS[row.precision], color=color, markersize=7)
-            text = f"{comparison.network}, {row.name}" if len(comparisons) > 1 else row.name
-            labels.append((row.latency.p50_ms, percent, text, color))
+            labels.append((row.latency.p50_ms, percent, row.name, color))
     return labels
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from demos import console as demo_console
 from demos.benchmark.comparison import Comparison, Row
-from demos.benchmark.statistics import rounds_won
+from demos.benchmark.rounds import rounds_won
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from simplenet.errors import one_line
 

@@ -8,8 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from demos.live.dashboard import percent
 from demos.live.result import FrameResult
-from demos.live.summary import Summary
 from simplenet import cli
 from simplenet.errors import one_line
 
@@ -34,9 +34,6 @@ class EventWriter:
     def frame(self, result: FrameResult) -> None:
         self("frame", source=result.source.name, **result.to_json())
 
-    def summary(self, summary: Summary) -> None:
-        self("summary", schema_version=1, **summary.to_json())
-
 
 class StatusLine:
     """A line on stderr, if it is a terminal. Subscribe `update` to a session; call `clear` before other output."""
@@ -46,13 +43,11 @@ class StatusLine:
 
     def update(self, result: FrameResult) -> None:
         now_s = time.perf_counter()
-        if not self._console.is_terminal or now_s < self._next_s:
-            return
-        self._next_s = now_s + _STATUS_EVERY_S
-        top = result.model_results[0].predictions[0]
-        line = f"{result.source.name}: frame {result.number}, {self._session.timer.recent_fps():.0f} FPS, "
-        line += f"{top.label} {100 * top.probability:.1f} %"
-        self._write(one_line(line, self._console.width - 1))
+        if self._console.is_terminal and now_s >= self._next_s:
+            self._next_s = now_s + _STATUS_EVERY_S
+            top, fps = result.model_results[0].predictions[0], self._session.timer.recent_fps()
+            counts = f"{result.source.name}: frame {result.number}, {fps:.0f} FPS"
+            self._write(one_line(f"{counts}, {top.label} {percent(top.probability)}", self._console.width - 1))
 
     def clear(self) -> None:
         if self._next_s:

@@ -283,15 +283,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _stats_of(self, source: Source) -> SourceStats:
         with self._lock:
             if source.id not in self._source_stats and len(self._source_stats) >= _MOST_SOURCES:
-                self._drop_oldest_visitor()
+                gone = (id for id, stats in self._source_stats.items() if stats.is_former_visitor)
+                self._source_stats.pop(next(gone, -1), None)  # bounds the memory
             return self._source_stats.setdefault(source.id, SourceStats(source))
-
-    def _drop_oldest_visitor(self) -> None:
-        """Drop the statistics of the visitor who disconnected first, to bound the memory."""
-        for number, stats in self._source_stats.items():
-            if stats.source.has_ended and stats.source.kind == "visitor":
-                del self._source_stats[number]
-                return
 
     def _report_source_states(self) -> None:
         for source in self.scheduler.sources:

@@ -19,6 +19,10 @@ class SourceStats:
         self._frames = self._width = self._height = self._dropped_before_pause = 0
         self._ages = LatencyWindow()
 
+    @property
+    def is_former_visitor(self) -> bool:
+        return self.source.kind == "visitor" and self.source.has_ended
+
     def add(self, frame: Frame, age_ms: float | None) -> None:
         """Count a processed frame. `age_ms` is None for files."""
         self._height, self._width = frame.image.shape[:2]

@@ -100,16 +100,12 @@ class ImageSequenceSource(FileSource):
                 check_size(image.shape[1], image.shape[0], str(path))
                 return image
             except (ImageError, SourceError) as error:
-                self._skip(path, one_line(error))
+                self._unreadable[path] = one_line(error)
+                names = ", ".join(one_line(skipped.name, 60) for skipped in list(self._unreadable)[:_MAX_NAMED])
+                more = f" and {len(self._unreadable) - _MAX_NAMED} more" if len(self._unreadable) > _MAX_NAMED else ""
+                self.note = f"{len(self._unreadable)} of {self._count} images cannot be read: {names}{more}"
         if self._loop or len(self._unreadable) == self._count:
             first = next(iter(self._unreadable.values()))
             prefix = f"none of the {self._count} images in {self.name} can be read: "
             raise SourceError(first if self._count == 1 else prefix + first)
         return None
-
-    def _skip(self, path: Path, reason: str) -> None:
-        self._unreadable[path] = reason
-        count = len(self._unreadable)
-        names = ", ".join(one_line(path.name, 60) for path in list(self._unreadable)[:_MAX_NAMED])
-        more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
-        self.note = f"{count} of {self._count} images cannot be read: {names}{more}"

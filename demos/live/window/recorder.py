@@ -31,12 +31,11 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
 
         with Recorder("clip.mp4", frame_rate=30) as recorder:
             recorder.write(image, time_s=0.0)
-    """
 
-    path: Path
-    """The requested path; after `close` the actual one, which may have a number."""
-    frames: int
-    """Frames in the file so far."""
+    Attributes:
+        path: the requested path; after `close` the actual one, which may have a number.
+        frames: frames in the file so far.
+    """
 
     def __init__(self, path: str | Path, frame_rate: float) -> None:
         """Create the unfinished file.
@@ -125,7 +124,6 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         codec = opencv().VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
         self._writer = opencv().VideoWriter(str(self._unfinished), codec, self.frame_rate, self._size)
         if not self._writer.isOpened():
-            self._writer = None
             raise SimpleNetError(f"OpenCV cannot write {self._size[0]}x{self._size[1]} video to {self.path}; try .avi")
 
     def _encode(self, bgr: UInt8Array, times: int) -> None:

@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any
 
 from demos.live.sources.opencv import opencv
+from simplenet.errors import printable
 from simplenet.preprocessing import UInt8Array
 
 Color = tuple[int, int, int]
@@ -14,11 +15,12 @@ Color = tuple[int, int, int]
 CAPITAL_HEIGHT = 0.7  # of the text's size
 _REGULAR, _BOLD, _HERSHEY_PIXELS = 400, 700, 30  # weights in OpenCV 5; text size in OpenCV 4 at scale 1
 _ASCII = str.maketrans({"…": "...", "≠": "!="})
+_printable = functools.lru_cache(4096)(lambda text: printable(text[:300]))  # labels come from files and the network
 
 
 def write(image: UInt8Array, text: str, x: int, baseline: int, size: int, color: Color, *, bold: bool = False) -> None:
     """Write one line on RGB uint8 [H, W, 3], in place; clipped at the image's edges."""
-    cv2, face, text = opencv(), _face(), printable(text)
+    cv2, face, text = opencv(), _face(), _printable(text)
     if not text or not image.size:
         return
     if face is not None:
@@ -30,7 +32,7 @@ def write(image: UInt8Array, text: str, x: int, baseline: int, size: int, color:
 @functools.lru_cache(4096)
 def width_of(text: str, size: int, bold: bool = False) -> int:
     """The width of the text in pixels."""
-    cv2, face, text = opencv(), _face(), printable(text)
+    cv2, face, text = opencv(), _face(), _printable(text)
     if face is not None:
         return int(cv2.getTextSize((1, 1), text, (0, 0), face, size, _BOLD if bold else _REGULAR)[2])
     return int(cv2.getTextSize(_ascii(text), 0, size / _HERSHEY_PIXELS, 1 + bold)[0][0])
@@ -39,18 +41,12 @@ def width_of(text: str, size: int, bold: bool = False) -> int:
 @functools.lru_cache(4096)
 def fitted(text: str, size: int, width: int, bold: bool = False) -> str:
     """The text, cut to `width` pixels with '…' at its end; '' if not even one letter fits."""
-    text = printable(text)
+    text = _printable(text)
     if width_of(text, size, bold) <= width:
         return text
     while text and width_of(f"{text}…", size, bold) > width:
         text = text[:-1].rstrip()
     return f"{text}…" if text else ""
-
-
-@functools.lru_cache(4096)
-def printable(text: str) -> str:
-    """At most 300 characters, without control characters and surrogates: labels come from files and the network."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:300])
 
 
 def _ascii(text: str) -> str:

@@ -91,8 +91,8 @@ export function mount(element) {
   function onResult({ sequence, predictions, logits, preprocess_ms, infer_ms }) {
     const { reference } = inFlight;
     inFlight = null;
-    addLatency(figures.preprocess, preprocess_ms);
-    addLatency(figures.infer, infer_ms);
+    figures.preprocess = [...figures.preprocess, preprocess_ms].slice(-KEPT_LATENCIES);
+    figures.infer = [...figures.infer, infer_ms].slice(-KEPT_LATENCIES);
     const agrees = reference ? predictions[0].index === reference.predictions[0].index : null;
     if (reference) {
       if (figures.reference !== reference.name) figures.compared = figures.agreed = 0;
@@ -124,9 +124,4 @@ export function mount(element) {
     if (!response.ok) stop(body);
     else if (body.files["model.onnx"] !== loaded.manifest.files["model.onnx"]) start();
   }
-}
-
-function addLatency(latencies, value) {
-  latencies.push(value);
-  if (latencies.length > KEPT_LATENCIES) latencies.shift();
 }

@@ -1,7 +1,7 @@
 /* The elements of the tile "In this browser". */
 
-import { make, write } from "../dom.js";
-import { milliseconds, percent } from "../format.js";
+import { showFigures } from "../dashboard.js";
+import { make, milliseconds, percent, write } from "../dom.js";
 import { showPredictions } from "../predictions.js";
 
 const START = "Run in this browser";
@@ -11,8 +11,6 @@ const UNTRAINED = "UNTRAINED: random weights. The latencies are valid, the predi
 
 /** Builds the tile. Its button calls `onStart`, or `onStop` while the model runs. */
 export function makeView(element, { onStart, onStop }) {
-  const style = new URL("./model.css", import.meta.url).href;
-  document.head.append(make("link", { rel: "stylesheet", href: style }));
   const provider = make("select", {}, option("wasm", "WASM"), option("webgpu", "WebGPU", true));
   const threads = makeThreadSelect();
   const button = make("button", { type: "button" }, START);
@@ -81,17 +79,17 @@ export function makeView(element, { onStart, onStop }) {
       untrained.classList.toggle("shown", manifest.weights.source === "random");
       const where = adapter ?? `${used} thread${used === 1 ? "" : "s"}`;
       modelFigures = [
-        ["Runs on", where, `onnxruntime-web ${version}`],
-        ["Loaded in", milliseconds(load_ms), `first inference ${milliseconds(first_infer_ms)}`],
+        { name: "Runs on", value: where, note: `onnxruntime-web ${version}` },
+        { name: "Loaded in", value: milliseconds(load_ms), note: `first inference ${milliseconds(first_infer_ms)}` },
       ];
-      figureList.replaceChildren(...modelFigures.map(makeFigure));
+      showFigures(figureList, modelFigures);
     },
 
     showResult({ predictions, preprocess, infer, compared, agreed, reference }) {
       showPredictions(predictionList, predictions);
       const figures = [latencyFigure("Model", infer), latencyFigure("Preprocessing", preprocess)];
-      if (compared > 0) figures.push(["Agrees", percent(agreed / compared), `of ${compared} with ${reference}`]);
-      figureList.replaceChildren(...[...figures, ...modelFigures].map(makeFigure));
+      const share = { name: "Agrees", value: percent(agreed / compared), note: `of ${compared} with ${reference}` };
+      showFigures(figureList, [...figures, ...(compared > 0 ? [share] : []), ...modelFigures]);
     },
   };
 }
@@ -102,11 +100,7 @@ function latencyFigure(name, latencies) {
   const n = ordered.length;
   const percentile = (rank) => milliseconds(ordered[Math.ceil((rank * n) / 100) - 1]);
   const p90 = n < SAMPLES_FOR_P90 ? `p90 needs ${SAMPLES_FOR_P90}` : `p90 ${percentile(90)}`;
-  return [name, percentile(50), `p50 of ${n}; ${p90}`];
-}
-
-function makeFigure([name, value, note]) {
-  return make("div", {}, make("dt", {}, name), make("dd", {}, value, " ", make("small", {}, note)));
+  return { name, value: percentile(50), note: `p50 of ${n}; ${p90}` };
 }
 
 function makeThreadSelect() {

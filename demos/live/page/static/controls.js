@@ -1,7 +1,7 @@
 /* Selects backends, precision and variant: the choices, what runs, and what is still loading. */
 
 import { byId, keep, make } from "./dom.js";
-import { PendingRequests } from "./pending.js";
+import { PendingRequests } from "./live.js";
 
 export class Controls {
   /** `send(name, value)` sends a command and returns whether it could; `notify(text)` shows a line to the person. */
@@ -20,11 +20,6 @@ export class Controls {
     const create = (variant) => make("option", { value: variant }, variant);
     keep(list, choices.variant, (variant) => variant, create, () => {});
     if (document.activeElement !== list || !this.pending.has("variant")) list.value = this.value("variant", selected.variant);
-  }
-
-  /** After a failed command, the control shows the running selection again. */
-  cancel(name) {
-    this.pending.cancel(name);
   }
 
   value(name, reported) {

@@ -23,10 +23,10 @@ export function showStatus(isConnected, dashboard) {
   byId("status").dataset.kind = isLive ? "live" : isConnected || dashboard === null ? "waiting" : "lost";
 }
 
-/** [{name, value, note}]. */
-export function showFigures(figures) {
+/** Shows [{name, value, note}] in a <dl>. */
+export function showFigures(list, figures) {
   const create = ({ name }) => make("div", {}, make("dt", {}, name), make("dd", {}, make("b"), " ", make("small")));
-  keep(byId("figures"), figures, ({ name }) => name, create, (figure, { value, note }) => {
+  keep(list, figures, ({ name }) => name, create, (figure, { value, note }) => {
     write(figure.querySelector("b"), value);
     write(figure.querySelector("small"), note);
   });

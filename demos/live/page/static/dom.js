@@ -1,4 +1,4 @@
-/* Makes elements, and changes them only where something has changed. */
+/* Makes elements and changes them only where something has changed; formats what is measured in this browser. */
 
 export const byId = (id) => document.getElementById(id);
 
@@ -25,4 +25,14 @@ export function keep(parent, items, key, create, update) {
   });
   const same = children.length === parent.children.length && children.every((child, at) => parent.children[at] === child);
   if (!same) parent.replaceChildren(...children);
+}
+
+/** Formats as demos/live/dashboard.py does. */
+export function milliseconds(value) {
+  if (value === null || value === undefined) return "-";
+  return `${value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
+}
+
+export function percent(share, digits = 1) {
+  return `${(100 * share).toFixed(digits)} %`;
 }

@@ -1,7 +1,6 @@
 /* The image that is shown, and its snapshot. Every new image is reported to the document as a "frame" event. */
 
-import { byId, write } from "./dom.js";
-import { percent } from "./format.js";
+import { byId, percent, write } from "./dom.js";
 import { selectedResult } from "./predictions.js";
 
 const DESCRIBE_EVERY_MS = 2000; // for screen readers

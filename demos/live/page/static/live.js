@@ -1,7 +1,8 @@
 /* The WebSocket /live: the state of the demo, the server's images, and commands to it. */
 
 import { Connection } from "./connection.js";
-import { PendingRequests } from "./pending.js";
+
+const CONFIRM_MS = 1500; // afterwards the state shows the outcome of a command
 
 /** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`, `onChange(isOpen, reason)`. */
 export class Live {
@@ -50,6 +51,38 @@ export class Live {
   showImages(shows) {
     this.showsImages = shows;
     this.acknowledge();
+  }
+}
+
+/** Selections that the server has not confirmed yet: older states that still arrive do not undo them. */
+export class PendingRequests {
+  constructor() {
+    this.requests = new Map();
+  }
+
+  set(name, value) {
+    this.requests.set(name, { value, untilMs: performance.now() + CONFIRM_MS });
+  }
+
+  /** While the server loads a model, the requests stay pending until shortly after it has finished. */
+  extend() {
+    const untilMs = performance.now() + CONFIRM_MS / 3;
+    for (const [name, request] of this.requests) {
+      if (this.has(name)) request.untilMs = Math.max(request.untilMs, untilMs);
+    }
+  }
+
+  cancel(name) {
+    this.requests.delete(name);
+  }
+
+  has(name) {
+    return performance.now() < (this.requests.get(name)?.untilMs ?? 0);
+  }
+
+  /** The pending value, else the one that the server reports. */
+  value(name, reported) {
+    return this.has(name) ? this.requests.get(name).value : reported;
   }
 }
 

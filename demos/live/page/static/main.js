@@ -4,8 +4,7 @@ import { mount } from "./browser/model.js";
 import { tunnel } from "./camera.js";
 import { Controls } from "./controls.js";
 import { showFigures, showFirstPredictions, showModels, showSources, showStatus, showTitle } from "./dashboard.js";
-import { byId, make, write } from "./dom.js";
-import { milliseconds } from "./format.js";
+import { byId, make, milliseconds, write } from "./dom.js";
 import { clearImage, latestFrame, saveSnapshot, showImage, showOverlay } from "./image.js";
 import { Live } from "./live.js";
 import { showResults } from "./predictions.js";
@@ -39,7 +38,7 @@ const live = new Live({
   },
 
   onError(command, message) {
-    controls.cancel(command);
+    controls.pending.cancel(command); // shows the running selection again
     notify(message);
   },
 
@@ -82,7 +81,7 @@ function draw() {
   drawNotice();
   showModels(dashboard, latestFrame()?.results);
   const roundTrip = { name: "round trip", value: milliseconds(page.roundTripMs), note: "" };
-  showFigures([...dashboard.figures, ...(isMine ? [roundTrip] : []), ...(source()?.figures ?? [])]);
+  showFigures(byId("figures"), [...dashboard.figures, ...(isMine ? [roundTrip] : []), ...(source()?.figures ?? [])]);
   showSources(dashboard, isMine ? null : page.lookingAt, (id) => {
     live.look(id);
     page.lookingAt = id;
@@ -163,10 +162,9 @@ function showCameraError(error) {
   box.replaceChildren();
   if (error === null) return;
   const lines = error.advice.map((part) => (part.code ? make("pre", {}, make("code", {}, part.code)) : make("p", {}, part)));
-  const buttons = make("div", { className: "buttons" });
-  if (error.canRetry) buttons.append(makeButton("Try again", () => visitor.start()));
-  buttons.append(makeButton("Show the server’s sources", () => showView("server")));
-  box.append(make("h3", {}, error.title), ...lines, buttons);
+  const retry = error.canRetry ? [makeButton("Try again", () => visitor.start())] : [];
+  const buttons = [...retry, makeButton("Show the server’s sources", () => showView("server"))];
+  box.append(make("h3", {}, error.title), ...lines, make("div", { className: "buttons" }, ...buttons));
   drawOverlay();
 }
 

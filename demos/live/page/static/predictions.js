@@ -1,7 +1,6 @@
 /* Predictions as bars. Redrawn at most ten times a second, as fast as people read. */
 
-import { byId, make, write } from "./dom.js";
-import { percent } from "./format.js";
+import { byId, make, percent, write } from "./dom.js";
 
 const REDRAW_MS = 100;
 
