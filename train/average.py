@@ -34,7 +34,6 @@ from torch.optim.swa_utils import update_bn
 
 from simplenet import checkpoints, weights
 from simplenet.errors import UsageError, one_line
-from simplenet.model import SimpleNet
 from simplenet.model_card import ModelCard
 from train import checkpoint, data, flags, launch, results
 from train.distributed import Group
@@ -111,7 +110,10 @@ def average(
         augmentation = {"translate": recorded["translate"], "cutout": recorded["cutout"], "flip": flip}
         config = Recipe(batch_size=min(_BATCH, len(splits[0])), **augmentation)
         images = InMemoryDataset(splits, card.preprocessing, config, group)
-        network = _mean([weights.load(card.variant, path).model for path in paths])
+        networks = [weights.load(card.variant, path).model for path in paths]
+        states, network = [each.state_dict() for each in networks], networks[0]
+        # The mean is computed in float64; loading it casts it to the network's types.
+        network.load_state_dict({name: torch.stack([s[name].double() for s in states]).mean(0) for name in states[0]})
         network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         update_bn(itertools.islice(images.epoch(0, 0), STATISTICS_IMAGES // config.batch_size), network)
         averaged = [{"weights": str(path), "top1": of.training["top1"]} for path, of in zip(paths, cards, strict=True)]
@@ -135,14 +137,6 @@ def _card(path: Path) -> ModelCard:
             f"{path} is not the result of a run of train/cifar.py; name the <variant>.safetensors that it wrote last"
         )
     return card
-
-
-def _mean(networks: Sequence[SimpleNet]) -> SimpleNet:
-    """Load the mean of all weights, computed in float64, into the first network."""
-    states = [network.state_dict() for network in networks]
-    mean = {name: torch.stack([state[name].double() for state in states]).mean(0) for name in states[0]}
-    networks[0].load_state_dict(mean)  # casts to the network's types
-    return networks[0]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,10 @@ class Log:
         if writes:
             with files.replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            self._board = _open_board(folder / "tensorboard", first_epoch=len(lines) + 1)
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(lines) + 1)  # type: ignore[no-untyped-call]
 
     def append(self, epoch: int, seconds: float, images_per_second: float, **metrics: float) -> None:
         """Record an epoch; `metrics` are losses and accuracy by name."""
@@ -74,14 +78,6 @@ class Log:
         """Close TensorBoard's files."""
         if self._board is not None:
             self._board.close()  # type: ignore[no-untyped-call]
-
-
-def _open_board(folder: Path, first_epoch: int) -> SummaryWriter | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=first_epoch)  # type: ignore[no-untyped-call]
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -107,23 +107,22 @@ class ModelGroup(contextlib.AbstractContextManager["ModelGroup"]):
 
     def state(self) -> list[dict[str, Any]]:
         """Each model's settings and recent latencies, for the window and the page; JSON-serializable."""
-        return [self._state_of(model) for model in self.models]
-
-    def _state_of(self, model: Runtime) -> dict[str, Any]:
-        stats, description = self.stats[name_of(model)], model.describe()
-        recent = stats.infer.summary(LIVE_SAMPLES)
-        return {
-            "name": stats.name,
-            "backend": model.name,
-            "precision": model.precision,
-            "device": description.device,
-            "threads": description.threads,
-            "infer_p50_ms": recent and recent.p50_ms,
-            "infer_p90_ms": recent and recent.p90_ms,
-            "recent_infer_ms": [round(sample, 3) for sample in stats.infer.latest_ms(RECENT_SAMPLES)],
-            "agrees_percent": stats.agrees_percent,
-            "compared": stats.compared,
-        }
+        return [
+            {
+                "name": stats.name,
+                "backend": model.name,
+                "precision": model.precision,
+                "device": model.describe().device,
+                "threads": model.describe().threads,
+                "infer_p50_ms": recent and recent.p50_ms,
+                "infer_p90_ms": recent and recent.p90_ms,
+                "recent_infer_ms": [round(sample, 3) for sample in stats.infer.latest_ms(RECENT_SAMPLES)],
+                "agrees_percent": stats.agrees_percent,
+                "compared": stats.compared,
+            }
+            for model, stats in zip(self.models, self.stats.values(), strict=True)
+            for recent in [stats.infer.summary(LIVE_SAMPLES)]
+        ]
 
     def close(self) -> None:
         for model in self.models:

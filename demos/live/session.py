@@ -59,7 +59,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """The recording in progress."""
         self.log, self.event = log, event or (lambda name, **values: None)
         self._commands: queue.Queue[tuple[str, str | None]] = queue.Queue(_MOST_COMMANDS)
-        self._subscribers: tuple[Callable[[FrameResult], None], ...] = ()
+        self._subscribers: list[Callable[[FrameResult], None]] = []
         self._loader: ModelLoader | None = None
         self._pending: ModelConfig | None = None
         """The newest requested config, until it is loaded. Meanwhile an older one may still be loading."""
@@ -122,16 +122,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         }
         return {**state, "dashboard": dashboard.build(state)}
 
-    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
-        """Call `callback` after each frame, in the loop's thread. Returns a function that ends the subscription."""
-        with self._lock:
-            self._subscribers = (*self._subscribers, callback)
-
-        def unsubscribe() -> None:
-            with self._lock:
-                self._subscribers = tuple(other for other in self._subscribers if other is not callback)
-
-        return unsubscribe
+    def subscribe(self, callback: Callable[[FrameResult], None]) -> None:
+        """Call `callback` after each frame, in the loop's thread."""
+        self._subscribers.append(callback)
 
     def onnx_artifact(self) -> Artifact:
         """Return the current model's ONNX fp32 artifact; a missing one is exported, which may take seconds.

@@ -82,12 +82,6 @@ def pack_frame(head: dict[str, Any], jpeg: bytes) -> bytes:
     return struct.pack(">I", len(text)) + text + jpeg
 
 
-def unpack_frame(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the head and the JPEG of a `pack_frame` message."""
-    (length,) = struct.unpack_from(">I", message)
-    return json.loads(message[4 : 4 + length]), message[4 + length :]
-
-
 def parse_request(text: str | None) -> dict[str, Any]:
     """Parse a viewer's request: a JSON object with at least one of `command`, `look` and `shown`.
 

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from demos.live.browser import routes as browser_routes
-from demos.live.page.frames import FrameEncoder
-from demos.live.page.protocol import unpack_frame
+from demos.live.page.frames import FrameEncoder, encode_jpeg
 from demos.live.page.security import SecurityMiddleware, is_loopback
 from demos.live.page.viewer import Viewers
 from demos.live.page.visitor import MAX_BYTES, Visitors
@@ -87,11 +87,10 @@ class Page(contextlib.AbstractContextManager["Page"]):
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(_serve(server, listener)), name="page", daemon=True)
         self._thread.start()
-        self._unsubscribe = session.subscribe(self._on_result)
+        session.subscribe(self._on_result)
 
     def close(self) -> None:
         """Disconnect all clients within two seconds. Idempotent."""
-        self._unsubscribe()
         self._server.should_exit = True
         self._thread.join(2)
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -106,7 +105,8 @@ class Page(contextlib.AbstractContextManager["Page"]):
             for source in self._session.scheduler.sources:
                 result = self.frames.newest(source.id)
                 if result is not None and requested in (None, str(source.id)):
-                    return Response(unpack_frame(await self.frames.message(result))[1], media_type="image/jpeg")
+                    jpeg, _, _ = await run_in_threadpool(encode_jpeg, result.frame.image)
+                    return Response(jpeg, media_type="image/jpeg")
             return PlainTextResponse("there is no frame yet\n", 404)
 
         return Starlette(

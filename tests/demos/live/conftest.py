@@ -69,9 +69,9 @@ class Recorded(Session):
             if condition():
                 self.quit = "test"
 
-        stop = self.subscribe(check)
+        self.subscribe(check)
         assert self.run() == "test"
-        stop()
+        self._subscribers.remove(check)
         self.quit = ""
 
 

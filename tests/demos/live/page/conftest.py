@@ -99,13 +99,8 @@ class Demo:
         }  # fmt: skip
         return {**state, "dashboard": dashboard.build(state)}
 
-    def subscribe(self, callback: Callable[[FrameResult], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[FrameResult], None]) -> None:
         self._listeners.append(callback)
-
-        def unsubscribe() -> None:
-            self._listeners = [other for other in self._listeners if other is not callback]
-
-        return unsubscribe
 
     def onnx_artifact(self) -> Artifact:
         raise ArtifactError("this demo has no model; type: python export/to_onnx.py")

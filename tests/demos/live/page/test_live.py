@@ -29,7 +29,10 @@ def receive(client: ClientConnection, kind: type, timeout_s: float = 10) -> Any:
     while True:
         message = client.recv(max(0.001, deadline_s - time.monotonic()))
         if isinstance(message, kind):
-            return protocol.unpack_frame(message) if isinstance(message, bytes) else json.loads(message)
+            if isinstance(message, str):
+                return json.loads(message)
+            length = int.from_bytes(message[:4], "big")
+            return json.loads(message[4 : 4 + length]), message[4 + length :]
 
 
 def state_where(client: ClientConnection, name: str, value: object) -> dict[str, Any]:
