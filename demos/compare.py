@@ -19,7 +19,7 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +170,12 @@ def run(
         frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
         update(total=len(rows) + rounds, completed=0)
+        log = (lambda step: None) if cli.is_terminal(sys.stderr) else functools.cache(cli.log)
+
+        def report(step: str) -> None:
+            update(description=step, advance=1)
+            log(step)
+
         result = compare(
             rows,
             inputs,
@@ -180,25 +186,13 @@ def run(
             samples=samples,
             rounds=rounds,
             device=request.device,
-            on_step=_reporter(update),
+            on_step=report,
         )
         busy = max(busy, machine.busy_percent())
     if made[0].manifest.weights.source == "random":
         message = f"{request.variant} is UNTRAINED: its latencies are real, its predictions are meaningless"
         warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
-
-
-def _reporter(update: Callable[..., None]) -> Callable[[str], None]:
-    """Return a function that shows each step in the progress bar, or logs it once if stderr is no terminal."""
-    log = functools.cache(cli.log)
-
-    def report(step: str) -> None:
-        update(description=step, advance=1)
-        if not cli.is_terminal(sys.stderr):
-            log(step)
-
-    return report
 
 
 def _rows(backends: Sequence[str], precisions: Sequence[str], device: str | None) -> list[Row]:

@@ -1,24 +1,32 @@
-"""Records images to a video that plays in real time. Existing files are never replaced."""
+"""Record images to a video that plays in real time, and save snapshots.
+
+Files are written under an unfinished name first. An existing file is never replaced.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import secrets
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from demos.live.sources.opencv import is_unicode, opencv
-from demos.live.window import files
 from demos.live.window.draw import draw_image
-from demos.live.window.files import MIN_FREE_BYTES
 from simplenet.errors import SimpleNetError, UsageError, one_line
-from simplenet.files import error_message
+from simplenet.files import error_message, sync
 from simplenet.preprocessing import UInt8Array
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 """The codecs that OpenCV's wheels can write; H.264 is not among them."""
+MIN_FREE_BYTES = 50_000_000
+"""A recording stops when less disk space than this is free, so that its file can still be finished."""
 LONGEST_GAP_S = 1.0
 """A longer gap between two images, such as a suspended laptop, is recorded with this length."""
 
@@ -55,7 +63,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         if not is_unicode(str(self.path.absolute())):
             raise UsageError(f"cannot record to {one_line(repr(str(self.path)))}: no Unicode; choose another name")
         # FFmpeg takes "12:30.mp4" and "file:a.mp4" for addresses, but never an absolute path.
-        self._unfinished = files.create_unfinished(self.path.absolute())
+        self._unfinished = _create_unfinished(self.path.absolute())
         self._writer: Any = None
         self._size = (0, 0)
         self._last: UInt8Array | None = None
@@ -94,7 +102,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
                 self._writer.release()
             if self.frames and self._unfinished.exists():
                 _check(self._unfinished, self.path, self.frames)
-                self.path = files.publish(self._unfinished, self.path)
+                self.path = _publish(self._unfinished, self.path)
         finally:
             self._unfinished.unlink(missing_ok=True)
 
@@ -139,6 +147,26 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
             raise SimpleNetError(f"cannot continue recording to {self.path}: {reason}") from error
 
 
+def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
+    """Write RGB uint8 [H, W, 3] as a PNG with the time in its name, completely or not at all; returns its path.
+
+    Raises:
+        SimpleNetError: the folder cannot be written to, or the disk is full.
+    """
+    cv2 = opencv()
+    png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    path = Path(folder) / time.strftime("simplenet-%Y%m%d-%H%M%S.png")
+    unfinished = _create_unfinished(path)
+    try:
+        if shutil.disk_usage(unfinished.parent).free < MIN_FREE_BYTES:  # visitors of the page must not fill it
+            raise SimpleNetError(f"cannot write {path}: the disk is nearly full")
+        with _write_errors(path):
+            unfinished.write_bytes(png)
+        return _publish(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _fit(image: UInt8Array, width: int, height: int) -> UInt8Array:
     """Cut an odd row and column; scale an image of another size to fit."""
     if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
@@ -158,3 +186,40 @@ def _check(video: Path, path: Path, frames: int) -> None:
         capture.release()
     if found < frames:
         raise SimpleNetError(f"{path} could not be written completely ({found} of {frames} frames); is the disk full?")
+
+
+def _create_unfinished(path: Path) -> Path:
+    """Create an empty file beside `path` whose name says that it is unfinished, and its folder if missing.
+
+    Raises:
+        SimpleNetError: the folder cannot be written to.
+    """
+    temporary = path.with_name(f"{path.stem[:100]}.unfinished-{secrets.token_hex(4)}{path.suffix}")
+    with _write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    return temporary
+
+
+def _publish(temporary: Path, path: Path) -> Path:
+    """Rename the finished file to 'clip.mp4', or to 'clip-2.mp4' and so on if that exists; returns the path.
+
+    Raises:
+        SimpleNetError: renaming failed.
+    """
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    with _write_errors(path):
+        free = next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
+        sync(temporary)
+        temporary.rename(free)
+        sync(path.parent)
+    return free
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error_message(error)
+        raise SimpleNetError(f"cannot write {path}: {reason}; choose a folder you can write to") from error

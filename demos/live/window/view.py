@@ -11,8 +11,7 @@ from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.window.display import Display
 from demos.live.window.draw import Renderer
-from demos.live.window.files import save_snapshot
-from demos.live.window.recorder import Recorder
+from demos.live.window.recorder import Recorder, save_snapshot
 from simplenet.errors import SimpleNetError
 from simplenet.preprocessing import UInt8Array
 

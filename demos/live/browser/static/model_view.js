@@ -7,30 +7,34 @@ import { showPredictions } from "../predictions.js";
 const START = "Run in this browser";
 const MAX_THREADS = 8;
 const SAMPLES_FOR_P90 = 64; // MLPerf LoadGen's rule, as in runtimes/timing.py
-const UNTRAINED = "UNTRAINED: random weights. The latencies are valid, the predictions are not.";
+const TILE = `
+  <header class="title">
+    <h2 id="browser-model-title">In this browser</h2>
+    <p class="muted" role="status">Nothing is loaded before you start it.</p>
+  </header>
+  <div class="browser-model-controls">
+    <label class="field"><span>Run on</span><select>
+      <option value="wasm">WASM</option><option value="webgpu" disabled>WebGPU</option>
+    </select></label>
+    <label class="field"><span>Threads</span><select></select></label>
+    <button type="button">${START}</button>
+  </div>
+  <p class="muted"></p>
+  <p class="error" role="alert"></p>
+  <p class="notice">UNTRAINED: random weights. The latencies are valid, the predictions are not.</p>
+  <div class="browser-model-results"><ol class="predictions"></ol><dl class="figures"></dl></div>`;
 
 /** Builds the tile. Its button calls `onStart`, or `onStop` while the model runs. */
 export function makeView(element, { onStart, onStop }) {
-  const provider = make("select", {}, option("wasm", "WASM"), option("webgpu", "WebGPU", true));
-  const threads = makeThreadSelect();
-  const button = make("button", { type: "button" }, START);
-  const status = make("p", { className: "muted", role: "status" }, "Nothing is loaded before you start it.");
-  const error = make("p", { className: "error", role: "alert" });
-  const untrained = make("p", { className: "notice" }, UNTRAINED);
-  const note = make("p", { className: "muted" }, isolationNote());
-  const predictionList = make("ol", { className: "predictions" });
-  const figureList = make("dl", { className: "figures" });
-  const heading = make("h2", { id: "browser-model-title" }, "In this browser");
+  element.innerHTML = TILE;
   element.classList.add("card", "browser-model");
-  element.setAttribute("aria-labelledby", heading.id);
-  element.replaceChildren(
-    make("header", { className: "title" }, heading, status),
-    make("div", { className: "browser-model-controls" }, field("Run on", provider), field("Threads", threads), button),
-    note,
-    error,
-    untrained,
-    make("div", { className: "browser-model-results" }, predictionList, figureList),
-  );
+  element.setAttribute("aria-labelledby", "browser-model-title");
+  const [status, note] = element.querySelectorAll("p.muted");
+  const [provider, threads] = element.querySelectorAll("select");
+  const parts = ["button", ".error", ".notice", "ol", "dl"].map((selector) => element.querySelector(selector));
+  const [button, error, untrained, predictionList, figureList] = parts;
+  addThreadCounts(threads);
+  write(note, isolationNote());
 
   let isRunning = false;
   let modelFigures = [];
@@ -103,12 +107,10 @@ function latencyFigure(name, latencies) {
   return { name, value: percentile(50), note: `p50 of ${n}; ${p90}` };
 }
 
-function makeThreadSelect() {
+function addThreadCounts(select) {
   const max = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
-  const counts = Array.from({ length: max }, (_, index) => String(index + 1));
-  const select = make("select", {}, ...counts.map((count) => option(count, count)));
+  for (let count = 1; count <= max; count++) select.append(make("option", {}, String(count)));
   select.value = String(Math.min(Math.ceil(max / 2), 4)); // half: hyperthreads seldom add speed
-  return select;
 }
 
 function isolationNote() {
@@ -121,12 +123,4 @@ async function reasonAgainstWebGpu() {
   if (navigator.gpu === undefined) return "No WebGPU: this browser does not have it.";
   const adapter = await navigator.gpu.requestAdapter().catch(() => null);
   return adapter === null ? "No WebGPU: this browser finds no usable GPU." : "";
-}
-
-function field(name, control) {
-  return make("label", { className: "field" }, make("span", {}, name), control);
-}
-
-function option(value, text, disabled = false) {
-  return make("option", { value, disabled }, text);
 }

@@ -3,8 +3,13 @@
 import { byId, keep, make, write } from "./dom.js";
 import { selectedModel, selectedResult, selectModel } from "./predictions.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT] = [300, 40];
+const [WIDTH, HEIGHT] = [300, 40]; // of a sparkline
+const PANEL = `
+  <div><h3><button type="button" title="Show this model’s predictions"></button></h3>
+    <span class="latency"><small>p50 </small><b></b></span></div>
+  <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" aria-hidden="true"><polyline></polyline></svg>
+  <div><span class="first"></span><span class="p90"></span></div>
+  <p class="facts"></p>`;
 
 export function showTitle({ title, untrained, keys }) {
   write(byId("title"), title);
@@ -83,14 +88,8 @@ function makeTerm({ kbd, text }) {
 }
 
 function makePanel({ name }) {
-  const svg = document.createElementNS(SVG, "svg");
-  const attributes = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
-  for (const [attribute, value] of Object.entries(attributes)) svg.setAttribute(attribute, value);
-  svg.append(document.createElementNS(SVG, "polyline"));
-  const button = make("button", { type: "button", title: "Show this model’s predictions" }, name);
-  button.addEventListener("click", () => selectModel(name));
-  const latency = make("span", { className: "latency" }, make("small", {}, "p50 "), make("b"));
-  const texts = make("div", {}, make("span", { className: "first" }), make("span", { className: "p90" }));
-  const title = make("div", {}, make("h3", {}, button), latency);
-  return make("li", { className: "panel" }, title, svg, texts, make("p", { className: "facts" }));
+  const panel = make("li", { className: "panel", innerHTML: PANEL });
+  write(panel.querySelector("button"), name);
+  panel.querySelector("button").addEventListener("click", () => selectModel(name));
+  return panel;
 }

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from demos.live.sources.opencv import opencv
 from demos.live.window import recorder
-from demos.live.window.files import save_snapshot
-from demos.live.window.recorder import Recorder
+from demos.live.window.recorder import Recorder, save_snapshot
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.conftest import ROOT
 from tests.demos.live.scenes import UInt8Array, gray
