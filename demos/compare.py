@@ -47,7 +47,7 @@ from simplenet.errors import (
 from simplenet.formats import PRECISIONS
 
 FRAME_WIDTH, FRAME_HEIGHT = 640, 480
-"""Of the camera's frame whose end-to-end latency is measured."""
+"""Size of the camera frame in the measurement of the end-to-end latency."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,19 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_names(parser, "backend", models.backends())
     models.add_names(parser, "precision", PRECISIONS)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--image",
-        type=files.expand_home,
-        metavar="DIR|NAME",
-        help="images, or folders of classes (default: the images shipped with the weights)",
-    )
-    source.add_argument(
-        "--data",
-        type=cli.path,
-        metavar="DIR",
-        help="a dataset's folder with test/<class>/*; the default weights are then those shipped for its classes, "
-        "and train/<class>/* calibrates int8",
-    )
+    image_help = "images, or folders of classes (default: the images shipped with the weights)"
+    source.add_argument("--image", type=files.expand_home, metavar="DIR|NAME", help=image_help)
+    data_help = "a dataset's folder with test/<class>/*; the default weights are then those shipped for its classes, "
+    data_help += "and train/<class>/* calibrates int8"
+    source.add_argument("--data", type=cli.path, metavar="DIR", help=data_help)
     cli.add_count(parser, "--limit", "at most N images", default=2000, highest=100_000)
     samples_help = "timed inferences per row; 662 or more give a p99"
     cli.add_count(parser, "--samples", samples_help, default=700, highest=1_000_000)

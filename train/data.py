@@ -201,4 +201,4 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(name="folder", labels=(), preprocessing=None, allows_flip=True),
     )
 }  # fmt: skip
-"""Datasets by name. The SHA-256 are those that TensorFlow Datasets and others publish; the servers were not tried."""
+"""Datasets by name. The SHA-256 are those that TensorFlow Datasets and others publish. The downloads were not tried."""

@@ -42,12 +42,8 @@ def add_data(to: argparse.ArgumentParser) -> None:
 
 
 def add_weights(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--weights",
-        default="random",
-        metavar="random|pretrained|NAME|PATH",
-        help="initial weights: random, the official ones, shipped ones by name, or a checkpoint (default: random)",
-    )
+    help = "initial weights: random, the official ones, shipped ones by name, or a checkpoint (default: random)"
+    to.add_argument("--weights", default="random", metavar="random|pretrained|NAME|PATH", help=help)
     cli.add_weights_key(to)
 
 
@@ -76,9 +72,8 @@ def add_recipe(to: argparse.ArgumentParser, default: Recipe, without: Collection
             help = f"{help} (default: {value:g})"
             to.add_argument(_flag(field), dest=field, type=type, default=value, metavar=metavar, help=help)
     to.add_argument("--no-flip", dest="flip", action="store_false", help="never mirror images, as for letters")
-    to.add_argument(
-        "--fp32", dest="bf16", action="store_false", help="train in float32 (default: bf16 if the hardware supports it)"
-    )
+    fp32_help = "train in float32 (default: bf16 if the hardware supports it)"
+    to.add_argument("--fp32", dest="bf16", action="store_false", help=fp32_help)
 
 
 def add_run(to: argparse.ArgumentParser, default_output: str) -> None:

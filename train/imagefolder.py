@@ -136,23 +136,15 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_variant(parser)
     flags.add_weights(parser)
     cli.add_overrides(parser)
-    parser.add_argument(
-        "--validation-share",
-        type=flags.fraction,
-        default=DEFAULT_VALIDATION_SHARE,
-        metavar="X",
-        help="fraction of each class to hold out if there is no folder train; drawn with --seed, so keep the seed to "
-        f"continue from the weights of another run (default: {DEFAULT_VALIDATION_SHARE})",
-    )
+    share = DEFAULT_VALIDATION_SHARE
+    share_help = "fraction of each class to hold out if there is no folder train; drawn with --seed, so keep the seed "
+    share_help += f"to continue from the weights of another run (default: {share})"
+    parser.add_argument("--validation-share", type=flags.fraction, default=share, metavar="X", help=share_help)
     area_help = f"the smallest fraction of an image that a random crop shows (default: {DEFAULT_CROP_AREA})"
     parser.add_argument("--crop-area", type=flags.area, default=DEFAULT_CROP_AREA, metavar="X", help=area_help)
-    parser.add_argument(
-        "--workers",
-        type=cli.integer_in(0, 256),
-        default=distributed.cores_per_process(hardware.usable_cores()),
-        metavar="N",
-        help="decoding processes per training process (default: one per core, split across training processes)",
-    )
+    cores = distributed.cores_per_process(hardware.usable_cores())
+    workers_help = "decoding processes per training process (default: one per core, split across training processes)"
+    parser.add_argument("--workers", type=cli.integer_in(0, 256), default=cores, metavar="N", help=workers_help)
     flags.add_recipe(parser, DEFAULT, without=("translate", "cutout", "small_first"))
     flags.add_run(parser, default_output="runs/<folder>-<variant>")
     return parser

@@ -29,7 +29,7 @@ from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
 _UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
-"""Discarded before each measurement, at least so many calls and so long: the caches hold another backend's data, and
+"""How many calls, and for how long, are discarded before each measurement: the caches hold another backend's data, and
 after a pause the processor needs about ten milliseconds to reach its clock frequency."""
 
 

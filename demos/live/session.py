@@ -64,7 +64,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pending: ModelConfig | None = None
         """The newest requested config, until it is loaded. Meanwhile an older one may still be loading."""
         self._failed: list[dict[str, Any]] = []
-        """What failed to load, for the next-... commands to skip: `ModelConfig.selected`, or its backends only."""
+        """`ModelConfig.selected`, or only its backends, of what failed to load; the next-... commands skip it."""
         self._notice, self._notice_until_s = "", 0.0
         self._source_stats: dict[int, SourceStats] = {}
         self._model_stats: dict[tuple[str, str], ModelStats] = {}

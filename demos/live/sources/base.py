@@ -44,7 +44,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
     """Whether frames have an age and can be dropped. False for files, and for streams with a known number of frames."""
     state: SourceState = "running"
     dropped: int = 0
-    """Number of frames since the first `poll` that a newer one replaced before `poll` returned them."""
+    """Number of frames that a newer one replaced before `poll` returned them, counted from the first `poll` on."""
     reconnects: int = 0
     note: str | None = None
     """Details for the user: why it is reconnecting or failed, which images were skipped."""

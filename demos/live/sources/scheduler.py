@@ -73,7 +73,7 @@ class SourceScheduler:
                 return source, frame
 
     def wake(self) -> None:
-        """Make the current call of `next` return, or the next one if none is waiting."""
+        """Make a waiting `next` return at once; if none is waiting, the following one does."""
         with self.changed:
             self._woken = True
             self.changed.notify_all()
