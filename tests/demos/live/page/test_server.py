@@ -188,7 +188,6 @@ def test_close_takes_two_seconds_with_any_clients(demo: Demo, scene: Scene) -> N
         wait_until(
             lambda: "page" not in {thread.name for thread in set(threading.enumerate()) - set(before)}, seconds=10
         )
-    assert not demo._listeners
 
 
 def test_prints_nothing_and_takes_no_signal_handler(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
