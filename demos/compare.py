@@ -161,7 +161,7 @@ def run(
         # Random pixels suffice: the latency does not depend on a frame's content.
         frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
-        update(total=len(rows) + rounds, completed=0)
+        update(total=len(made) + rounds, completed=0)
         log = (lambda step: None) if cli.is_terminal(sys.stderr) else functools.cache(cli.log)
 
         def report(step: str) -> None:

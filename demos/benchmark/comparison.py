@@ -110,14 +110,14 @@ def compare(
         frame: RGB uint8 [H, W, 3], for the end-to-end latency.
         samples: timed inferences for each row, spread over `rounds`.
         device: of all rows; None is each backend's first.
-        on_step: called with the name of each step as it starts: one for each row, then one for each round.
+        on_step: called with the name of each step as it starts: one for each artifact, then one for each round.
     """
     logits: dict[str, Logits] = {}
     with ExitStack() as stack:
         workers: list[Worker] = []
         for row in rows:
-            on_step(f"loading {row.name}")
             if row.artifact is not None:
+                on_step(f"loading {row.name}")
                 options = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
                 worker = stack.enter_context(Worker(row.name, row.artifact.folder, **options))
                 try:

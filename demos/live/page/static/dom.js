@@ -27,7 +27,7 @@ export function keep(parent, items, key, create, update) {
   if (!same) parent.replaceChildren(...children);
 }
 
-/** Formats as demos/live/dashboard.py does. */
+/** Three significant digits, as in demos/live/dashboard.py. */
 export function milliseconds(value) {
   if (value === null || value === undefined) return "-";
   return `${value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
