@@ -100,8 +100,8 @@ def check_fp16_range(loaded: LoadedWeights, images: ImageBatch) -> dict[str, Any
     for name, peak in peaks.items():
         if peak > FP16_MAX / _FP16_HEADROOM:
             raise AgreementError(
-                f"layer {name} reaches {peak:.3g} on {len(images)} images ({images.source}): fp16 ends at {FP16_MAX}, "
-                f"and {_FP16_HEADROOM} times the range is required; export with --precision fp32"
+                f"layer {name} reaches {peak:.3g} on {len(images)} images ({images.source}); fp16 ends at {FP16_MAX}, "
+                f"of which 1/{_FP16_HEADROOM} may be used; export with --precision fp32"
             )
     return {"images": len(images), "source": images.source, "largest_activation": max(peaks.values())}
 

@@ -23,6 +23,11 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_document_has_no_conflict_markers(document: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}) ", document.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_links_resolve(document: Path) -> None:
     for link in links(document):
         if re.match(r"https?://", link):
