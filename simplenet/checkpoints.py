@@ -199,7 +199,7 @@ def _misfit(candidate: Candidate, variant: str, path: Path) -> WeightsError:
 def _read_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, torch.Tensor], ModelCard | None]:
     tensors = deserialize(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    card = header.get("__metadata__", {}).get(CARD_KEY)
+    card = (header.get("__metadata__") or {}).get(CARD_KEY)
     try:
         return tensors, None if card is None else ModelCard.from_json(card)
     except WeightsError as error:

@@ -29,7 +29,7 @@ _TOP = "."
 """The key of tensors that have neither a container nor a prefix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors cannot be compared by ==
 class Candidate:
     """A possible state_dict: the tensors below `key`, the path of keys and the prefix, joined by dots."""
 

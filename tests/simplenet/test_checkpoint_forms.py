@@ -226,6 +226,9 @@ def test_averaged_weights_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", {"model": GOOD, "ema": {"shadow": shadow}})
     with pytest.warns(SimpleNetWarning, match=r"'ema.shadow', which do not fit \(missing .* raw ones 'model' are used"):
         assert same(weights.load(VARIANT, path), GOOD)
+    save_file({**prefixed("net/"), **prefixed("net/ema.", shadow)}, tmp_path / "a.safetensors")
+    with pytest.warns(SimpleNetWarning, match=r"'net/ema', which do not fit"):
+        assert same(weights.load(VARIANT, tmp_path / "a.safetensors"), GOOD)
 
 
 def test_several_weights_that_fit_are_listed(tmp_path: Path) -> None:
