@@ -54,10 +54,10 @@ def run(artifact: Artifact, inputs: npt.NDArray[Any]) -> Float32Array:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)  # already shown when the weights were loaded
-        # One thread: as fast for small models; on a busy machine, more threads that spin are very slow.
+        # One thread is as fast for small models, and several that spin are very slow on a busy machine.
         runtime = runtimes.load(artifact, threads=1)
     with runtime:
-        # In batches: all images at once, in a model with a dynamic batch, may not fit into memory.
+        # A model with a dynamic batch would run all images at once, which may not fit into memory.
         return np.concatenate([runtime.infer_any(batch) for batch in _batches(inputs)])
 
 
@@ -89,7 +89,7 @@ def check_fp16_range(loaded: LoadedWeights, images: ImageBatch) -> dict[str, Any
         peaks[name] = max(peaks.get(name, 0.0), float(output.abs().nan_to_num(torch.inf).max()))
         return output.half().float()
 
-    # The checkpoint's names of the layers: `model` has no batch norms, so its numbers differ.
+    # Layers are named as in the checkpoint; `model` has no batch norms, so it numbers them differently.
     for (name, _), (_, layer) in zip(_weighted_layers(loaded.model), _weighted_layers(model), strict=True):
         layer.register_forward_hook(functools.partial(round_output, name))
     with torch.inference_mode():
@@ -219,13 +219,13 @@ def _require_float_agreement(logits: Float32Array, expected: Float32Array, preci
 
 
 def _require_int8_agreement(measured: dict[str, Any], max_drop: float) -> None:
-    top1, count = measured["agreement"]["top1_agreement"], measured["agreement"]["images"]
+    """Raise AgreementError if too many images have another top-1, or accuracy drops too much."""
+    top1, drop = measured["agreement"]["top1_agreement"], measured.get("accuracy", {}).get("drop_points", 0.0)
     if top1 < INT8_TOP1_AGREEMENT_FLOOR:
         raise AgreementError(
-            f"the int8 model agrees with PyTorch on {top1:.1%} of {count} images, at least "
+            f"the int8 model agrees with PyTorch on {top1:.1%} of {measured['agreement']['images']} images, at least "
             f"{INT8_TOP1_AGREEMENT_FLOOR:.0%} is required; calibrate with more typical images: --calibration DIR"
         )
-    drop = measured.get("accuracy", {}).get("drop_points", 0.0)
     if drop > max_drop:
         raise AgreementError(
             f"the int8 model loses {drop:.2f} points of top-1, {max_drop:g} are allowed; "

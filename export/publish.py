@@ -156,21 +156,21 @@ def _write(
     model_file: Path, context: ExportContext, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]
 ) -> Manifest:
     """Build, write and check the model files, then write manifest.json beside them."""
-    request, fp16_range = context.request, {}
+    request, measured = context.request, dict[str, Any]()
     if request.precision == "int8":
         _ = context.calibration  # fails early if there are no images, or poor ones
     elif request.precision == "fp16":
         request.progress("checking the range of fp16")
         images = calibration.for_fp16_range(context.loaded, request.calibration)
-        fp16_range["fp16_range"] = agreement.check_fp16_range(context.loaded, images)
+        measured["fp16_range"] = agreement.check_fp16_range(context.loaded, images)
     built = build(context)
     manifest = _manifest(context, built, packages)
     built.save(model_file, manifest.to_json())
     request.progress("checking against PyTorch")
     artifact = Artifact(model_file, manifest)
-    measured = built.check(artifact) if built.check else run_and_compare(artifact, context)
+    measured |= built.check(artifact) if built.check else run_and_compare(artifact, context)
     others = {name: files.sha256(model_file.with_name(name)) for name in FORMATS[request.format].files[1:]}
-    manifest = dataclasses.replace(manifest, measured=measured | fp16_range, files=others)
+    manifest = dataclasses.replace(manifest, measured=measured, files=others)
     built.save(model_file, manifest.to_json())
     manifest = artifacts.write_manifest(model_file.parent, manifest).manifest
     _check_readable(model_file, manifest)
