@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from export import calibration
 from export.publish import ExportContext
-from simplenet.errors import ExportError, one_line
+from simplenet.errors import ExportError, one_line, raise_if_from_signal_handler
 from simplenet.vendors import vendor_import
 
 METHOD = "nncf.quantize: per channel, min-max, uint8 activations, 7-bit weights"
@@ -78,6 +78,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
         except OSError:
             raise
         except Exception as error:  # nncf's errors have no common class
+            raise_if_from_signal_handler(error)
             raise ExportError(f"NNCF cannot quantize this model: {one_line(error)}") from error
 
 

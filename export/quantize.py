@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from export import calibration
-from simplenet.errors import ExportError, one_line
+from simplenet.errors import ExportError, one_line, raise_if_from_signal_handler
 from simplenet.vendors import telemetry_off
 
 ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, int8 activations, 7-bit weights"
@@ -84,6 +84,7 @@ def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
         except OSError:
             raise
         except Exception as error:  # onnxruntime's errors have no common class
+            raise_if_from_signal_handler(error)
             raise ExportError(f"ONNX Runtime cannot quantize this graph: {one_line(error)}") from error
         result = onnx.load(int8_file)
     del result.metadata_props[:]

@@ -29,6 +29,7 @@ from simplenet.errors import (
     UntrainedWarning,
     UsageError,
     one_line,
+    raise_if_from_signal_handler,
 )
 
 Float32Array = npt.NDArray[np.float32]
@@ -87,14 +88,15 @@ class Runtime(abc.ABC):
         self._check_options()
         self._shape_tail = manifest.input.shape[1:]
         self._dtype = np.dtype(manifest.input.dtype)
-        self._lock = threading.Lock()
-        self._closed = self._is_forked = False
+        self._lock = threading.RLock()  # with a Lock, a signal handler would wait for its own thread forever
+        self._closed = self._is_forked = self._is_running = False
         try:
             self._open()
             self._description = self._describe()
         except SimpleNetError:
             raise
         except Exception as error:
+            raise_if_from_signal_handler(error)
             raise BackendError(
                 f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again here"
             ) from error
@@ -128,10 +130,16 @@ class Runtime(abc.ABC):
             with _NO_LOCK if self.THREAD_SAFE else self._lock:
                 if self._closed:
                     raise self._closed_error()
-                logits = self._run(batch)
+                self._check_not_running()
+                self._is_running = not self.THREAD_SAFE
+                try:
+                    logits = self._run(batch)
+                finally:
+                    self._is_running = False
         except SimpleNetError:
             raise
         except Exception as error:
+            raise_if_from_signal_handler(error)
             if self._closed:  # another thread has closed it
                 raise self._closed_error() from error
             raise BackendError(
@@ -220,6 +228,7 @@ class Runtime(abc.ABC):
         """Free the model; a second call does nothing."""
         with self._lock:
             if not self._closed:
+                self._check_not_running()
                 self._closed = True
                 self._close()
 
@@ -230,6 +239,10 @@ class Runtime(abc.ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_not_running(self) -> None:
+        if self._is_running:  # the lock is this thread's
+            raise BackendError("a signal handler called this runtime during an inference; let it only set a flag")
 
     def _closed_error(self) -> BackendError:
         if self._is_forked:
@@ -325,7 +338,7 @@ def _after_fork() -> None:
     reference keeps each object alive.
     """
     for runtime in _loaded:
-        runtime._closed, runtime._is_forked, runtime._lock = True, True, threading.Lock()
+        runtime._closed, runtime._is_forked, runtime._lock = True, True, threading.RLock()
         for value in vars(runtime).values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 

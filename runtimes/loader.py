@@ -10,7 +10,14 @@ from typing import cast
 from runtimes.base import Options, Runtime
 from simplenet import artifacts, files
 from simplenet.artifacts import Artifact
-from simplenet.errors import ArtifactError, SimpleNetError, UsageError, check_choice, one_line
+from simplenet.errors import (
+    ArtifactError,
+    SimpleNetError,
+    UsageError,
+    check_choice,
+    one_line,
+    raise_if_from_signal_handler,
+)
 from simplenet.formats import FORMATS
 from simplenet.manifest import MANIFEST_NAME, Manifest
 
@@ -114,6 +121,7 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
     except SimpleNetError:
         raise
     except Exception as error:
+        raise_if_from_signal_handler(error)
         raise ArtifactError(f"{path} cannot be read: {one_line(error)}; export it again") from error
     if text is None:
         raise ArtifactError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simplenet import files
-from simplenet.errors import ArtifactError, one_line
+from simplenet.errors import ArtifactError, one_line, raise_if_from_signal_handler
 from simplenet.manifest import METADATA_KEY
 
 _PROGRAM = "models/model.json"
@@ -108,6 +108,7 @@ def _read(path: str | Path, content: bytes | None = None) -> dict[str, bytes]:
                 )
             return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
     except (OSError, zipfile.BadZipFile, struct.error, LookupError, ValueError, RuntimeError, EOFError) as error:
+        raise_if_from_signal_handler(error)
         raise ArtifactError(f"cannot read {path}: {one_line(files.error_message(error))}; export it again") from error
 
 

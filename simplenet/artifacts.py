@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simplenet import files, strict_json
-from simplenet.errors import ArtifactError
+from simplenet.errors import ArtifactError, raise_if_from_signal_handler
 from simplenet.formats import FORMATS
 from simplenet.manifest import MANIFEST_NAME, Manifest
 
@@ -60,6 +60,7 @@ class Artifact:
         try:
             content = path.read_bytes()
         except OSError as error:
+            raise_if_from_signal_handler(error)
             raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export it again") from error
         if expected is not None and hashlib.sha256(content).hexdigest() != expected:
             raise IncompleteError(_DIFFERS.format(path))
@@ -116,6 +117,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{file} is not UTF-8 text; save it as UTF-8, or export the artifact again") from error
     except OSError as error:
+        raise_if_from_signal_handler(error)
         raise IncompleteError(f"cannot read {file}: {files.error_message(error)}; export the artifact again") from error
 
 
@@ -155,6 +157,7 @@ def _read(path: Path) -> Artifact:
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
     except OSError as error:
+        raise_if_from_signal_handler(error)
         raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export the artifact again") from error
     return Artifact(model_file, manifest)
 

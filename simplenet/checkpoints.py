@@ -19,7 +19,7 @@ from safetensors.torch import save as serialize
 
 from simplenet import file_kinds, files, state_dicts, torch_files, variants
 from simplenet import model as models
-from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError, one_line
+from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError, one_line, raise_if_from_signal_handler
 from simplenet.model import SimpleNet
 from simplenet.model_card import CARD_KEY, ModelCard
 from simplenet.state_dicts import Candidate, Tensor, Tensors
@@ -70,8 +70,10 @@ def read(path: Path) -> Checkpoint:
     except SimpleNetError:
         raise
     except OSError as error:
+        raise_if_from_signal_handler(error)
         raise WeightsError(f"cannot read {path}: {one_line(files.error_message(error))}") from error
     except Exception as error:  # the parsers raise exceptions of any type
+        raise_if_from_signal_handler(error)
         raise WeightsError(
             f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
         ) from error

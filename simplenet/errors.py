@@ -22,7 +22,9 @@ Libraries raise; only `simplenet.cli.run` prints. A message is one line: what is
 """
 
 import difflib
+import inspect
 import re
+import traceback
 from collections.abc import Collection
 
 _TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -106,6 +108,16 @@ def check_choice(kind: str, name: str, choices: Collection[str], aliases: Collec
     similar = difflib.get_close_matches(str(name)[:100], names, n=1)
     suggestion = f", did you mean {similar[0]!r}?" if similar else ""
     raise UsageError(f"unknown {kind} {name!r}{suggestion}; choose from: {', '.join(choices) or '(none found)'}{hint}")
+
+
+def raise_if_from_signal_handler(error: Exception) -> None:
+    """Raise `error` again if a signal handler of the caller raised it, for example at a time limit."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        names, rest, _, values = inspect.getargvalues(frame)
+        arguments = (*(values.get(name) for name in names), *(values.get(rest, ()) if rest else ()))
+        # Python calls a handler with the frame that it interrupts.
+        if frame.f_back is not None and any(argument is frame.f_back for argument in arguments):
+            raise error
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simplenet import files
-from simplenet.errors import DataError, ImageError, one_line
+from simplenet.errors import DataError, ImageError, one_line, raise_if_from_signal_handler
 from simplenet.labels import class_lookup
 from simplenet.preprocessing import UInt8Array, check_image
 
@@ -65,6 +65,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise_if_from_signal_handler(error)
         raise ImageError(f"{path}: cannot be read ({one_line(files.error_message(error))}); replace it") from error
 
 
@@ -106,6 +107,7 @@ def decode_rgb(
     except Image.DecompressionBombError as error:
         raise ImageError(f"far over {max_pixels / 1e6:g} million pixels; make it smaller") from error
     except Exception as error:  # Pillow's parsers raise exceptions of any type
+        raise_if_from_signal_handler(error)
         raise ImageError(f"damaged ({one_line(error)}); replace it") from error
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from simplenet.errors import BackendUnavailable, one_line
+from simplenet.errors import BackendUnavailable, one_line, raise_if_from_signal_handler
 
 _ONNXRUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"  # read during the import; disable_telemetry_events() comes too late
 _OPENVINO_TELEMETRY = "openvino_telemetry"  # without this package, OpenVINO and NNCF report nothing
@@ -35,6 +35,7 @@ def vendor_import(module: str, extra: str) -> ModuleType:
         with telemetry_off(), home:
             return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        raise_if_from_signal_handler(error)
         raise BackendUnavailable(
             f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
         ) from error
