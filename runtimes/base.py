@@ -28,9 +28,11 @@ from simplenet.errors import (
     SimpleNetError,
     UntrainedWarning,
     UsageError,
+    check_integer,
     one_line,
     raise_if_from_signal_handler,
 )
+from simplenet.formats import FORMATS
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
@@ -84,7 +86,8 @@ class Runtime(abc.ABC):
         self.options = options
         self.precision = options.precision or manifest.precision
         self.device = options.device or self.DEVICES[0]
-        self.threads = hardware.physical_cores() if options.threads is None else options.threads
+        threads = hardware.physical_cores() if options.threads is None else options.threads
+        self.threads = check_integer("threads", threads, 1, 1024)
         self._check_options()
         self._shape_tail = manifest.input.shape[1:]
         self._dtype = np.dtype(manifest.input.dtype)
@@ -290,14 +293,13 @@ class Runtime(abc.ABC):
         exported, requested = self.manifest.precision, self.precision
         supported = (exported, *self.PRECISIONS.get(exported, ()))
         if requested not in supported:
+            format = FORMATS[self.manifest.format]
             raise UsageError(
                 f"{self.name} runs this {exported} artifact in {' or '.join(supported)}, not {requested}; "
-                f"export it in {requested} first"
+                f"{format.name} artifacts are exported in {', '.join(format.precisions)}"
             )
         if self.device not in self.DEVICES:
             raise UsageError(f"{self.name} runs on {' or '.join(self.DEVICES)}, not on {self.device!r}")
-        if not 1 <= self.threads <= 1024:
-            raise UsageError(f"threads must be 1 to 1024, not {self.threads}")
 
     def _checked(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = self.manifest.input.batch

@@ -96,7 +96,10 @@ def read_artifact(path: str | Path, backend: str | None = None) -> Artifact:
     Raises:
         ArtifactError, BackendUnavailable, UsageError: as `load`.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise UsageError(f"name an artifact by its path, a str or Path, not {type(path).__name__}") from None
     is_bare = files.is_file(path) and path.name != MANIFEST_NAME and not files.is_file(path.parent / MANIFEST_NAME)
     return _read_bare(path, backend) if is_bare else artifacts.read(path)
 
@@ -120,6 +123,8 @@ def _read_bare(path: Path, backend: str | None) -> Artifact:
         text = reader.embedded_manifest(str(path))
     except SimpleNetError:
         raise
+    except OSError as error:
+        raise artifacts.unreadable(path, error) from error
     except Exception as error:
         raise_if_from_signal_handler(error)
         raise ArtifactError(f"{path} cannot be read: {one_line(error)}; export it again") from error

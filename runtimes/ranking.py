@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simplenet.errors import UsageError
+from simplenet.errors import check_integer
 from simplenet.preprocessing import Float32Array
 
 
@@ -36,10 +36,9 @@ def top_k(logits: Float32Array, k: int, labels: Sequence[str] = ()) -> list[list
         labels: class names by index; without them, 'class <index>'.
 
     Raises:
-        UsageError: k is less than 1.
+        UsageError: k is not an integer, or less than 1.
     """
-    if k < 1:
-        raise UsageError(f"k must be at least 1, not {k}")
+    k = check_integer("k", k, minimum=1)
     return [
         _top_k_of_row(row, probabilities, min(k, len(row)), labels)
         for row, probabilities in zip(logits, softmax(logits), strict=True)

@@ -60,8 +60,7 @@ class Artifact:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise_if_from_signal_handler(error)
-            raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export it again") from error
+            raise unreadable(path, error) from error
         if expected is not None and hashlib.sha256(content).hexdigest() != expected:
             raise IncompleteError(_DIFFERS.format(path))
         if path.suffix == ".onnx" and _EXTERNAL_DATA in content:
@@ -104,6 +103,13 @@ class IncompleteError(ArtifactError):
     """Files are missing or do not belong together: the artifact is damaged, or is being replaced."""
 
 
+def unreadable(path: Path, error: OSError) -> IncompleteError:
+    """Return an error that names the file which cannot be read."""
+    raise_if_from_signal_handler(error)
+    advice = "make it readable for this user" if isinstance(error, PermissionError) else "export the artifact again"
+    return IncompleteError(f"cannot read {error.filename or path}: {files.error_message(error)}; {advice}")
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Return the manifest of an artifact without checking its model files.
 
@@ -117,8 +123,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{file} is not UTF-8 text; save it as UTF-8, or export the artifact again") from error
     except OSError as error:
-        raise_if_from_signal_handler(error)
-        raise IncompleteError(f"cannot read {file}: {files.error_message(error)}; export the artifact again") from error
+        raise unreadable(file, error) from error
 
 
 def read(path: str | Path) -> Artifact:
@@ -157,8 +162,7 @@ def _read(path: Path) -> Artifact:
             raise ArtifactError(f"{path} is not the model file of {folder}, which is {model_file.name}")
         _verify(folder, manifest)
     except OSError as error:
-        raise_if_from_signal_handler(error)
-        raise IncompleteError(f"cannot read {path}: {files.error_message(error)}; export the artifact again") from error
+        raise unreadable(path, error) from error
     return Artifact(model_file, manifest)
 
 

@@ -21,11 +21,14 @@ SimpleNetWarning            a UserWarning; the command line shows it as one line
 Libraries raise; only `simplenet.cli.run` prints. A message is one line: what is wrong, then what to type.
 """
 
+import contextlib
 import difflib
 import inspect
+import operator
 import re
 import traceback
 from collections.abc import Collection
+from typing import Any
 
 _TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -108,6 +111,16 @@ def check_choice(kind: str, name: str, choices: Collection[str], aliases: Collec
     similar = difflib.get_close_matches(str(name)[:100], names, n=1)
     suggestion = f", did you mean {similar[0]!r}?" if similar else ""
     raise UsageError(f"unknown {kind} {name!r}{suggestion}; choose from: {', '.join(choices) or '(none found)'}{hint}")
+
+
+def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Return an integer of any type, such as NumPy's, as an int; raise UsageError for other values."""
+    with contextlib.suppress(TypeError):
+        number = minimum - 1 if isinstance(value, bool) else operator.index(value)
+        if minimum <= number <= (number if maximum is None else maximum):
+            return number
+    limits = f"at least {minimum}" if maximum is None else f"{minimum} to {maximum}"
+    raise UsageError(f"{name} must be an integer of {limits}, not {one_line(repr(value), 80)}")
 
 
 def raise_if_from_signal_handler(error: Exception) -> None:

@@ -88,6 +88,13 @@ def test_close_by_another_thread_is_reported(make_artifact: MakeArtifact) -> Non
         runtime.classify([np.zeros((28, 28, 3), np.uint8)])
 
 
-def test_rejects_k_below_one() -> None:
-    with pytest.raises(UsageError, match="k must be at least 1, not 0"):
-        top_k(np.zeros((1, 3), np.float32), 0)
+@pytest.mark.parametrize("k", [0, np.int64(-1), 2.0, np.float64(2), True, np.True_, None, "3", np.array([1, 2])])
+def test_rejects_k_that_is_no_count(k: Any) -> None:
+    with pytest.raises(UsageError, match=r"^k must be an integer of at least 1, not .*[0123TN]"):
+        top_k(np.zeros((1, 3), np.float32), k)
+
+
+def test_accepts_integers_of_numpy(make_artifact: MakeArtifact) -> None:
+    assert len(top_k(np.zeros((1, 3), np.float32), np.uint8(2))[0]) == 2  # type: ignore[arg-type]
+    threads = Stub(make_artifact("onnx", "fp32"), base.Options(threads=np.int64(2))).threads  # type: ignore[arg-type]
+    assert (threads, type(threads)) == (2, int)

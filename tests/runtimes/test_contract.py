@@ -213,5 +213,6 @@ def test_unsupported_options_raise_without_a_fallback(runtime: runtimes.Runtime)
         runtimes.load(runtime.artifact, runtime.name, device="tpu")
     with pytest.raises(UsageError, match="not fp64"):
         runtimes.load(runtime.artifact, runtime.name, precision="fp64")
-    with pytest.raises(UsageError, match="threads must be"):
-        runtimes.load(runtime.artifact, runtime.name, threads=0)
+    for threads in (0, 1025, 1.5, True, "2", [1]):
+        with pytest.raises(UsageError, match="threads must be an integer of 1 to 1024, not"):
+            runtimes.load(runtime.artifact, runtime.name, threads=threads)  # type: ignore[arg-type]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,3 +190,32 @@ def test_rejects_manifest_with_another_number_of_classes(make_artifact: MakeArti
         pytest.raises(ArtifactError, match=r"gives float32 \[1, 10\] for .* states logits of 3 classes"),
     ):
         model.classify([np.zeros((28, 28, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("path", [None, 5, b"artifacts", ["artifacts"], 1.5])
+def test_rejects_what_is_no_path(path: Any) -> None:
+    with pytest.raises(UsageError, match=f"by its path, a str or Path, not {type(path).__name__}"):
+        runtimes.load(path)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "FP32", "fp8"])
+def test_lists_the_precisions_of_the_format(make_artifact: MakeArtifact, precision: str) -> None:
+    with pytest.raises(UsageError, match=f"in fp32, not {precision}; onnx artifacts are exported in fp32, fp16, int8$"):
+        runtimes.load(make_artifact("onnx", "fp32"), precision=precision)
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "manifest.json"])
+@pytest.mark.parametrize(("number", "advice"), [(errno.EACCES, "make it readable"), (errno.EIO, "export the artifact")])
+def test_names_the_file_that_cannot_be_read(
+    make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, name: str, number: int, advice: str
+) -> None:
+    folder, builtin = make_artifact("openvino", "fp32").folder, open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(path).name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return builtin(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ArtifactError, match=f"cannot read {folder / name}: {os.strerror(number)}; {advice}"):
+        runtimes.load(folder)
