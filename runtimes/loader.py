@@ -114,6 +114,7 @@ def _class_for(format: str, backend: str | None) -> type[Runtime]:
 
 def _read_bare(path: Path, backend: str | None) -> Artifact:
     """Read a model file without a manifest.json beside it, with the manifest inside the file."""
+    path = artifacts.without_links(path.parent) / path.name
     formats = {Path(format.model_file).suffix: format.name for format in FORMATS.values()}
     if path.suffix not in formats:
         raise ArtifactError(f"{path} is not a model file; model files end in {', '.join(formats)}")

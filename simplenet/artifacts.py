@@ -110,6 +110,12 @@ def unreadable(path: Path, error: OSError) -> IncompleteError:
     return IncompleteError(f"cannot read {error.filename or path}: {files.error_message(error)}; {advice}")
 
 
+def without_links(folder: Path) -> Path:
+    """Return the folder that a link such as `current` points to now, so that the artifact does not change with it."""
+    real = folder.resolve()
+    return folder if real == folder.absolute() else real
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Return the manifest of an artifact without checking its model files.
 
@@ -156,6 +162,7 @@ def _read(path: Path) -> Artifact:
             raise IncompleteError(
                 f"{folder} has no {MANIFEST_NAME}; name an artifact's folder, such as artifacts/1.5m/onnx-fp32"
             )
+        folder = without_links(folder)
         manifest = read_manifest(folder)
         model_file = folder / FORMATS[manifest.format].model_file
         if path.is_file() and path.name not in (MANIFEST_NAME, model_file.name):

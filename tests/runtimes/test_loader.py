@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import runtimes
+from runtimes.loader import read_artifact
 from simplenet import artifacts
 from simplenet.errors import ArtifactError, BackendUnavailable, UntrainedWarning, UsageError
 from simplenet.formats import FORMATS
@@ -190,6 +191,28 @@ def test_rejects_manifest_with_another_number_of_classes(make_artifact: MakeArti
         pytest.raises(ArtifactError, match=r"gives float32 \[1, 10\] for .* states logits of 3 classes"),
     ):
         model.classify([np.zeros((28, 28, 3), np.uint8)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right on Windows")
+@pytest.mark.parametrize("named", ["current", "current/model.xml", "current/manifest.json", "site/current", "bare"])
+def test_artifact_outlives_the_link_it_was_read_through(
+    make_artifact: MakeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for version, precision in (("v1", "fp32"), ("v2", "int8")):
+        shutil.copytree(make_artifact("openvino", precision).folder, tmp_path / version)
+    if named == "bare":
+        named = "current/model.xml"
+        for manifest in tmp_path.glob("*/manifest.json"):
+            manifest.unlink()
+    Path("site").symlink_to(tmp_path)
+    Path("current").symlink_to("v1")
+    artifact = read_artifact(named)
+    Path("current").unlink()
+    Path("current").symlink_to("v2")
+    with runtimes.load(artifact) as first, runtimes.load(named) as second:
+        assert (first.precision, second.precision) == ("fp32", "int8")
+    assert read_artifact("v1/model.xml").folder == Path("v1")  # without a link, the path is as it was typed
 
 
 @pytest.mark.parametrize("path", [None, 5, b"artifacts", ["artifacts"], 1.5])
