@@ -56,6 +56,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     Exit codes: 1 for a SimpleNetError, a full disk, a path that cannot be accessed or a missing package; 2 for a usage
     error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
     """
+    warnings.simplefilter("always", SimpleNetWarning)  # PYTHONWARNINGS=ignore is for other programs' warnings
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name

@@ -73,6 +73,8 @@ def describe_zip(names: Sequence[str], path: Path) -> str:
         code = "import numpy as n, safetensors.numpy as s; "
         code += f's.save_file(dict(n.load({json.dumps(str(path))})), "weights.safetensors")'
         return f"a NumPy archive (.npz); convert it: python -c {shlex.quote(code)}"
+    if names and all(re.search(r"/(version|byteorder|\.data/serialization_id)$", name) for name in names):
+        return "what torch.save leaves when it is interrupted; save the checkpoint again"
     content = one_line(repr(names[0]), 80) if names else "nothing"
     return f"a zip archive of {content}; unpack it: unzip {shlex.quote(str(path))}"
 

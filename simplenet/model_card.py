@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simplenet import strict_json
-from simplenet.errors import UsageError, WeightsError, one_line
+from simplenet.errors import UsageError, WeightsError, check_integer, one_line
 from simplenet.labels import known_dataset
 from simplenet.manifest import Manifest
 from simplenet.preprocessing import Preprocessing
@@ -100,19 +100,29 @@ class CardOverrides:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for flag, values in (("--mean", self.mean), ("--std", self.std)):
-            if values is None:
-                continue
+        given = {f"--{name}": getattr(self, name) for name in ("mean", "std") if getattr(self, name) is not None}
+        for flag, numbers in given.items():
+            try:
+                given[flag] = tuple(map(float, numbers))
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{flag} must be three numbers, not {one_line(repr(numbers), 80)}") from error
+            object.__setattr__(self, flag.removeprefix("--"), given[flag])
+        for flag, values in given.items():
             if len(values) != 3 or not all(map(math.isfinite, values)) or (flag == "--std" and min(values) < 1e-6):
                 above = " above 0" if flag == "--std" else ""
                 raise UsageError(f"{flag} {_numbers(values)} must be three finite numbers{above}: red, green and blue")
             if max(map(abs, values)) > 1:
+                scaled = (f"{name} {_numbers([each / 255 for each in numbers])}" for name, numbers in given.items())
                 raise UsageError(
                     f"{flag} {_numbers(values)} is for pixels of 0 to 255, but pixels are scaled to 0 to 1 first; "
-                    f"divide mean and std by 255: {flag} {_numbers([value / 255 for value in values])}"
+                    f"divide mean and std by 255: {' '.join(scaled)}"
                 )
-        if self.size is not None and not 1 <= self.size <= MAX_SIZE:
-            raise UsageError(f"--size must be 1 to {MAX_SIZE} pixels, not {self.size}")
+        if self.size is not None:
+            object.__setattr__(self, "size", check_integer("--size", self.size, 1, MAX_SIZE))
+        if self.labels is not None:
+            if isinstance(self.labels, str) or not all(isinstance(name, str) and name for name in self.labels):
+                raise UsageError(f"labels must be a list of names, not {one_line(repr(self.labels), 80)}")
+            object.__setattr__(self, "labels", tuple(self.labels))
         if self.dataset is not None:
             known_dataset(self.dataset)
 
@@ -134,7 +144,7 @@ class CardOverrides:
             raise UsageError(f"{self.flags}: name the weights that this describes, --weights PATH or NAME")
 
     def preprocessing(self, values: Preprocessing) -> Preprocessing:
-        """Return `values` with those that the flags give in their place."""
+        """Return `values`, where each value that a flag gives is replaced by the flag's."""
         if self.dataset is not None:
             values = known_dataset(self.dataset).preprocessing
         values = replace(values, mean=self.mean or values.mean, std=self.std or values.std)
@@ -153,7 +163,9 @@ class CardOverrides:
             known = known_dataset(self.dataset)
             names, ids, flag = known.labels, known.class_ids, f"--dataset {self.dataset}"
         if names and len(names) != card.num_classes:
-            advice = "name a file of as many" if self.labels is not None else "name another, or add --labels FILE"
+            advice = (
+                "name a file of that many labels" if self.labels is not None else "name another, or add --labels FILE"
+            )
             raise UsageError(f"{flag} has {len(names)} labels, the weights have {card.num_classes} classes; {advice}")
         return replace(card, preprocessing=self.preprocessing(card.preprocessing), labels=names, class_ids=ids)
 

@@ -124,7 +124,8 @@ def check_image(image: object) -> UInt8Array:
     height, width = array.shape[:2]
     if min(height, width) < 1 or max(height, width) > 65_535 or max(height, width) > 200 * min(height, width):
         raise ImageError(
-            f"an image of {width}x{height} pixels cannot be used: sides 1 to 65535, at most 200 times as long as wide"
+            f"an image of {width}x{height} pixels cannot be used: its sides must be 1 to 65535 pixels, the longer "
+            "one at most 200 times the shorter one"
         )
     return array
 

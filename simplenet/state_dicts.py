@@ -55,7 +55,22 @@ def find(content: Any) -> list[Candidate]:
         # mmengine's EMAHook swaps the two when it saves: 'state_dict' is averaged, 'ema_state_dict' is raw.
         found = [replace(each, is_averaged=each.key.partition(".")[0] == "state_dict") for each in found]
     with_network = [each for each in found if any(_FIRST.fullmatch(name) for name in each.tensors)]
-    return with_network or found
+    return (with_network and with_network + _unreadable_averages(content, with_network)) or found
+
+
+def _unreadable_averages(content: Any, found: list[Candidate]) -> list[Candidate]:
+    """Return an empty candidate for each averaged network that has no names: a pickled one, or a list of tensors."""
+    entries = content.items() if isinstance(content, Mapping) else ()
+    unread = [(str(key), value) for key, value in entries if not any(each.key.startswith(str(key)) for each in found)]
+    averaged = [(key, value) for key, value in unread if {word.lower() for word in _WORD.findall(key)} & _AVERAGED]
+    return [Candidate(key, {}, is_averaged=True) for key, value in averaged if _holds_weights(value, _MAX_DEPTH)]
+
+
+def _holds_weights(value: Any, depth: int) -> bool:
+    if isinstance(value, PickledObject):
+        return "_modules" in value.values or _holds_weights(value.values, depth)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return depth > 0 and any(isinstance(part, Tensor) or _holds_weights(part, depth - 1) for part in parts)
 
 
 def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidate]:
@@ -70,7 +85,7 @@ def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidat
         prefix = next((prefix for prefix in groups if name.startswith(prefix)), None)  # the longest one
         if prefix is not None:
             groups[prefix][name.removeprefix(prefix)] = mapping[original]
-        elif _is_weight(name, mapping[original]):
+        elif _is_weight(name, mapping[original]) and len(mapping[original].shape):  # a scalar is a counter
             others.append(name)
     for prefix, tensors in groups.items():
         key = ".".join(part for part in (path, prefix.rstrip("./")) if part)

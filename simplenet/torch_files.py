@@ -6,6 +6,7 @@ the weights. It also reads only pickle protocol 2, and a file can make it alloca
 
 from __future__ import annotations
 
+import _compat_pickle
 import functools
 import io
 import pickle
@@ -18,6 +19,9 @@ from typing import Any
 
 import torch
 
+_MAX_PICKLE_BYTES = (
+    64 << 20
+)  # the pickle has names and numbers, and no tensors: a deflated one could unpack to any size
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -40,7 +44,7 @@ _HARMLESS_CALLS = re.compile(
     r"|torch\.(_utils|_tensor)\._rebuild_\w+|torch\.nn\.parameter\.\w+|torch\.storage\._load_from_bytes"
     r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|bytes|bytearray|list|tuple|object)|_codecs\.encode"
     r"|(copyreg|copy_reg)\._reconstructor|collections\.deque|datetime\.\w+|pathlib\.(\w+\.)?\w*Path|uuid\.UUID"
-    r"|decimal\.Decimal|fractions\.Fraction|types\.SimpleNamespace|functools\.partial|logging\.getLogger|re\._compile"
+    r"|decimal\.Decimal|builtins\.\w+Error|fractions\.Fraction|types\.SimpleNamespace|functools\.partial|logging\.getLogger|re\._compile"
 )
 """Calls with which pickle stores ordinary values. They become a PickledObject; any other call is an error."""
 
@@ -149,6 +153,9 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
         self._read_storage = read
 
     def find_class(self, module: str, name: str) -> _Name:
+        if self.proto < 3:  # these protocols write Python 2's names: __builtin__.xrange
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            module = _compat_pickle.IMPORT_MAPPING.get(module, module)
         return _Name(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -192,6 +199,8 @@ def read_zip(archive: zipfile.ZipFile, folder: str) -> Any:
     """
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
+    if archive.getinfo(f"{folder}data.pkl").file_size > _MAX_PICKLE_BYTES:
+        raise ValueError("its data.pkl is too large for names and numbers")
     data = io.BytesIO(archive.read(f"{folder}data.pkl"))
     return _Unpickler(data, lambda key: archive.read(f"{folder}data/{key}")).load()
 

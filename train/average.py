@@ -4,7 +4,7 @@
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --weights cifar10 --seed 2 --output runs/b
     python train/average.py runs/a/cifar-310k.safetensors runs/b/cifar-310k.safetensors --data ~/cifar10-jpeg
 
-The runs are those of train/cifar.py. They must start from the same weights, or one from the result of another (Izmailov
+The runs are those of train/cifar.py. All must start from the same weights, or continue from one of the others (Izmailov
 et al. 2018, arXiv:1803.05407; Wortsman et al. 2022, arXiv:2203.05482). Averaging unrelated checkpoints does not work.
 
 Batch norm statistics are not averaged. They are measured again, on training images with the last run's translation and
@@ -49,7 +49,7 @@ _BATCH = 125
 
 @dataclass(frozen=True)
 class AverageResult(Result):
-    """The result of averaging; `averaged` has path (`weights`) and `top1` of each run."""
+    """The result of averaging; `averaged` has an entry for each run: its path as `weights`, and its `top1`."""
 
     averaged: list[dict[str, Any]]
 
@@ -81,7 +81,7 @@ def average(
         half: store convolution and linear weights as float16.
 
     Raises:
-        UsageError: a path is no such file or is repeated; networks or datasets differ; or `output` holds a run.
+        UsageError: a path is not a run's result, or is repeated; networks or datasets differ; or `output` holds a run.
         WeightsError: a file is damaged, or the average is not finite.
         DataError: the dataset cannot be read.
         SimpleNetError: `output` cannot be written.

@@ -35,7 +35,7 @@ class DatasetSpec:
     """A dataset's entry in the table.
 
     Args:
-        labels: the names of the classes; empty for --dataset folder, where the folders have these names.
+        labels: the names of the classes; empty for `--dataset folder`, which takes them from the folders' names.
         preprocessing: None for --dataset folder, where it is computed from the training images.
         allows_flip: whether a mirrored image keeps its class.
         files: name and SHA-256 of each file below `url`.

@@ -86,8 +86,8 @@ def _notes(comparison: Comparison) -> list[str]:
     counts = {row.latency.n for row in comparison.rows if row.latency}
     if counts and min(counts) < SAMPLES_FOR_P99:
         notes.append(
-            f"{NO_NUMBER}: {min(counts)} samples per row; a p90 needs {SAMPLES_FOR_P90} and a p99 {SAMPLES_FOR_P99} "
-            "(--samples)."
+            f"{NO_NUMBER} as p90 or p99: only {min(counts)} samples per row; a p90 needs {SAMPLES_FOR_P90} and a p99 "
+            f"{SAMPLES_FOR_P99} (--samples)."
         )
     if comparison.busy_percent > 10:
         notes.append(

@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -149,13 +150,16 @@ def test_rejects_impossible_values(flags: str, text: str) -> None:
 def test_rejects_values_that_do_not_fit_the_weights(tmp_path: Path) -> None:
     path = plain(tmp_path, 3)
     for overrides, text in (
-        (CardOverrides(labels=("a", "b")), "--labels has 2 labels, the weights have 3 classes; name a file of as many"),
+        (
+            CardOverrides(labels=("a", "b")),
+            "--labels has 2 labels, the weights have 3 classes; name a file of that many",
+        ),
         (CardOverrides("svhn"), "--dataset svhn has 10 labels, the weights have 3 classes; name another, or add --lab"),
         (CardOverrides(size=8), "cifar-310k needs images of 16 pixels or more, not 8; choose a larger --size"),
     ):
         with pytest.raises(UsageError, match=text):
             weights.load(VARIANT, path, overrides=overrides)
-    with pytest.raises(UsageError, match="--size must be 1 to 1024 pixels, not 5000"):
+    with pytest.raises(UsageError, match="--size must be an integer of 1 to 1024, not 5000"):
         CardOverrides(size=5000)
     with pytest.raises(UsageError, match=r"--dataset svhn, --size: name the weights .*, --weights PATH or NAME"):
         weights.load(VARIANT, overrides=CardOverrides("svhn", size=64))
@@ -169,3 +173,13 @@ def test_size_keeps_the_ratio_of_resize_to_crop(size: int) -> None:
     padded = labels.known_dataset("mnist").preprocessing
     assert padded.with_size(32) == padded
     assert padded.with_size(64) == Preprocessing(64, 64, padded.mean, padded.std)
+
+
+def test_values_of_other_types_are_converted_or_rejected() -> None:
+    half = CardOverrides(mean=(0.5, 0.5, 0.5), size=32, labels=("a", "b"))
+    assert CardOverrides(mean=np.float32([0.5] * 3), size=np.int64(32), labels=["a", "b"]) == half  # type: ignore[arg-type]
+    for wrong in ({"size": "32"}, {"labels": "abcdefghij"}, {"labels": {0: "a"}}, {"mean": 5}, {"std": "abc"}):
+        with pytest.raises(UsageError):
+            CardOverrides(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--mean 0.485 0.458 0.4075 --std 0.003922 0.003922 0.003922"):
+        CardOverrides(mean=(123.68, 116.78, 103.9), std=(1.0, 1.0, 1.0))

@@ -231,6 +231,36 @@ def test_averaged_weights_that_do_not_fit_are_reported(tmp_path: Path) -> None:
         assert same(weights.load(VARIANT, tmp_path / "a.safetensors"), GOOD)
 
 
+@pytest.mark.parametrize("form", ["pickled network", "list of tensors"])
+def test_averaged_weights_without_names_are_reported(tmp_path: Path, form: str) -> None:
+    ema: Any = model.create(VARIANT, 10) if form == "pickled network" else {"shadow_params": list(RAW.values())}
+    path = write(tmp_path / "a.pth", {"model": GOOD, "ema": ema, "ema_decay": 0.99, "average_meter": {"loss": 0.1}})
+    with pytest.warns(SimpleNetWarning, match=r"averaged weights 'ema', which do not fit .* raw ones 'model' are used"):
+        assert same(weights.load(VARIANT, path), GOOD)
+
+
+def test_counters_beside_two_networks_are_ignored(tmp_path: Path) -> None:
+    counters = {"initted": torch.tensor(True), "step": torch.tensor(3)}
+    content = {**prefixed("online_model.", RAW), **prefixed("ema_model."), **counters}
+    with pytest.warns(SimpleNetWarning, match="averaged weights 'ema_model' and raw ones 'online_model'"):
+        assert same(weights.load(VARIANT, write(tmp_path / "a.pth", content)), GOOD)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("value", [range(3), ValueError("x"), {1, 2}])
+def test_values_load_in_every_protocol(tmp_path: Path, value: Any, protocol: int) -> None:
+    path = write(tmp_path / "a.pth", {"model": GOOD, "value": value}, pickle_protocol=protocol)
+    assert same(weights.load(VARIANT, path), GOOD)
+
+
+def test_an_interrupted_save_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/version", "3")
+        archive.writestr("a/.data/serialization_id", "1")
+    with pytest.raises(WeightsError, match=r"what torch.save leaves when it is interrupted; save the checkpoint again"):
+        weights.load(VARIANT, tmp_path / "a.pth")
+
+
 def test_several_weights_that_fit_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", {"last": RAW, "best": GOOD, "epoch": 3, "other": state("cifar-460k")})
     with pytest.raises(WeightsError, match=r"several weights that fit: 'last', 'best'; type --weights-key with one"):

@@ -167,6 +167,13 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_warnings_of_the_project_are_shown_whatever_pythonwarnings_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("ignore", "error"):
+        monkeypatch.setenv("PYTHONWARNINGS", value)
+        done = run("warnings.warn('assumed', errors.SimpleNetWarning)")
+        assert (done.returncode, done.stderr) == (0, "warning: assumed\n")
+
+
 def test_a_removed_working_directory_is_one_line(tmp_path: Path) -> None:
     script = shlex.join([sys.executable, "-c", SCRIPT.format(body="print('result')")])
     gone = tmp_path / "gone"

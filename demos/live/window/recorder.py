@@ -56,7 +56,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
             UsageError: another suffix. SimpleNetError: the folder cannot be written to.
         """
         self.path, self.frames = Path(path), 0
-        # MPEG-4 divides a second into at most 65,535 steps, so a rate of many decimals is rejected.
+        # MPEG-4 divides a second into at most 65,535 steps, so the encoder rejects rates of many decimals.
         self.frame_rate = round(min(120.0, max(1.0, frame_rate)), 2)
         if self.path.suffix.lower() not in CODECS:
             raise UsageError(f"cannot record to {self.path}: name a file that ends in {' or '.join(CODECS)}")
@@ -83,7 +83,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
             self._add(image, time_s)
         except SimpleNetError as error:
             self.close()
-            kept = f"{self.path} has the {self.seconds:.0f} s before" if self.frames else "nothing was recorded"
+            kept = f"the first {self.seconds:.0f} s are in {self.path}" if self.frames else "nothing was recorded"
             raise SimpleNetError(f"{error}; {kept}") from error
 
     @property
@@ -110,7 +110,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         self.close()
 
     def _add(self, image: UInt8Array, time_s: float) -> None:
-        """Repeat the last image until `time_s`, then write this one; skip it if that frame is already written."""
+        """Repeat the previous image until `time_s`, then write `image`, unless the video has a frame at `time_s`."""
         if self._last is None:
             self._open(image)
             self._start_s = time_s
@@ -137,7 +137,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
     def _encode(self, bgr: UInt8Array, times: int) -> None:
         try:
             for _ in range(times):
-                # The encoder reports no full disk, and the file that it leaves then cannot be played.
+                # The encoder does not report a full disk: it leaves a file that cannot be played.
                 if shutil.disk_usage(self._unfinished.parent).free < MIN_FREE_BYTES:
                     raise SimpleNetError(f"cannot continue recording to {self.path}: the disk is nearly full")
                 self._writer.write(bgr)

@@ -201,7 +201,7 @@ def test_full_disk_keeps_the_recording_so_far(tmp_path: Path, monkeypatch: pytes
     for place in range(21):
         clip.write(gray(64, 48), place / 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(SimpleNetError, match=r"disk is nearly full; .*clip\.mp4 has the 2 s before") as caught:
+    with pytest.raises(SimpleNetError, match=r"disk is nearly full; the first 2 s are in .*clip\.mp4") as caught:
         clip.write(gray(64, 48), 2.1)
     assert "\n" not in str(caught.value)
     assert len(read(clip.path)[0]) == 21
