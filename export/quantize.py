@@ -41,7 +41,7 @@ def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 
 def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """Quantize symmetrically for TensorRT, and not between Conv and Relu, which it could not fuse then.
+    """Quantize symmetrically, and nothing between a Conv and its Relu, so that TensorRT can fuse them.
 
     Arguments, result and errors are those of `for_onnxruntime`.
     """

@@ -62,7 +62,7 @@ def choose_targets(builder: str, requested: Sequence[str] = ()) -> tuple[str, ..
 
     Args:
         builder: 'tensorrt', which builds for the GPU of this machine, or 'tensorrt-rtx'.
-        requested: for TensorRT-RTX only; empty for all GPUs from Ampere (sm80) on that it supports.
+        requested: for TensorRT-RTX only. Empty: every GPU that it supports, from Ampere (sm80) upwards.
 
     Raises:
         UsageError: TensorRT-RTX does not support a GPU, or targets are requested from the full TensorRT.

@@ -79,7 +79,7 @@ def read(path: Path) -> Checkpoint:
         ) from error
     if not candidates:
         what = f"a {type(content).__name__.removeprefix('Stored')} without a state_dict"
-        if network := state_dicts.pickled_network(content):
+        if network := state_dicts.pickled_network_class(content):
             what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
         raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
     return Checkpoint(candidates, card, hashlib.sha256(data).hexdigest())
@@ -164,7 +164,7 @@ def _shapes(variant: str, num_classes: int | None) -> Mapping[str, torch.Tensor]
 
 
 def _fit(candidate: Candidate, variant: str) -> tuple[Tensors, str]:
-    """Return the tensors under the network's names, and "" or what does not fit."""
+    """Return the tensors under the network's names, and a text on what does not fit: "" if all fits."""
     num_classes = _num_classes(candidate)
     if num_classes is not None and not 1 <= num_classes <= _MAX_CLASSES:
         return {}, f"it has {num_classes} classes, not 1 to {_MAX_CLASSES}"

@@ -21,7 +21,7 @@ _FIRST = re.compile(r"(|.*[./])features\.0\.(weight|weight_orig|weight_g|paramet
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What DataParallel, torch.compile, FSDP and activation checkpointing add to names, in front or in the middle."""
 _BOOKKEEPING = ("n_averaged", "steps", "total_ops", "total_params", "_extra_state")
-"""Last parts of names that AveragedModel, mmengine, the counter thop and modules add; they are not weights."""
+"""Tensors whose name ends in one of these are not weights. AveragedModel, mmengine, thop and modules add them."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
 _MAX_DEPTH, _MAX_PREFIXES = 4, 64
@@ -31,7 +31,7 @@ _TOP = "."
 
 @dataclass(frozen=True, eq=False)  # tensors cannot be compared by ==
 class Candidate:
-    """A possible state_dict: the tensors below `key`, the path of keys and the prefix, joined by dots."""
+    """A possible state_dict: the tensors below `key`, which is a mapping's path and a prefix, joined by a dot."""
 
     key: str
     tensors: Tensors
@@ -43,7 +43,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """What a message calls it; --weights-key accepts it."""
+        """The name in messages; --weights-key accepts it."""
         return repr(one_line(self.container or self.key or _TOP, 80))
 
 
@@ -74,7 +74,7 @@ def _holds_weights(value: Any, depth: int) -> bool:
 
 
 def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidate]:
-    """Yield a candidate for each prefix of 'features.0.weight', or one of all names if there is none."""
+    """Yield a candidate for each prefix in front of a 'features.0.weight'; without any, one with all names."""
     names = {_unwrapped(name): name for name in mapping}
     if len(names) < len(mapping):  # a raw network and the same one inside of a wrapper
         names = {name: name for name in mapping}
@@ -94,7 +94,7 @@ def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidat
         yield Candidate(key, tensors, tuple(others), is_averaged, container=path if len(groups) == 1 else key)
 
 
-def pickled_network(content: Any) -> str | None:
+def pickled_network_class(content: Any) -> str | None:
     """Return the class of a network that was pickled whole, here or in one of the entries, or None."""
     entries = [content, *(content.values() if isinstance(content, dict) else ())]
     return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
@@ -117,10 +117,10 @@ def choose(candidates: list[Candidate], key: str | None, path: Path) -> list[Can
 
 
 def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[Tensors, str]:
-    """Return the tensors under the names of `expected`, and "" or what does not fit."""
+    """Return the tensors, renamed as in `expected`, and a text on what does not fit: "" if all fits."""
     items = candidate.tensors.items()
     tensors = {name: tensor for name, tensor in items if name in expected or _is_weight(name, tensor)}
-    renamed = {old: new for new, old in _names_of_2018(expected).items()}
+    renamed = {old: new for new, old in _names_before_2023(expected).items()}
     if _without_counters(tensors) == _without_counters(renamed):
         tensors = {renamed[name]: tensor for name, tensor in tensors.items() if name in renamed}
     needed = _without_counters(expected)
@@ -169,7 +169,7 @@ def _without_counters(names: Mapping[str, Any]) -> set[str]:
     return {name for name in names if not name.endswith("num_batches_tracked")}
 
 
-def _names_of_2018(expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _names_before_2023(expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Map each name to its name in the reference implementation before 2023.
 
     It had Dropout2d only after pools. A convolution with its batch norm and ReLU took 3 indices, a pool with its
@@ -179,7 +179,7 @@ def _names_of_2018(expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
     old, index = {}, 0
     for start, following in zip(starts, [*starts[1:], starts[-1] + 3], strict=True):
         old.update({start + offset: index + offset for offset in (0, 1)})
-        # 3: no dropout; 4: dropout; 5: no dropout, pool; 6: dropout, pool
+        # The distance is 3 for a plain convolution, 4 with dropout, 5 with a pool, 6 with both.
         index += 5 if following - start in (5, 6) else 3
     names = {}
     for name in expected:

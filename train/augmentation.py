@@ -196,7 +196,7 @@ def _beta(parameter: float, generator: torch.Generator) -> float:
 
 
 def _rectangle(height: int, width: int, share: float, generator: torch.Generator) -> tuple[slice, slice]:
-    """Return rows and columns of a random rectangle of 1 - `share` of the image, cut off at the border."""
+    """Return rows and columns of a random rectangle, of the image's area times (1 - `share`), cut at the border."""
     side = (1 - share) ** 0.5
     center = torch.rand(2, generator=generator)
     sides = []

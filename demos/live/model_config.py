@@ -84,7 +84,7 @@ class ModelConfig:
         If a single backend lacks the current precision, its first precision is chosen.
 
         Raises:
-            UsageError: unknown value, or another variant than a named artifact's.
+            UsageError: the value is unknown; or it is a variant, and the request names an artifact of another one.
         """
         request, choices = self.request, self.choices()[kind]
         if kind == "backend":

@@ -4,7 +4,8 @@ Resizing and center crop are one step: only the crop box, whose edges may be fra
 filter is Pillow's antialiased bicubic one (a = -0.5, wider when the image shrinks), in fixed-point arithmetic, first
 horizontally, then vertically. (Pillow 13 starts vertically if a frame is much taller than wide.) No DOM is needed. */
 
-const FRACTION_BITS = 22; // of a weight; weights sum to 1, a pixel has 8 bits, and the filter overshoots by less than 2x
+// Of a weight. With 8 bits of a pixel and one for the filter's overshoot (less than 2x), a sum fits into 32 bits.
+const FRACTION_BITS = 22;
 const HALF = 1 << (FRACTION_BITS - 1); // added to each sum, so that the shift rounds
 
 let plan = null; // the weights for the last frame size
@@ -79,7 +80,8 @@ function makePlan(width, height, preprocessing) {
   return { columns, rows, firstRow, lastRow, resized };
 }
 
-/** For each of `size` outputs over [start, stop) of `limit` pixels: the first pixel, the count, and the weights. */
+/** Resamples [start, stop) of a line of `limit` pixels to `size` pixels. Returns, for each of them, the first pixel that
+is read, the number of pixels, and their weights. */
 function filterWeights(limit, start, stop, size) {
   const scale = Math.fround(stop - start) / size;
   const stretch = Math.max(scale, 1);
@@ -116,7 +118,8 @@ function bicubic(x) {
   return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * a : 0;
 }
 
-/** Writes the weighted sum of RGB pixels, from `from` on and `step` bytes apart, to `target[at...]`, which clamps. */
+/** Sums the weighted RGB pixels that start at `from` in `source` and are `step` bytes apart. Writes the sum to `target`
+at `at`; the clamped array limits it to 0..255. */
 function blend(source, from, step, weights, tap, end, target, at) {
   let red = HALF;
   let green = HALF;

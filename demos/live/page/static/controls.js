@@ -1,6 +1,6 @@
 /* Selects backends, precision and variant: the choices, what runs, and what is still loading. */
 
-import { byId, keep, make } from "./dom.js";
+import { byId, syncChildren, make } from "./dom.js";
 import { PendingRequests } from "./live.js";
 
 export class Controls {
@@ -18,7 +18,7 @@ export class Controls {
     this.showBoxes("precision", "radio", choices.precision, [this.value("precision", selected.precision)]);
     const list = byId("variant");
     const create = (variant) => make("option", { value: variant }, variant);
-    keep(list, choices.variant, (variant) => variant, create, () => {});
+    syncChildren(list, choices.variant, (variant) => variant, create, () => {});
     if (document.activeElement !== list || !this.pending.has("variant")) list.value = this.value("variant", selected.variant);
   }
 
@@ -32,7 +32,7 @@ export class Controls {
 
   showBoxes(name, type, choices, checked) {
     const create = (choice) => this.makeBox(name, type, choice);
-    keep(byId(name).querySelector(".chips"), choices, (choice) => choice, create, (label, choice) => {
+    syncChildren(byId(name).querySelector(".chips"), choices, (choice) => choice, create, (label, choice) => {
       label.firstChild.checked = checked.includes(choice);
     });
   }

@@ -1,6 +1,6 @@
 /* Draws the dashboard of the server's state: title, figures, models and sources. The server formats all texts. */
 
-import { byId, keep, make, write } from "./dom.js";
+import { byId, syncChildren, make, write } from "./dom.js";
 import { selectedModel, selectedResult, selectModel } from "./predictions.js";
 
 const [WIDTH, HEIGHT] = [300, 40]; // of a sparkline
@@ -16,7 +16,7 @@ export function showTitle({ title, untrained, keys }) {
   byId("untrained").hidden = untrained === "";
   write(byId("untrained").querySelector("small"), untrained);
   const terms = keys.flatMap(({ name, label }) => [{ kbd: name }, { text: label }]);
-  keep(byId("key-list"), terms, (term) => term.kbd ?? term.text, makeTerm, () => {});
+  syncChildren(byId("key-list"), terms, (term) => term.kbd ?? term.text, makeTerm, () => {});
 }
 
 /** Shows one status: "not connected" or "connecting", else badges such as "REC 01:12", else the state of the demo. */
@@ -31,7 +31,7 @@ export function showStatus(isConnected, dashboard) {
 /** Shows [{name, value, note}] in a <dl>. */
 export function showFigures(list, figures) {
   const create = ({ name }) => make("div", {}, make("dt", {}, name), make("dd", {}, make("b"), " ", make("small")));
-  keep(list, figures, ({ name }) => name, create, (figure, { value, note }) => {
+  syncChildren(list, figures, ({ name }) => name, create, (figure, { value, note }) => {
     write(figure.querySelector("b"), value);
     write(figure.querySelector("small"), note);
   });
@@ -41,7 +41,7 @@ export function showModels({ models, scale }, results) {
   if (!models.some(({ name }) => name === selectedModel())) selectModel(null);
   write(byId("scale"), scale && `recent frames, 0 to ${scale}`);
   const shown = models.length > 1 ? selectedResult(results)?.name : null;
-  keep(byId("models"), models, ({ name }) => name, makePanel, (panel, model) => {
+  syncChildren(byId("models"), models, ({ name }) => name, makePanel, (panel, model) => {
     const parts = ["button", "b", "polyline", ".p90", ".facts"].map((selector) => panel.querySelector(selector));
     const [button, latency, line, p90, facts] = parts;
     button.disabled = models.length === 1;
@@ -76,7 +76,7 @@ export function showSources({ sources, visitors }, lookingAt, onLook) {
     return make("li", {}, label, make("span", { className: "facts" }), make("p", { className: "note" }));
   };
   const own = sources.filter((source) => !source.is_visitor);
-  keep(byId("sources"), own, ({ id }) => id, create, (row, source) => {
+  syncChildren(byId("sources"), own, ({ id }) => id, create, (row, source) => {
     row.querySelector("input").checked = source.id === lookingAt;
     for (const part of ["name", "facts", "note"]) write(row.querySelector(`.${part}`), source[part]);
     row.querySelector(".facts").classList.toggle("failing", source.is_failing);

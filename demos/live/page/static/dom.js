@@ -14,7 +14,7 @@ export function write(element, text) {
 }
 
 /** Keeps one child element for each item, made by `create(item)` and changed by `update(child, item)`. */
-export function keep(parent, items, key, create, update) {
+export function syncChildren(parent, items, key, create, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const children = items.map((item) => {
     const name = String(key(item));

@@ -88,8 +88,8 @@ function draw() {
     showView("server");
   });
   controls.show(state);
-  press(byId("pause"), state.paused, "Pause", "Continue");
-  press(byId("record"), state.recording !== null, "Record on the server", "Stop recording");
+  showPressed(byId("pause"), state.paused, "Pause", "Continue");
+  showPressed(byId("record"), state.recording !== null, "Record on the server", "Stop recording");
 }
 
 /** The dashboard's entry for the source whose images are shown. */
@@ -117,7 +117,7 @@ function waitingFor(state) {
   return hasSource ? "waiting for the first image…" : "This demo has no source of its own: select “My camera” below.";
 }
 
-function press(button, isOn, off, on) {
+function showPressed(button, isOn, off, on) {
   button.setAttribute("aria-pressed", String(isOn));
   write(button, isOn ? on : off);
 }
