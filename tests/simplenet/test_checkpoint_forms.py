@@ -363,7 +363,7 @@ def tarred() -> bytes:
         (b"\n<!DOCTYPE html><html>Virus scan warning</html>", "a web page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page"),
         (b'{"message": "Not Found"}', "a text file"),
-        (gzip.compress(b"x"), "compressed with gzip; unpack it: gunzip"),
+        (gzip.compress(b"x", mtime=0), "compressed with gzip; unpack it: gunzip"),
         (b"BZh9", "bunzip2"),
         (b"7z\xbc\xaf\x27\x1c", "7z x"),
         (b"\x89HDF\r\n", "HDF5 file, as Keras writes"),
