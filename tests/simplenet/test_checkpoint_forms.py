@@ -376,6 +376,7 @@ def tarred() -> bytes:
         (b"\x08\x07\x12\x07pytorch" + bytes(99), "neither a file of torch.save nor .safetensors.*--artifact"),
         (pickle.dumps({"a": 1}), "is a pickle, not a file of torch.save; load it where it was made"),
     ],
+    ids=lambda value: "file" if isinstance(value, bytes) else None,  # a zip has the time of day
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_names_what_is_no_checkpoint(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
