@@ -1,9 +1,9 @@
 """Classify image files.
 
     python demos/classify.py cat.jpg
-    python demos/classify.py ~/pictures --backend openvino --precision int8 --calibration ~/pictures --top 3
+    python demos/classify.py ~/images --backend openvino --precision int8 --calibration ~/images --top 3
     python demos/classify.py a.png b.png --artifact artifacts/1.5m/onnx-int8 --json
-    python demos/classify.py ~/pictures | cut -f 1,3          piped: tab-separated lines under a heading
+    python demos/classify.py ~/images | cut -f 1,3          piped: tab-separated lines under a heading
 
 Only images directly in a folder are classified. Unreadable images are reported on stderr; the exit code is then 1.
 """

@@ -2,7 +2,7 @@
 
     python demos/compare.py                                   the shipped model, on its 2,000 shipped images
     python demos/compare.py --variant 1.5m                    another variant
-    python demos/compare.py --image ~/pictures                on your images; folders named as classes give accuracy
+    python demos/compare.py --image ~/images                  on your images; folders named as classes give accuracy
     python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test images
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
     python demos/compare.py --plot comparison.png             also plot accuracy against latency

@@ -2,7 +2,7 @@
 
     python demos/evaluate.py fashion-mnist                    the shipped model on its shipped images
     python demos/evaluate.py ~/imagenet/val --variant 5.7m --precision int8 --calibration ~/imagenet/train
-    python demos/evaluate.py ~/pictures --artifact artifacts/1.5m/onnx-int8 --limit 1000 --json
+    python demos/evaluate.py ~/images --artifact artifacts/1.5m/onnx-int8 --limit 1000 --json
     python demos/evaluate.py ~/cifar10/test --variant cifar-5m --weights best.safetensors --backend torch
 
 A folder of classes has one folder for each class, named by the class's label or id (n01440764, ...). Images are read

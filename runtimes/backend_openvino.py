@@ -23,7 +23,7 @@ class Backend(Runtime):
     DEVICES = ("cpu", "gpu", "npu")
     PRECISIONS = {"fp32": ("bf16",)}
     _process_id: ClassVar[int | None] = None
-    """The process that opened the first model."""
+    """The process that compiled the first model."""
 
     def _open(self) -> None:
         # OpenVINO compiles with threads that a fork does not copy: 4 of 14 loads in forked processes hung.
@@ -32,7 +32,6 @@ class Backend(Runtime):
                 "OpenVINO was used before this process was forked, and cannot load models here; start the process with "
                 "multiprocessing's 'spawn' or 'forkserver', or load the first model after the fork"
             )
-        Backend._process_id = os.getpid()
         self._openvino = vendor_import("openvino", "openvino")
         core, device = self._openvino.Core(), self.device.upper()
         if device not in {name.split(".")[0] for name in core.available_devices}:  # a second GPU is 'GPU.1'
@@ -49,6 +48,7 @@ class Backend(Runtime):
             settings["INFERENCE_PRECISION_HINT"] = hint
         if device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
+        Backend._process_id = os.getpid()
         weights = self.artifact.read("model.bin") if self.manifest.format == "openvino" else b""
         self._compiled = core.compile_model(core.read_model(self.artifact.read(), weights), device, settings)
         self._request = self._compiled.create_infer_request()
