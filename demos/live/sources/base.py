@@ -22,10 +22,18 @@ HINT = "name a video, a camera or a stream, or try --source synthetic"
 
 @dataclass(frozen=True)
 class Frame:
-    """`image`: RGB uint8 [H, W, 3], owned by the receiver. `captured_s`: time.perf_counter() timestamp."""
+    """One image of a source.
+
+    Attributes:
+        image: RGB uint8 [H, W, 3], owned by the receiver.
+        captured_s: time.perf_counter() timestamp.
+        media_s: presentation time in a file, seconds from its first frame, increasing also when the file is looped.
+            None for live sources.
+    """
 
     image: UInt8Array
     captured_s: float
+    media_s: float | None = None
 
 
 class Source(contextlib.AbstractContextManager["Source"]):
