@@ -9,7 +9,8 @@
     python demos/compare.py --json > comparison.json          with every raw sample
 
 Missing artifacts are exported first. Correctness is measured before latency. Every row has its own fresh process.
-After a warm-up, the processes are timed one at a time, in rounds whose order rotates and reverses.
+After a warm-up, the processes are timed one at a time, in many short rounds whose order rotates and reverses. The
+fastest row is measured twice: differences as small as between these twins are not reported as differences.
 """
 
 from __future__ import annotations
@@ -65,8 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--data", type=cli.path, metavar="DIR", help=data_help)
     cli.add_count(parser, "--limit", "at most N images", default=2000, highest=100_000)
     samples_help = "timed inferences per row; 662 or more give a p99"
-    cli.add_count(parser, "--samples", samples_help, default=700, highest=1_000_000)
-    cli.add_count(parser, "--rounds", "rounds per row", default=10, highest=1000)
+    cli.add_count(parser, "--samples", samples_help, default=700, highest=100_000)
+    cli.add_count(parser, "--rounds", "rounds per row; 6 or more give intervals", default=30, highest=1000)
+    until_help = "add rounds until the 95 %% interval between the fastest two is at most this wide, for example 2%%"
+    parser.add_argument("--until", type=_percent, metavar="PERCENT", help=until_help)
+    limit_help = "with --until, add no round after this time (default: 300)"
+    parser.add_argument("--time-limit", type=cli.positive_number, default=300.0, metavar="SECONDS", help=limit_help)
+    parser.add_argument("--no-twin", action="store_true", help="do not measure the fastest row twice")
     device_help = "cpu, cuda, gpu or npu; only backends that have it are compared (default: each backend's first)"
     parser.add_argument("--device", metavar="NAME", help=device_help)
     plot_file, plot_help = cli.file_ending_in(*plot.SUFFIXES), "plot accuracy against latency: .png or .svg"
@@ -94,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit=arguments.limit,
         samples=arguments.samples,
         rounds=arguments.rounds,
+        until_percent=arguments.until,
+        time_limit_s=arguments.time_limit,
+        with_twin=not arguments.no_twin,
     )
     if result.reference is None:
         reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
@@ -106,6 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plot is not None:
         plot.draw(result, arguments.plot)
     return 0
+
+
+def _percent(text: str) -> float:
+    """argparse type: '2%' or '2'."""
+    return cli.positive_number(text.removesuffix("%"))
 
 
 def _for_data_set(request: ModelRequest, folder: Path) -> tuple[ModelRequest, str]:
@@ -127,9 +141,12 @@ def run(
     image: str | None = None,
     limit: int = 2000,
     samples: int = 700,
-    rounds: int = 10,
+    rounds: int = 30,
+    until_percent: float | None = None,
+    time_limit_s: float = 300.0,
+    with_twin: bool = True,
 ) -> Comparison:
-    """Export missing artifacts, then compare; progress goes to stderr.
+    """Export missing artifacts, then compare; progress goes to stderr. Other arguments are those of `compare`.
 
     Args:
         request: the model; its backend and precision are not used.
@@ -161,12 +178,12 @@ def run(
         # Random pixels suffice: the latency does not depend on a frame's content.
         frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
-        update(total=len(made) + rounds, completed=0)
+        update(total=len(made) + with_twin + rounds, completed=0)
         log = (lambda step: None) if cli.is_terminal(sys.stderr) else functools.cache(cli.log)
 
         def report(step: str) -> None:
             update(description=step, advance=1)
-            log(step)
+            log(step.partition(", round ")[0])
 
         result = compare(
             rows,
@@ -177,6 +194,9 @@ def run(
             threads=request.threads or hardware.physical_cores(),
             samples=samples,
             rounds=rounds,
+            until_percent=until_percent,
+            time_limit_s=time_limit_s,
+            with_twin=with_twin,
             device=request.device,
             on_step=report,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -12,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from demos.benchmark.rounds import SpeedUp, Timings, run_rounds, speed_up
+from demos.benchmark import statistics
+from demos.benchmark.rounds import Timings, run_rounds
+from demos.benchmark.statistics import Interval
 from demos.benchmark.workers import Worker
 from runtimes.timing import LatencySummary
 from simplenet import metrics
@@ -24,6 +28,8 @@ Logits = npt.NDArray[np.float32]
 _IMAGES_PER_CALL = 64
 """Few enough that a slow device replies before the timeout."""
 _TIMED_IMAGES = 32
+_NEGLIGIBLE_LOSS_POINTS = 0.5
+_NEGLIGIBLE_DISAGREEMENT_PERCENT = 1.0
 
 
 @dataclass
@@ -42,17 +48,22 @@ class Row:
     """Images with the same top-1 as the reference row."""
     lowest_cosine: float | None = None
     """The lowest cosine similarity of an image's logits to the reference row's."""
+    is_twin: bool = False
+    """Whether this is the second measurement of another row's artifact, the A/A control."""
 
     @property
     def name(self) -> str:
-        return f"{self.backend} {self.precision}"
+        return f"{self.backend} {self.precision}" + " (twin)" * self.is_twin
 
     @property
     def latency(self) -> LatencySummary | None:
         return self.timings.latency if self.timings else None
 
-    def speed_up_over(self, other: Row | None) -> SpeedUp | None:
-        return speed_up(self.timings, other.timings) if self.timings and other and other.timings else None
+    def speed_up_over(self, other: Row | None) -> Interval | None:
+        """How many times as long `other` takes; None unless both have timings."""
+        if self.timings is None or other is None or other.timings is None:
+            return None
+        return statistics.ratio(other.timings.rounds_ms, self.timings.rounds_ms)
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,10 @@ class Comparison:
     threads: int
     rounds: int
     frame: str
+    twin: Row | None = None
+    """The fastest row once more, under another name: the A/A control."""
+    until_percent: float | None = None
+    """Rounds were added until the interval of the fastest two rows was at most this wide, or time was up."""
     machine: dict[str, Any] = field(default_factory=dict)
     busy_percent: float = 0.0
 
@@ -78,13 +93,35 @@ class Comparison:
         words = f"{manifest.variant} with {manifest.weights.name} weights"
         return "; ".join(filter(None, (words, manifest.preprocessing_doubt)))
 
+    @property
+    def twins(self) -> Interval | None:
+        """The latency of the twin over that of its original: 1, but for the noise of this run."""
+        original = next((row for row in self.rows if self.twin and self.twin.name.startswith(row.name)), None)
+        return original.speed_up_over(self.twin) if original else None
+
+    @property
+    def noise(self) -> float:
+        """The noise floor: the relative difference between the twins, 0.01 for 1 %; 0 without a twin."""
+        return max(self.twins.value, 1 / self.twins.value) - 1 if self.twins else 0.0
+
+    def fastest(self) -> list[Row]:
+        """The rows whose top-1 is within 0.5 points of the best, or else with 99 % agreement; fastest first."""
+        return _fastest(self.rows)
+
+    def fastest_two(self) -> Interval | None:
+        """The latency of the second of `fastest` over that of the first; None with less than two rows."""
+        return _fastest_two(self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, raw samples included."""
         return {
-            "schema_version": 1,
-            **{key: value for key, value in vars(self).items() if key not in ("rows", "reference")},
+            "schema_version": 2,
+            **{key: value for key, value in vars(self).items() if key not in ("rows", "reference", "twin")},
             "reference": self.reference.name if self.reference else None,
             "rows": [_row_json(row, self.reference) for row in self.rows],
+            "twin": _row_json(self.twin, self.reference) if self.twin else None,
+            "twins": dataclasses.asdict(self.twins) if self.twins else None,
+            "noise": self.noise,
         }
 
 
@@ -99,6 +136,9 @@ def compare(
     samples: int,
     rounds: int,
     device: str | None = None,
+    with_twin: bool = True,
+    until_percent: float | None = None,
+    time_limit_s: float = math.inf,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Comparison:
     """Measure every row that has an artifact, in place, and choose the reference row.
@@ -110,35 +150,64 @@ def compare(
         frame: RGB uint8 [H, W, 3], for the end-to-end latency.
         samples: timed inferences for each row, spread over `rounds`.
         device: of all rows; None is each backend's first.
+        with_twin: measure the fastest row twice.
+        until_percent: add rounds until the interval of the fastest two rows is at most this wide, for `time_limit_s`.
         on_step: called with the name of each step as it starts: one for each artifact, then one for each round.
     """
+
+    def is_decided() -> bool:
+        between = _fastest_two(rows) if until_percent is not None else None
+        return between is None or until_percent is None or 100 * between.width <= until_percent
+
+    options = {"threads": threads, "device": device}
+    latest_ms: dict[str, float] = {}
     logits: dict[str, Logits] = {}
+    workers: list[Worker] = []
+    twin = None
     with ExitStack() as stack:
-        workers: list[Worker] = []
+
+        def start(row: Row, images: npt.NDArray[np.uint8]) -> None:
+            assert row.artifact is not None
+            on_step(f"loading {row.name}")
+            described = {"backend": row.backend, "precision": row.precision}
+            worker = stack.enter_context(Worker(row.name, row.artifact.folder, **described, **options))
+            try:
+                logits[row.name], latest_ms[row.name] = _load(worker, row, images, frame)
+                workers.append(worker)
+            except SimpleNetError as error:
+                row.reason = str(error) if isinstance(error, BackendUnavailable) else f"failed: {error}"
+                worker.close()
+
         for row in rows:
             if row.artifact is not None:
-                on_step(f"loading {row.name}")
-                options = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
-                worker = stack.enter_context(Worker(row.name, row.artifact.folder, **options))
-                try:
-                    logits[row.name] = _load(worker, row, images)
-                    workers.append(worker)
-                except SimpleNetError as error:
-                    row.reason = str(error) if isinstance(error, BackendUnavailable) else f"failed: {error}"
-                    worker.close()
-        timings = {row.name: row.timings for row in rows if row.timings is not None}
-        timing = f"timing {len(workers)} rows, {samples:,} samples each, in {rounds} rounds"
-        failures = run_rounds(workers, timings, frame, samples=samples, rounds=rounds, on_round=lambda: on_step(timing))
+                start(row, images)
+        reference = _reference(rows)
+        for row in rows:
+            if reference and row.name in logits:
+                measure_correctness(row, logits[row.name], logits[reference.name], labels)
+        if with_twin and latest_ms:
+            fastest = min((row for row in rows if row.name in latest_ms), key=lambda row: latest_ms[row.name])
+            twin = Row(fastest.backend, fastest.precision, fastest.artifact, is_twin=True)
+            start(twin, images[:_TIMED_IMAGES])
+        measured = [*rows, twin] if twin else rows
+        timings = {row.name: row.timings for row in measured if row.timings is not None}
+        counts = map(str, itertools.count(1))
+        failures = run_rounds(
+            workers,
+            timings,
+            samples=samples,
+            rounds=rounds,
+            is_enough=is_decided,
+            time_limit_s=time_limit_s,
+            on_round=lambda: on_step(f"timing {len(workers)} rows, round {next(counts)} of {rounds}"),
+        )
         for worker in workers:
             if worker.name not in failures:
                 with suppress(BackendError):  # it died after its last round, so its samples are complete
                     timings[worker.name].peak_memory_mb = worker.call("peak_memory_mb")
-    reference = _reference(rows)
-    for row in rows:
+    for row in measured:
         if row.name in failures:
             row.reason = f"failed: {failures[row.name]}"
-        if reference and row.name in logits:
-            measure_correctness(row, logits[row.name], logits[reference.name], labels)
     return Comparison(
         rows=rows,
         reference=reference,
@@ -146,9 +215,29 @@ def compare(
         image_count=len(images),
         labeled=labels is not None,
         threads=threads,
-        rounds=rounds,
+        rounds=max((len(one.rounds_ms) for one in timings.values()), default=0),
         frame=f"{frame.shape[1]}x{frame.shape[0]} RGB",
+        twin=twin,
+        until_percent=until_percent,
     )
+
+
+def _fastest(rows: Sequence[Row]) -> list[Row]:
+    """As `Comparison.fastest`."""
+    timed = [(row.latency.p50_ms, row) for row in rows if row.latency]
+    best = max((row.top1_percent for _, row in timed if row.top1_percent is not None), default=None)
+    return [row for _, row in sorted(timed, key=lambda pair: pair[0]) if _is_accurate(row, best)]
+
+
+def _is_accurate(row: Row, best_top1_percent: float | None) -> bool:
+    if best_top1_percent is None:
+        return (row.agreement_percent or 0) >= 100 - _NEGLIGIBLE_DISAGREEMENT_PERCENT
+    return (row.top1_percent or 0) >= best_top1_percent - _NEGLIGIBLE_LOSS_POINTS
+
+
+def _fastest_two(rows: Sequence[Row]) -> Interval | None:
+    fastest = _fastest(rows)
+    return fastest[0].speed_up_over(fastest[1]) if len(fastest) > 1 else None
 
 
 def measure_correctness(row: Row, logits: Logits, reference: Logits, labels: npt.NDArray[np.int64] | None) -> None:
@@ -161,15 +250,18 @@ def measure_correctness(row: Row, logits: Logits, reference: Logits, labels: npt
             row.top5_percent = 100 * metrics.top_k_correct(logits, labels, 5) / len(labels)
 
 
-def _load(worker: Worker, row: Row, images: npt.NDArray[np.uint8]) -> Logits:
-    """Load the model, time the first inference, collect the logits of all images, then warm up."""
+def _load(
+    worker: Worker, row: Row, images: npt.NDArray[np.uint8], frame: npt.NDArray[np.uint8]
+) -> tuple[Logits, float]:
+    """Load the model, time the first inference, warm up; return all images' logits and the latest median latency."""
     load_ms, row.description = worker.call("load")
-    worker.call("set_images", images[:_TIMED_IMAGES])
+    worker.call("set_inputs", images[:_TIMED_IMAGES], frame)
     first_ms = worker.call("first_inference")
     starts = range(0, len(images), _IMAGES_PER_CALL)
     logits = np.concatenate([worker.call("logits", images[start : start + _IMAGES_PER_CALL]) for start in starts])
-    row.timings = Timings(load_ms, first_ms, warm_up_calls=worker.call("warm_up"))
-    return logits
+    warm_up_ms = worker.call("warm_up")
+    row.timings = Timings(load_ms, first_ms, warm_up_calls=len(warm_up_ms))
+    return logits, float(np.median(warm_up_ms[-_TIMED_IMAGES:]))
 
 
 def _reference(rows: Sequence[Row]) -> Row | None:
@@ -191,4 +283,11 @@ def _row_json(row: Row, reference: Row | None) -> dict[str, Any]:
         "timings": row.timings,
         "speed_up": row.speed_up_over(reference),
     }
-    return values | {key: dataclasses.asdict(part) if part else None for key, part in parts.items()}
+    values |= {key: dataclasses.asdict(part) if part else None for key, part in parts.items()}
+    if row.timings and row.latency:
+        percents = [percent for percent in (50, 90, 99) if getattr(row.latency, f"p{percent}_ms") is not None]
+        intervals = statistics.percentiles(row.timings.rounds_ms, percents)
+        values["intervals"] = {
+            f"p{percent}_ms": dataclasses.asdict(one) for percent, one in zip(percents, intervals, strict=True)
+        }
+    return values

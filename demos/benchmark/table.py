@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from demos import console as demo_console
 from demos.benchmark.comparison import Comparison, Row
-from demos.benchmark.rounds import rounds_won
+from demos.benchmark.statistics import FEWEST_ROUNDS, Interval
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from simplenet.errors import one_line
 
@@ -19,17 +19,15 @@ _HEADINGS = (
     "backend", "precision", "top-1 %", "agrees %", "size MB", "memory MB", "load ms", "first\ninference\nms",
     "model\nlatency\np50 ms", "p90 ms", "p99 ms", "end-to-end\nlatency (frame\nto top-5) ms", "speed-up",
 )  # fmt: skip
-_NEGLIGIBLE_LOSS_POINTS = 0.5
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Print the table, its notes and its conclusion."""
-    measured = [row for row in comparison.rows if row.timings]
     console.print(_table(comparison))
     for line in _notes(comparison):
         console.print(one_line(line, limit=2000), markup=False, highlight=False)
-    if measured:
-        console.print(_conclusion(comparison, measured), markup=False, highlight=False)
+    if any(row.latency for row in comparison.rows):
+        console.print(_conclusion(comparison), markup=False, highlight=False)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -57,7 +55,7 @@ def _table(comparison: Comparison) -> Table:
             _number(latency.p90_ms, 3),
             _number(latency.p99_ms, 3),
             _number(end_to_end.p50_ms if end_to_end else None, 3),
-            f"{speed_up.median:.2f}x ({speed_up.lowest:.2f}-{speed_up.highest:.2f})" if speed_up else NO_NUMBER,
+            _speed_up(speed_up, comparison.noise) if row is not comparison.reference else "1 (reference)",
         )
     return table
 
@@ -81,7 +79,8 @@ def _notes(comparison: Comparison) -> list[str]:
         f"the order changes in each of the {comparison.rounds} rounds.",
         f"end-to-end latency: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
         f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax.",
-        f"speed-up: model latency p50 of {reference} over that of the row, median (lowest-highest) of the rounds.",
+        f"speed-up: model latency of {reference} over that of the row, with a 95 % interval over the rounds.",
+        _noise(comparison),
     ]
     counts = {row.latency.n for row in comparison.rows if row.latency}
     if counts and min(counts) < SAMPLES_FOR_P99:
@@ -93,6 +92,8 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(
             f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and repeat."
         )
+    if comparison.until_percent is not None:
+        notes.append(_until(comparison, comparison.until_percent))
     rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
         for remark in _remarks(row):
@@ -121,20 +122,57 @@ def _machine(comparison: Comparison) -> str:
     )
 
 
-def _conclusion(comparison: Comparison, measured: list[Row]) -> str:
-    """Name the fastest row whose top-1 is within 0.5 points of the best; without labels: with 99 % agreement."""
-    if comparison.labeled:
-        best = max(row.top1_percent or 0.0 for row in measured)
-        accurate = [row for row in measured if (row.top1_percent or 0.0) >= best - _NEGLIGIBLE_LOSS_POINTS]
-        condition = f"within {_NEGLIGIBLE_LOSS_POINTS} points of the best top-1"
-    else:
-        accurate = [row for row in measured if (row.agreement_percent or 0.0) >= 99]
-        condition = f"with at least 99 % agreement with {comparison.reference.name if comparison.reference else 'fp32'}"
-    timed = [(row.latency.p50_ms, row, row.timings) for row in accurate if row.timings and row.latency]
-    if not timed:
-        return "No backend could be timed."
-    p50_ms, fastest, fastest_timings = min(timed, key=lambda entry: entry[0])
-    others = [(row.name, *rounds_won(timings, fastest_timings)) for _, row, timings in timed if row is not fastest]
-    faster = [f"{name} ({won} of {rounds})" for name, won, rounds in others if won]
-    exceptions = f"; faster in some rounds: {', '.join(faster)}" if faster else ""
-    return f"Fastest {condition}: {fastest.name}, model latency p50 {p50_ms:.3f} ms{exceptions}."
+def _noise(comparison: Comparison) -> str:
+    """What the A/A control showed."""
+    if comparison.twin is None or comparison.twins is None:
+        reason = f" ({comparison.twin.reason})" if comparison.twin and comparison.twin.reason else ""
+        return f"noise floor: unknown, because no row was measured twice{reason}."
+    return (
+        f"noise floor: {100 * comparison.noise:.1f} %. {comparison.twin.backend} {comparison.twin.precision} was "
+        f"measured twice, in two processes; the ratio is {_interval(comparison.twins)}. A difference counts if its "
+        "whole interval is outside the noise floor."
+    )
+
+
+def _until(comparison: Comparison, percent: float) -> str:
+    """Whether the interval of the fastest two rows became as narrow as requested."""
+    if (between := comparison.fastest_two()) is None:
+        return "until: there are no two rows to compare."
+    width = 100 * between.width
+    if width <= percent:
+        return f"until: after {comparison.rounds} rounds the interval of the fastest two is {width:.1f} % wide."
+    return (
+        f"until: after {comparison.rounds} rounds the interval of the fastest two is still {width:.1f} % wide, "
+        f"not {percent:g} %; raise --time-limit, or stop other programs."
+    )
+
+
+def _conclusion(comparison: Comparison) -> str:
+    """Name the fastest row with a negligible loss, and those that cannot be told apart from it."""
+    if not (fastest := comparison.fastest()):
+        return "No row has a top-1 or an agreement close to the best."
+    first, *others = fastest
+    assert first.latency is not None
+    ratios = [(row, ratio) for row in others if (ratio := first.speed_up_over(row))]
+    equals = [f"{row.name} ({_interval(ratio)})" for row, ratio in ratios if not ratio.differs(comparison.noise)]
+    loss = "within 0.5 points of the best top-1" if comparison.labeled else "with at least 99 % agreement"
+    text = f"Fastest {loss}: {first.name}, model latency p50 {first.latency.p50_ms:.3f} ms"
+    if comparison.rounds < FEWEST_ROUNDS:
+        return f"{text}. Too few rounds to tell whether others differ from it; type --rounds {FEWEST_ROUNDS} or more."
+    if equals:
+        return f"{text}. No difference measured to {', '.join(equals)}."
+    if ratios:
+        return f"{text}. The next, {ratios[0][0].name}, takes {_interval(ratios[0][1])} times as long."
+    return f"{text}."
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.2f}"
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _speed_up(speed_up: Interval | None, noise: float) -> str:
+    if speed_up is None:
+        return NO_NUMBER
+    return _interval(speed_up) if speed_up.low is None or speed_up.differs(noise) else "no difference"

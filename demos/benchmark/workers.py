@@ -1,8 +1,8 @@
 """Worker processes: each loads one artifact on one backend, so that backends do not affect each other.
 
 A worker waits on a pipe, without using the processor, until the parent calls a method of its `TimedModel`. The parent
-calls one worker at a time, so backends do not compete for cores, and idle threads may spin. Drift in clock frequency
-and temperature affects all of them alike.
+calls one worker at a time, and a worker replies only when the runtime's idle threads have stopped spinning, so
+backends do not compete for cores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
 from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
-_UNCOUNTED_CALLS, _UNCOUNTED_S = 5, 0.05
+_UNCOUNTED_CALLS, _UNCOUNTED_S = 3, 0.01
 """How many calls, and for how long, are discarded before each measurement: the caches hold another backend's data, and
 after a pause the processor needs about ten milliseconds to reach its clock frequency."""
+_REST_TIMEOUT_S = 0.2
+_NAP_S = max(0.002, 2 * time.get_clock_info("process_time").resolution)
 
 
 class TimedModel:
@@ -41,14 +42,16 @@ class TimedModel:
         self._runtime = runtimes.load(artifact, **options)
         self._load_ms = (time.perf_counter() - start) * 1e3
         self._batches: list[npt.NDArray[Any]] = []
+        self._frame = np.zeros((1, 1, 3), np.uint8)
         self._calls = 0
 
     def load(self) -> tuple[float, runtimes.Description]:
         """Return the load time in milliseconds, package import included, and what was loaded."""
         return self._load_ms, self._runtime.describe()
 
-    def set_images(self, images: npt.NDArray[np.uint8]) -> None:
-        """Set the model-sized uint8 [N, S, S, 3] images that `time` runs on, one batch after another."""
+    def set_inputs(self, images: npt.NDArray[np.uint8], frame: npt.NDArray[np.uint8]) -> None:
+        """Set what `time` runs on: model-sized uint8 [N, S, S, 3] images, in batches, and an RGB frame of any size."""
+        self._frame = frame
         inputs = self._model_inputs(images)
         size = self._runtime.manifest.input.batch or 1
         starts = range(0, max(1, len(inputs) // size) * size, size)
@@ -57,16 +60,20 @@ class TimedModel:
     def first_inference(self) -> float:
         return timing.samples_ms(self._infer_next, 1)[0]
 
-    def warm_up(self) -> int:
-        return len(timing.warm_up(self._infer_next))
+    def warm_up(self) -> list[float]:
+        return timing.warm_up(self._infer_next)
 
-    def time(self, count: int) -> list[float]:
-        """Measure `count` inferences, in milliseconds."""
-        return _steady_samples_ms(self._infer_next, count)
-
-    def time_end_to_end(self, frame: npt.NDArray[np.uint8], count: int) -> list[float]:
-        """Measure `count` classifications, from an RGB frame of any size to its top-5, in milliseconds."""
-        return _steady_samples_ms(lambda: self._runtime.classify([frame], k=5), count)
+    def time(self, count: int, end_to_end_count: int) -> tuple[list[float], list[float]]:
+        """Measure inferences, and classifications from the frame to its top-5; in milliseconds. Then rest."""
+        start_s = time.perf_counter()
+        timing.samples_ms(self._infer_next, _UNCOUNTED_CALLS)
+        while time.perf_counter() - start_s < _UNCOUNTED_S:
+            self._infer_next()
+        inferences_ms = timing.samples_ms(self._infer_next, count)
+        self._classify()
+        end_to_end_ms = timing.samples_ms(self._classify, end_to_end_count)
+        _rest()
+        return inferences_ms, end_to_end_ms
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Run model-sized uint8 [N, S, S, 3] images -> float32 [N, classes]."""
@@ -84,13 +91,18 @@ class TimedModel:
         self._calls += 1
         self._runtime.infer(self._batches[self._calls % len(self._batches)])
 
+    def _classify(self) -> None:
+        self._runtime.classify([self._frame], k=5)
 
-def _steady_samples_ms(call: Callable[[], object], count: int) -> list[float]:
-    end_s = time.perf_counter() + _UNCOUNTED_S
-    timing.samples_ms(call, _UNCOUNTED_CALLS)
+
+def _rest() -> None:
+    """Wait until the runtime's threads are idle: after a call, ONNX Runtime's spin for 42 ms and PyTorch's for 10."""
+    end_s = time.perf_counter() + _REST_TIMEOUT_S
     while time.perf_counter() < end_s:
-        call()
-    return timing.samples_ms(call, count)
+        used_s = time.process_time()
+        time.sleep(_NAP_S)
+        if time.process_time() - used_s < _NAP_S / 10:
+            return
 
 
 def _serve(connection: Connection, name: str, artifact: Path, options: dict[str, Any]) -> None:

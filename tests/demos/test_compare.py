@@ -20,9 +20,10 @@ from PIL import Image
 from rich.console import Console
 
 import runtimes
-from demos.benchmark import plot, rounds, table, workers
+from demos.benchmark import plot, rounds, statistics, table, workers
 from demos.benchmark.comparison import Comparison, Row, compare, measure_correctness
-from demos.benchmark.rounds import SpeedUp, Timings, rounds_won, run_rounds
+from demos.benchmark.rounds import Timings, run_rounds
+from demos.benchmark.statistics import Interval
 from demos.benchmark.workers import Worker
 from simplenet import image_sets
 from simplenet.artifacts import Artifact
@@ -56,7 +57,7 @@ def shipped() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 @pytest.mark.slow
 def test_json_has_raw_samples_of_every_row(run_demo: RunDemo, shared_root: Path, tmp_path: Path) -> None:
     result = run_demo(
-        "compare", "--backend", "torch,onnxruntime", "--precision", "fp32,int8", "--samples", "100", "--rounds", "4",
+        "compare", "--backend", "torch,onnxruntime", "--precision", "fp32,int8", "--samples", "100", "--rounds", "8",
         "--limit", "200", "--threads", "1", "--artifacts", shared_root, "--plot", tmp_path / "plot.png", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -70,15 +71,23 @@ def test_json_has_raw_samples_of_every_row(run_demo: RunDemo, shared_root: Path,
     for row in report["rows"]:
         assert row["reason"] is None
         samples_by_round = row["timings"]["rounds_ms"]
-        assert [len(samples) for samples in samples_by_round] == [25] * 4
+        assert [len(samples) for samples in samples_by_round] == [14] * 8
         samples = sorted(sample for one in samples_by_round for sample in one)
-        assert row["latency"]["p50_ms"] == samples[49]
-        assert row["latency"]["p90_ms"] == samples[89]
+        assert row["latency"]["p50_ms"] == samples[55]
+        assert row["latency"]["p90_ms"] == samples[100]
         assert row["latency"]["p99_ms"] is None
+        for name in ("p50_ms", "p90_ms"):
+            interval = row["intervals"][name]
+            assert interval["low"] <= interval["value"] == row["latency"][name] <= interval["high"]
+        assert row["speed_up"]["low"] <= row["speed_up"]["value"] <= row["speed_up"]["high"]
         assert row["top1_percent"] > 90
         assert row["agreement_percent"] > 97
         assert row["description"]["threads"] == 1
         assert row["size_bytes"] > 100_000
+    twin = report["twin"]
+    assert twin["is_twin"]
+    assert [len(samples) for samples in twin["timings"]["rounds_ms"]] == [14] * 8
+    assert report["noise"] == pytest.approx(max(report["twins"]["value"], 1 / report["twins"]["value"]) - 1)
     torch, onnxruntime, _ = [row["timings"]["peak_memory_mb"] for row in report["rows"]]
     assert 20 < onnxruntime < torch - 50  # of each worker's own imports, not of this process
     with Image.open(tmp_path / "plot.png") as image:
@@ -122,8 +131,10 @@ def test_table_explains_columns_and_missing_numbers(run_demo: RunDemo, shared_ro
     assert result.stderr.splitlines() == [  # in place of a progress bar
         "loading onnxruntime fp32",
         "loading onnxruntime int8",
-        "timing 2 rows, 10 samples each, in 2 rounds",
+        result.stderr.splitlines()[2],
+        "timing 3 rows",
     ]
+    assert result.stderr.splitlines()[2].endswith(" (twin)")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +227,7 @@ def test_data_set_folder_chooses_weights_and_images(run_demo: RunDemo, tmp_path:
 def test_ctrl_c_is_one_line_and_leaves_no_process(shared_root: Path, whole_group: bool) -> None:
     command = [sys.executable, str(ROOT / "demos" / "compare.py"), "--backend", "onnxruntime", "--limit", "50"]
     with subprocess.Popen(
-        [*command, "--precision", "fp32,int8", "--samples", "1000000", "--artifacts", str(shared_root)],
+        [*command, "--precision", "fp32,int8", "--samples", "100000", "--artifacts", str(shared_root)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as running:  # fmt: skip
         deadline = time.monotonic() + 60
@@ -256,11 +267,11 @@ def test_worker_that_dies_does_not_affect_others(
         timings = {}
         for worker in (dying, living):
             worker.call("load")
-            worker.call("set_images", shipped[0][:4])
+            worker.call("set_inputs", shipped[0][:4], FRAME)
             timings[worker.name] = Timings(0, 0, 0)
         assert dying._process.pid is not None
         os.kill(dying._process.pid, signal.SIGKILL)
-        failures = run_rounds([dying, living], timings, FRAME, samples=6, rounds=3)
+        failures = run_rounds([dying, living], timings, samples=6, rounds=3)
     assert list(failures) == ["onnxruntime fp32"]
     assert isinstance(failures["onnxruntime fp32"], BackendError)
     assert "died during time" in str(failures["onnxruntime fp32"])
@@ -276,7 +287,7 @@ def test_worker_that_times_out_in_a_round_is_ended(
         assert worker._process.pid is not None
         os.kill(worker._process.pid, signal.SIGSTOP)
         monkeypatch.setattr(rounds, "CALL_TIMEOUT_S", 0.5)
-        failures = run_rounds([worker], {worker.name: Timings(0, 0, 0)}, FRAME, samples=2, rounds=2)
+        failures = run_rounds([worker], {worker.name: Timings(0, 0, 0)}, samples=2, rounds=2)
         assert "did not reply to time within 1.5 s" in str(failures[worker.name])
         assert not worker._process.is_alive()
 
@@ -291,23 +302,22 @@ def test_worker_that_hangs_is_ended(make_artifact: MakeArtifact, monkeypatch: py
     assert not worker._process.is_alive()
 
 
-def test_order_of_rounds_rotates_and_reverses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "_SETTLE_S", 0)
+def test_order_of_rounds_rotates_and_reverses() -> None:
     timed: list[str] = []
 
     class Recorder:
         def __init__(self, backend: str) -> None:
             self.name = f"{backend} fp32"
 
-        def call(self, method: str, *_: object, timeout_s: float) -> list[float]:
-            if method == "time":
-                timed.append(self.name.split()[0])
-            return [1.0]
+        def call(self, *_: object, timeout_s: float) -> tuple[list[float], list[float]]:
+            timed.append(self.name.split()[0])
+            return [1.0], [2.0]
 
     names = ["a", "b", "c"]
     timings = {f"{name} fp32": Timings(0, 0, 0) for name in names}
-    run_rounds([Recorder(name) for name in names], timings, FRAME, samples=3, rounds=6)  # type: ignore[misc]
+    run_rounds([Recorder(name) for name in names], timings, samples=3, rounds=3)  # type: ignore[misc]
     assert " ".join(timed) == "a b c  c b a  b c a  a c b  c a b  b a c".replace("  ", " ")
+    assert timings["a fp32"].rounds_ms == [[1.0, 1.0]] * 3
 
 
 def test_accuracy_and_agreement_count_every_image(
@@ -328,7 +338,7 @@ def test_accuracy_and_agreement_count_every_image(
     assert row.top1_percent == pytest.approx((predictions == labels).mean() * 100)
     assert row.agreement_percent == 100
     assert result.reference is row
-    assert row.speed_up_over(row) == SpeedUp(1, 1, 1)
+    assert row.speed_up_over(row) == Interval(1)
 
 
 def test_row_that_cannot_run_keeps_its_reason(
@@ -358,32 +368,97 @@ def test_synthetic_images_are_preprocessed(shipped: tuple[np.ndarray[Any, Any], 
     assert len({image.tobytes() for image in inputs}) == 3
 
 
-def test_speed_up_is_the_ratio_of_medians_round_by_round() -> None:
-    slow, fast = Row("a", "fp32"), Row("b", "fp32")
-    slow.timings = Timings(0, 0, 0, rounds_ms=[[4, 4, 9], [6, 6, 6]])
-    fast.timings = Timings(0, 0, 0, rounds_ms=[[2, 2, 2], [1, 2, 9]])
-    assert fast.speed_up_over(slow) == SpeedUp(2.5, 2.0, 3.0)
-    assert rounds_won(fast.timings, slow.timings) == (2, 2)
-    assert rounds_won(slow.timings, fast.timings) == (0, 2)
+def rows_with(artifact: Artifact, **latencies_ms: list[float]) -> list[Row]:
+    """One row for each name, with the median latency of each round."""
+    rows = [Row(name, "fp32", artifact, top1_percent=90.0, agreement_percent=100.0) for name in latencies_ms]
+    for row, medians in zip(rows, latencies_ms.values(), strict=True):
+        row.timings = Timings(0, 0, 0, rounds_ms=[[median] * 3 for median in medians])
+        row.description = runtimes.Description(row.backend, "CPU", "fp32", 1, {})
+    return rows
 
 
-def test_conclusion_names_rivals_of_the_fastest(make_artifact: MakeArtifact) -> None:
-    made = make_artifact("onnx", "fp32")
-    rows = [Row(name, "fp32", artifact=made, top1_percent=90.0) for name in ("a", "b", "c")]
-    for row, rounds_ms in zip(rows, ([[2.0], [2.0], [2.0]], [[3.0], [1.0]], [[4.0], [4.0], [4.0]]), strict=True):
-        row.timings = Timings(0, 0, 0, rounds_ms=[samples * 3 for samples in rounds_ms])
-        row.description = runtimes.Description(row.backend, "a GPU" if row.backend == "c" else "CPU", "fp32", 1, {})
-    rows[2].description = dataclasses.replace(rows[2].description, threads=None)
-    result = Comparison(rows, rows[0], "some", 10, True, threads=1, rounds=3, frame="1x1 RGB")
-    console = Console(width=160, file=io.StringIO())
+def shown(result: Comparison) -> str:
+    console = Console(width=400, file=io.StringIO())
     table.show(result, console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "top-1: b fp32, model latency p50 1.000 ms; faster in some rounds: a fp32 (1 of 2)." in shown
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def compared(rows: list[Row], **fields: Any) -> Comparison:
+    assert rows[0].timings is not None
+    rounds = len(rows[0].timings.rounds_ms)
+    return Comparison(rows, rows[0], "some", 10, True, threads=1, rounds=rounds, frame="1x1 RGB", **fields)
+
+
+def test_rows_that_cannot_be_told_apart_are_not_ranked(make_artifact: MakeArtifact) -> None:
+    made = make_artifact("onnx", "fp32")
+    drift = [1.0, 1.1, 1.2, 1.3, 1.2, 1.1, 1.0, 1.1]
+    near = [ms * factor for ms, factor in zip(drift, [1.02, 0.99, 1.03, 0.98, 1.01, 1.02, 0.99, 1.0], strict=True)]
+    rows = rows_with(made, a=[2 * ms for ms in drift], b=near, c=drift)
+    result = compared(rows)
+    text = shown(result)
+    assert "model latency p50 1.1" in text
+    assert "No difference measured to " in text
+    assert "2.00 [2.00, 2.00]" in text  # c against the reference, a
+    (twin,) = rows_with(made, b=[1.05 * ms for ms in near])
+    twin.is_twin = True
+    result = dataclasses.replace(result, twin=twin)
+    assert result.noise == pytest.approx(0.05)
+    assert "noise floor: 5.0 %. b fp32 was measured twice, in two processes; the ratio is 1.05 [1.05, 1.05]" in shown(
+        result
+    )
+
+
+def test_difference_within_the_noise_floor_does_not_count(make_artifact: MakeArtifact) -> None:
+    rows = rows_with(make_artifact("onnx", "fp32"), a=[1.0] * 8, b=[1.03] * 8)
+    assert "The next, b fp32, takes 1.03 [1.03, 1.03] times as long." in shown(compared(rows))
+    (twin,) = rows_with(make_artifact("onnx", "fp32"), a=[1.04] * 8)
+    twin.is_twin = True
+    text = shown(compared(rows, twin=twin))
+    assert "No difference measured to b fp32 (1.03 [1.03, 1.03])." in text
+    assert "no difference" in text.partition("cifar-310k")[0]
+
+
+def test_too_few_rounds_have_no_interval(make_artifact: MakeArtifact) -> None:
+    rows = rows_with(make_artifact("onnx", "fp32"), a=[2.0] * 5, b=[1.0] * 5)
+    text = shown(compared(rows))
+    assert "2.00 \n" in text
+    assert "Too few rounds to tell whether others differ from it; type --rounds 6 or more." in text
+
+
+def test_rounds_are_added_until_the_interval_is_narrow() -> None:
+    class Noisy:
+        def __init__(self, name: str) -> None:
+            self.name, self._random = name, np.random.default_rng(len(name))
+
+        def call(self, _: str, count: int, end_to_end_count: int, timeout_s: float) -> tuple[list[float], list[float]]:
+            return list(1 + 0.1 * self._random.random(count)), [2.0] * end_to_end_count
+
+    def run(is_enough: Any, **limit: float) -> int:
+        timings = {name: Timings(0, 0, 0) for name in ("a", "bb")}
+
+        def check() -> bool:
+            between = statistics.ratio(timings["bb"].rounds_ms, timings["a"].rounds_ms)
+            return is_enough(between)  # type: ignore[no-any-return]
+
+        run_rounds([Noisy("a"), Noisy("bb")], timings, samples=60, rounds=6, is_enough=check, **limit)  # type: ignore[list-item]
+        return len(timings["a"].rounds_ms)
+
+    assert run(lambda between: True) == 6
+    assert run(lambda between: between.width <= 0.01) > 6
+    assert run(lambda between: False, time_limit_s=0.2) > 6
+
+
+def test_notes_name_assumptions_and_devices(make_artifact: MakeArtifact) -> None:
+    made = make_artifact("onnx", "fp32")
+    rows = rows_with(made, a=[2.0] * 6, b=[3.0] * 6)
+    result = compared(rows)
     assert result.network == "cifar-310k with fashion-mnist weights"
     assumed = dataclasses.replace(made.manifest, preprocessing_source="assumed for cifar-310k")
     rows[0].artifact = dataclasses.replace(made, manifest=assumed)
     assert result.network == "cifar-310k with fashion-mnist weights; preprocessing: assumed for cifar-310k"
-    assert "c fp32: ran on a GPU." in shown
+    assert rows[1].description is not None
+    rows[1].description = dataclasses.replace(rows[1].description, threads=None, device="a GPU")
+    assert "b fp32: ran on a GPU." in shown(result)
 
 
 def test_cosine_is_measured_in_float64() -> None:
