@@ -28,6 +28,8 @@ Logits = npt.NDArray[np.float32]
 _IMAGES_PER_CALL = 64
 """Few enough that a slow device replies before the timeout."""
 _TIMED_IMAGES = 32
+PROCESS_NOISE = 0.01
+"""Two processes with the same model can differ by up to 1 % for all their life, because of their memory layout."""
 _NEGLIGIBLE_LOSS_POINTS = 0.5
 _NEGLIGIBLE_DISAGREEMENT_PERCENT = 1.0
 
@@ -101,8 +103,8 @@ class Comparison:
 
     @property
     def noise(self) -> float:
-        """The noise floor: the relative difference between the twins, 0.01 for 1 %; 0 without a twin."""
-        return max(self.twins.value, 1 / self.twins.value) - 1 if self.twins else 0.0
+        """The relative difference below which no difference counts."""
+        return noise_floor(self.twins)
 
     def fastest(self) -> list[Row]:
         """The rows whose top-1 is within 0.5 points of the best, or else with 99 % agreement; fastest first."""
@@ -123,6 +125,11 @@ class Comparison:
             "twins": dataclasses.asdict(self.twins) if self.twins else None,
             "noise": self.noise,
         }
+
+
+def noise_floor(twins: Interval | None) -> float:
+    """Return the relative difference between the twins, 0.02 for 2 %, but at least `PROCESS_NOISE`."""
+    return max(PROCESS_NOISE, max(twins.value, 1 / twins.value) - 1) if twins else PROCESS_NOISE
 
 
 def compare(
@@ -159,7 +166,6 @@ def compare(
         between = _fastest_two(rows) if until_percent is not None else None
         return between is None or until_percent is None or 100 * between.width <= until_percent
 
-    options = {"threads": threads, "device": device}
     latest_ms: dict[str, float] = {}
     logits: dict[str, Logits] = {}
     workers: list[Worker] = []
@@ -169,8 +175,8 @@ def compare(
         def start(row: Row, images: npt.NDArray[np.uint8]) -> None:
             assert row.artifact is not None
             on_step(f"loading {row.name}")
-            described = {"backend": row.backend, "precision": row.precision}
-            worker = stack.enter_context(Worker(row.name, row.artifact.folder, **described, **options))
+            described = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
+            worker = stack.enter_context(Worker(row.name, row.artifact.folder, described))
             try:
                 logits[row.name], latest_ms[row.name] = _load(worker, row, images, frame)
                 workers.append(worker)

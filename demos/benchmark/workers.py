@@ -105,7 +105,9 @@ def _rest() -> None:
             return
 
 
-def _serve(connection: Connection, name: str, artifact: Path, options: dict[str, Any]) -> None:
+def _serve(
+    connection: Connection, name: str, model_class: type[TimedModel], artifact: Path, options: dict[str, Any]
+) -> None:
     """Run the worker's main loop: receive a method call, send back its result or its exception."""
     warnings.simplefilter("ignore", UntrainedWarning)  # the parent warns once
     model: TimedModel | None = None
@@ -117,7 +119,7 @@ def _serve(connection: Connection, name: str, artifact: Path, options: dict[str,
         result: Any
         try:
             if model is None:
-                model = TimedModel(artifact, options)
+                model = model_class(artifact, options)
             result = getattr(model, method)(*arguments)
         except SimpleNetError as error:
             result = error
@@ -135,16 +137,20 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
     Create it in the main thread, as Python sets signal handlers only there.
     """
 
-    def __init__(self, name: str, artifact: Path, **options: Any) -> None:
-        """Start the process, which loads `artifact` with the keywords of `runtimes.load` at the first call.
+    def __init__(
+        self, name: str, artifact: Path, options: dict[str, Any], model_class: type[TimedModel] = TimedModel
+    ) -> None:
+        """Start the process, which loads `artifact` at the first call.
 
         Args:
             name: for error messages, such as 'openvino int8'.
+            options: keywords of `runtimes.load`.
+            model_class: what the process makes of `artifact`; a subclass can simulate a slower backend.
         """
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, artifact, options), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, model_class, artifact, options), daemon=True)
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C the parent ends its workers
         try:
             self._process.start()
