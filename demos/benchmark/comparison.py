@@ -17,7 +17,7 @@ import runtimes
 from demos.benchmark import statistics
 from demos.benchmark.rounds import Timings, run_rounds
 from demos.benchmark.statistics import Interval
-from demos.benchmark.workers import Worker
+from demos.benchmark.workers import STAGES, Worker
 from runtimes.timing import LatencySummary
 from simplenet import metrics
 from simplenet.artifacts import Artifact
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def latency(self) -> LatencySummary | None:
-        return self.timings.latency if self.timings else None
+        return self.timings.summary("inference") if self.timings else None
 
     def speed_up_over(self, other: Row | None) -> Interval | None:
         """How many times as long `other` takes; None unless both have timings."""
@@ -284,16 +284,20 @@ def _row_json(row: Row, reference: Row | None) -> dict[str, Any]:
         values["manifest"] = dataclasses.asdict(row.artifact.manifest)
     parts = {
         "description": row.description,
-        "latency": row.latency,
-        "end_to_end": row.timings and row.timings.end_to_end,
         "timings": row.timings,
         "speed_up": row.speed_up_over(reference),
     }
     values |= {key: dataclasses.asdict(part) if part else None for key, part in parts.items()}
-    if row.timings and row.latency:
-        percents = [percent for percent in (50, 90, 99) if getattr(row.latency, f"p{percent}_ms") is not None]
-        intervals = statistics.percentiles(row.timings.rounds_ms, percents)
-        values["intervals"] = {
-            f"p{percent}_ms": dataclasses.asdict(one) for percent, one in zip(percents, intervals, strict=True)
-        }
-    return values
+    stages = {stage: _stage_json(row.timings, stage) for stage in STAGES} if row.timings and row.latency else None
+    return values | {"stages": stages}
+
+
+def _stage_json(timings: Timings, stage: str) -> dict[str, Any]:
+    """The latency of a stage, and the interval of each percentile."""
+    summary = timings.summary(stage)
+    assert summary is not None
+    values = dataclasses.asdict(summary)
+    percents = [percent for percent in (50, 90, 99) if values[f"p{percent}_ms"] is not None]
+    intervals = statistics.percentiles(timings.stages_ms[stage], percents)
+    named = {f"p{percent}_ms": dataclasses.asdict(one) for percent, one in zip(percents, intervals, strict=True)}
+    return values | {"intervals": named}

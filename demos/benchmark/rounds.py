@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from demos.benchmark.workers import CALL_TIMEOUT_S, Worker
+from demos.benchmark.workers import CALL_TIMEOUT_S, STAGES, Worker
 from runtimes.timing import LatencySummary, summarize
 from simplenet.errors import SimpleNetError
 
@@ -17,30 +17,23 @@ _FEWEST_END_TO_END = 3
 
 @dataclass
 class Timings:
-    """Raw samples in milliseconds, one list for each round that the worker finished."""
+    """Raw samples in milliseconds, for each of `workers.STAGES` one list for each round that the worker finished."""
 
     load_ms: float
     first_inference_ms: float
     warm_up_calls: int
-    rounds_ms: list[list[float]] = field(default_factory=list)
-    """Model latency: inference only."""
-    end_to_end_rounds_ms: list[list[float]] = field(default_factory=list)
-    """End-to-end latency: from a frame to its top-5."""
+    stages_ms: dict[str, list[list[float]]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     peak_memory_mb: float | None = None
 
     @property
-    def latency(self) -> LatencySummary | None:
-        """Model latency over all rounds; a percentile is None if it needs more samples."""
-        return _summary(self.rounds_ms)
+    def rounds_ms(self) -> list[list[float]]:
+        """Model latency: inference only."""
+        return self.stages_ms["inference"]
 
-    @property
-    def end_to_end(self) -> LatencySummary | None:
-        return _summary(self.end_to_end_rounds_ms)
-
-
-def _summary(rounds_ms: list[list[float]]) -> LatencySummary | None:
-    samples = list(chain.from_iterable(rounds_ms))
-    return summarize(samples) if samples else None
+    def summary(self, stage: str) -> LatencySummary | None:
+        """Summarize the samples of all rounds; a percentile is None if it needs more samples."""
+        samples = list(chain.from_iterable(self.stages_ms[stage]))
+        return summarize(samples) if samples else None
 
 
 def run_rounds(
@@ -80,7 +73,7 @@ def run_rounds(
         on_round()
         first = number % len(running)
         order = [*running[first:], *running[:first]]
-        latencies: dict[str, tuple[list[float], list[float]]] = {worker.name: ([], []) for worker in order}
+        latencies: dict[str, dict[str, list[float]]] = {worker.name: {} for worker in order}
         for worker in [*order, *reversed(order)]:
             if worker.name in failures:
                 continue
@@ -91,10 +84,10 @@ def run_rounds(
                 failures[worker.name] = error
                 worker.close()
             else:
-                for all_ms, new_ms in zip(latencies[worker.name], measured, strict=True):
-                    all_ms += new_ms
+                for stage, samples_ms in measured.items():
+                    latencies[worker.name].setdefault(stage, []).extend(samples_ms)
         for name in latencies.keys() - failures.keys():
-            timings[name].rounds_ms.append(latencies[name][0])
-            timings[name].end_to_end_rounds_ms.append(latencies[name][1])
+            for stage, samples_ms in latencies[name].items():
+                timings[name].stages_ms[stage].append(samples_ms)
         number += 1
     return failures

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from demos import console as demo_console
 from demos.benchmark.comparison import Comparison, Row
 from demos.benchmark.statistics import FEWEST_ROUNDS, Interval
+from demos.benchmark.workers import STAGES
 from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from simplenet.errors import one_line
 
@@ -40,7 +41,7 @@ def _table(comparison: Comparison) -> Table:
             cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7)
             table.add_row(*cells, "not run, see below", style="dim")
             continue
-        latency, end_to_end = row.latency, row.timings.end_to_end
+        latency, end_to_end = row.latency, row.timings.summary("end_to_end")
         speed_up = row.speed_up_over(comparison.reference)
         table.add_row(
             row.backend,
@@ -78,7 +79,7 @@ def _notes(comparison: Comparison) -> list[str]:
         f"model latency: inference only, with the exported batch size; one backend runs at a time, in its own process; "
         f"the order changes in each of the {comparison.rounds} rounds.",
         f"end-to-end latency: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
-        f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax.",
+        f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax. {_stages(comparison)}",
         f"speed-up: model latency of {reference} over that of the row, with a 95 % interval over the rounds.",
         _noise(comparison),
     ]
@@ -120,6 +121,15 @@ def _machine(comparison: Comparison) -> str:
         f"{machine.get('processor', 'unknown processor')}, {comparison.threads} threads; "
         f"{machine.get('system', '')}; Python {machine.get('python', '')}; {short}."
     )
+
+
+def _stages(comparison: Comparison) -> str:
+    """Where the time of the fastest row goes."""
+    if not (fastest := comparison.fastest()) or (timings := fastest[0].timings) is None:
+        return ""
+    found = {stage: summary.p50_ms for stage in STAGES if (summary := timings.summary(stage))}
+    parts = (f"{stage} {found[stage]:.3f}" for stage in ("preprocess", "inference", "postprocess"))
+    return f"Of {fastest[0].name}: {', '.join(parts)} ms."
 
 
 def _noise(comparison: Comparison) -> str:

@@ -31,6 +31,11 @@ _UNCOUNTED_CALLS, _UNCOUNTED_S = 3, 0.01
 """How many calls, and for how long, are discarded before each measurement: the caches hold another backend's data, and
 after a pause the processor needs about ten milliseconds to reach its clock frequency."""
 _REST_TIMEOUT_S = 0.2
+STAGES = ("inference", "end_to_end", "preprocess", "postprocess")
+"""What is timed. End to end is from a frame to its top-5, and includes preprocess and postprocess (softmax, ranking).
+
+Inference includes the copies to and from a GPU: a CUDA graph runs all three at once, so they cannot be separated.
+"""
 _NAP_S = max(0.002, 2 * time.get_clock_info("process_time").resolution)
 
 
@@ -63,17 +68,22 @@ class TimedModel:
     def warm_up(self) -> list[float]:
         return timing.warm_up(self._infer_next)
 
-    def time(self, count: int, end_to_end_count: int) -> tuple[list[float], list[float]]:
-        """Measure inferences, and classifications from the frame to its top-5; in milliseconds. Then rest."""
+    def time(self, count: int, end_to_end_count: int) -> dict[str, list[float]]:
+        """Measure inferences, and classifications of the frame stage by stage, then rest.
+
+        Returns:
+            Milliseconds of each stage in `STAGES`.
+        """
         start_s = time.perf_counter()
         timing.samples_ms(self._infer_next, _UNCOUNTED_CALLS)
         while time.perf_counter() - start_s < _UNCOUNTED_S:
             self._infer_next()
-        inferences_ms = timing.samples_ms(self._infer_next, count)
-        self._classify()
-        end_to_end_ms = timing.samples_ms(self._classify, end_to_end_count)
+        latencies_ms = {"inference": timing.samples_ms(self._infer_next, count)}
+        self._classify_ms()
+        classifications = np.array([self._classify_ms() for _ in range(end_to_end_count)])
+        latencies_ms |= zip(STAGES[1:], classifications.T.tolist(), strict=True)
         _rest()
-        return inferences_ms, end_to_end_ms
+        return latencies_ms
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Run model-sized uint8 [N, S, S, 3] images -> float32 [N, classes]."""
@@ -91,8 +101,16 @@ class TimedModel:
         self._calls += 1
         self._runtime.infer(self._batches[self._calls % len(self._batches)])
 
-    def _classify(self) -> None:
-        self._runtime.classify([self._frame], k=5)
+    def _classify_ms(self) -> tuple[float, float, float]:
+        """Classify the frame as `Runtime.classify` does; return the times of all of it, of the first and last stage."""
+        clock, start_ns = time.perf_counter_ns, time.perf_counter_ns()
+        batch = self._runtime.preprocess([self._frame])
+        preprocessed_ns = clock()
+        logits = self._runtime.infer_any(batch)
+        inferred_ns = clock()
+        self._runtime.rank(logits, 5)
+        end_ns = clock()
+        return (end_ns - start_ns) / 1e6, (preprocessed_ns - start_ns) / 1e6, (end_ns - inferred_ns) / 1e6
 
 
 def _rest() -> None:

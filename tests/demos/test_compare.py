@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from demos.benchmark import plot, rounds, statistics, table, workers
 from demos.benchmark.comparison import Comparison, Row, compare, measure_correctness
 from demos.benchmark.rounds import Timings, run_rounds
 from demos.benchmark.statistics import Interval
-from demos.benchmark.workers import Worker
+from demos.benchmark.workers import STAGES, Worker
 from simplenet import image_sets
 from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, BackendError
@@ -70,15 +71,19 @@ def test_json_has_raw_samples_of_every_row(run_demo: RunDemo, shared_root: Path,
     assert report["machine"]["physical_cores"] >= 1
     for row in report["rows"]:
         assert row["reason"] is None
-        samples_by_round = row["timings"]["rounds_ms"]
+        samples_by_round = row["timings"]["stages_ms"]["inference"]
         assert [len(samples) for samples in samples_by_round] == [14] * 8
         samples = sorted(sample for one in samples_by_round for sample in one)
-        assert row["latency"]["p50_ms"] == samples[55]
-        assert row["latency"]["p90_ms"] == samples[100]
-        assert row["latency"]["p99_ms"] is None
+        latency = row["stages"]["inference"]
+        assert latency["p50_ms"] == samples[55]
+        assert latency["p90_ms"] == samples[100]
+        assert latency["p99_ms"] is None
         for name in ("p50_ms", "p90_ms"):
-            interval = row["intervals"][name]
-            assert interval["low"] <= interval["value"] == row["latency"][name] <= interval["high"]
+            interval = latency["intervals"][name]
+            assert interval["low"] <= interval["value"] == latency[name] <= interval["high"]
+        whole, *parts = (row["timings"]["stages_ms"][stage] for stage in ("end_to_end", "preprocess", "postprocess"))
+        for total, *others in zip(*(chain.from_iterable(stage) for stage in (whole, *parts)), strict=True):
+            assert 0 < sum(others) < total
         assert row["speed_up"]["low"] <= row["speed_up"]["value"] <= row["speed_up"]["high"]
         assert row["top1_percent"] > 90
         assert row["agreement_percent"] > 97
@@ -86,7 +91,7 @@ def test_json_has_raw_samples_of_every_row(run_demo: RunDemo, shared_root: Path,
         assert row["size_bytes"] > 100_000
     twin = report["twin"]
     assert twin["is_twin"]
-    assert [len(samples) for samples in twin["timings"]["rounds_ms"]] == [14] * 8
+    assert [len(samples) for samples in twin["timings"]["stages_ms"]["inference"]] == [14] * 8
     assert report["noise"] == pytest.approx(max(0.01, report["twins"]["value"] - 1, 1 / report["twins"]["value"] - 1))
     torch, onnxruntime, _ = [row["timings"]["peak_memory_mb"] for row in report["rows"]]
     assert 20 < onnxruntime < torch - 50  # of each worker's own imports, not of this process
@@ -309,9 +314,9 @@ def test_order_of_rounds_rotates_and_reverses() -> None:
         def __init__(self, backend: str) -> None:
             self.name = f"{backend} fp32"
 
-        def call(self, *_: object, timeout_s: float) -> tuple[list[float], list[float]]:
+        def call(self, *_: object, timeout_s: float) -> dict[str, list[float]]:
             timed.append(self.name.split()[0])
-            return [1.0], [2.0]
+            return {"inference": [1.0]}
 
     names = ["a", "b", "c"]
     timings = {f"{name} fp32": Timings(0, 0, 0) for name in names}
@@ -352,7 +357,7 @@ def test_row_that_cannot_run_keeps_its_reason(
     result = compare(rows, shipped[0][:8], None, **settings)
     report = result.to_json()["rows"][0]
     assert report["reason"] == "needs an NVIDIA GPU"
-    assert report["latency"] is None
+    assert report["stages"] is None
     assert report["top1_percent"] is None
     assert result.reference is rows[1]
 
@@ -372,7 +377,7 @@ def rows_with(artifact: Artifact, **latencies_ms: list[float]) -> list[Row]:
     """One row for each name, with the median latency of each round."""
     rows = [Row(name, "fp32", artifact, top1_percent=90.0, agreement_percent=100.0) for name in latencies_ms]
     for row, medians in zip(rows, latencies_ms.values(), strict=True):
-        row.timings = Timings(0, 0, 0, rounds_ms=[[median] * 3 for median in medians])
+        row.timings = Timings(0, 0, 0, {stage: [[median] * 3 for median in medians] for stage in STAGES})
         row.description = runtimes.Description(row.backend, "CPU", "fp32", 1, {})
     return rows
 
@@ -430,8 +435,8 @@ def test_rounds_are_added_until_the_interval_is_narrow() -> None:
         def __init__(self, name: str) -> None:
             self.name, self._random = name, np.random.default_rng(len(name))
 
-        def call(self, _: str, count: int, end_to_end_count: int, timeout_s: float) -> tuple[list[float], list[float]]:
-            return list(1 + 0.1 * self._random.random(count)), [2.0] * end_to_end_count
+        def call(self, _: str, count: int, end_to_end_count: int, timeout_s: float) -> dict[str, list[float]]:
+            return {"inference": list(1 + 0.1 * self._random.random(count))}
 
     def run(is_enough: Any, **limit: float) -> int:
         timings = {name: Timings(0, 0, 0) for name in ("a", "bb")}
@@ -486,7 +491,7 @@ def measured(make_artifact: MakeArtifact) -> Comparison:
         Row("tensorrt", "fp32", reason="needs an NVIDIA GPU"),
     ]
     for row, p50_ms in zip(rows, (1.2, 0.31, 0.3), strict=False):
-        row.timings = Timings(0, 0, 0, rounds_ms=[[p50_ms] * 3])
+        row.timings = Timings(0, 0, 0, {stage: [[p50_ms] * 3] for stage in STAGES})
     folder = os.fsdecode(b"/tmp/[train]a[b]c\xe9")  # Rich would take [train] for a style
     return Comparison(rows, rows[0], folder, 10, True, threads=1, rounds=1, frame="1x1 RGB")
 
