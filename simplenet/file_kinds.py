@@ -1,4 +1,4 @@
-"""Name the kind of a file that is no checkpoint, and what to type instead."""
+"""Name the kind of a file that is no checkpoint, image or dataset, and what to type instead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAGIC = {
     b"\x89HDF": "an HDF5 file, as Keras writes; name a checkpoint of PyTorch",
     b"GGUF": "a GGUF file; name a checkpoint of PyTorch",
     b"\x93NUMPY": "a NumPy array; name a checkpoint of PyTorch",
-    b"version https://git-lfs": "a git-lfs pointer, not the weights; type: git lfs pull",
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself; type: git lfs pull",
 }
 """What a file is, by its first bytes, and what to type."""
 
@@ -37,6 +37,24 @@ def describe(data: bytes, path: Path) -> str:
     Args:
         data: the content of a file that is neither a zip nor .safetensors.
     """
+    start = data[:512]
+    if what := describe_other(data, path):
+        return what
+    if not re.search(rb"[^\t\n\r\x20-\x7e]", start) and not data.rstrip().endswith(b"."):
+        return "a text file, not a checkpoint; download the file itself"
+    if not start.startswith((b"\x80", b"L")):  # how pickles of torch.save start; L: protocol 0 or 1
+        return (
+            "neither a file of torch.save nor .safetensors; name a checkpoint, or type --artifact for an exported model"
+        )
+    return ""
+
+
+def describe_other(data: bytes, path: Path) -> str:
+    """Say what a file is that people get in place of any other, and what to type; "" if it is none of these.
+
+    Args:
+        data: the content, or its first 512 bytes.
+    """
     start, quoted = data[:512], shlex.quote(str(path))
     if not data:
         return "empty; copy or download it again"
@@ -46,13 +64,7 @@ def describe(data: bytes, path: Path) -> str:
     if data[257:262] == b"ustar":
         return f"a tar archive; unpack it: tar xf {quoted}"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "a web page, not the weights; open it in a browser to see why, then download the file itself"
-    if not re.search(rb"[^\t\n\r\x20-\x7e]", start) and not data.rstrip().endswith(b"."):
-        return "a text file, not a checkpoint; download the file itself"
-    if not start.startswith((b"\x80", b"L")):  # how pickles of torch.save start; L: protocol 0 or 1
-        return (
-            "neither a file of torch.save nor .safetensors; name a checkpoint, or type --artifact for an exported model"
-        )
+        return "a web page, not the file itself; open it in a browser to see why, then download the file itself"
     return ""
 
 

@@ -47,6 +47,7 @@ _SMALL_IMAGES = {
         CIFAR10_PREPROCESSING,
     ),
     "cifar100": KnownDataset(tuple(_CIFAR100_LABELS.split()), CIFAR100_PREPROCESSING),
+    "emnist-balanced": KnownDataset(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"), _gray28(0.1751, 0.3332)),
     "fashion-mnist": KnownDataset(
         ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         _gray28(0.2860, 0.3530),

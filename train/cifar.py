@@ -1,7 +1,7 @@
 """Train a SimpleNet on a dataset of small images, on a CPU or a GPU.
 
     python train/cifar.py --dataset fashion-mnist --variant cifar-310k --epochs 20 --output runs/fashion-mnist
-    python train/cifar.py --dataset mnist --data ~/mnist         four .gz files; without --data they are downloaded
+    python train/cifar.py --dataset mnist --data ~/mnist         its four files; without --data they are downloaded
     python train/cifar.py --dataset cifar10 --data ~/cifar10-jpeg --variant cifar-5m --epochs 30
     python train/cifar.py --dataset folder --data ~/leaves       train/<class>/*.jpg and test/<class>/*.jpg
     python train/cifar.py --dataset cifar100 --variant cifar-5m --weights cifar10     fine-tune, with a new last layer

@@ -1,8 +1,8 @@
 """Datasets of small images: the table of their files, labels and preprocessing, and the loader.
 
-The official files come from --data DIR, from the Debian package's folder, or from a download that is verified and
-cached. SIMPLENET_DATASETS_URL names a mirror for downloads. --data DIR may also hold class folders: train/<class>/* and
-test/<class>/*.
+The official files come from --data DIR, packed or unpacked, from the Debian package, or from a verified and cached
+download. SIMPLENET_DATASETS_URL names a mirror for downloads. --data DIR may also hold class folders: train/<class>/*
+and test/<class>/*.
 """
 
 from __future__ import annotations
@@ -96,15 +96,23 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
     )
     for split in (train, test):
         if split.labels.max() >= len(spec.labels):
+            count = int(split.labels.max()) + 1
+            others = [other.name for other in DATASETS.values() if len(other.labels) == count]
+            if others:
+                advice = f"type --dataset {others[0]}"
+            else:
+                advice = "sort their images into train/<class>/* and test/<class>/*, and type --dataset folder"
             raise DataError(
-                f"{folder}: a label of {split.name} is {split.labels.max()}, the classes are 0 to "
-                f"{len(spec.labels) - 1}; download the files again"
+                f"{folder}: the labels of {split.name} go up to {count - 1}, those of {spec.name} only to "
+                f"{len(spec.labels) - 1}; if the files are another dataset's, {advice}"
             )
     return train, test
 
 
 def _downloaded(spec: DatasetSpec) -> Path:
     """Download the files that are not in the cache yet; return the cache folder."""
+    if not spec.files:
+        raise DataError(f"{spec.name} is not downloaded; unpack NIST's gzip.zip, and name its folder: --data DIR")
     base = download.base_url(URL_VARIABLE, spec.url)
     folder = download.cache_folder() / "datasets" / spec.name
     package = f"type sudo apt install {spec.debian_package}, or " if spec.debian_package else ""
@@ -160,7 +168,12 @@ DATASETS: dict[str, DatasetSpec] = {
                 ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
                 ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
             ),
-            read=read_mnist,
+            read=partial(read_mnist, prefixes=("", "emnist-mnist", "emnist-digits")),
+        ),
+        DatasetSpec(
+            **_known("emnist-balanced"),
+            allows_flip=False,
+            read=partial(read_mnist, prefixes=("emnist-balanced", "emnist-bymerge", ""), is_emnist=True),
         ),
         DatasetSpec(
             **_known("cifar10"),
@@ -171,9 +184,9 @@ DATASETS: dict[str, DatasetSpec] = {
             ),
             read=partial(
                 read_cifar,
-                archive="cifar-10-binary.tar.gz",
-                train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-                test=("test_batch.bin",),
+                archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
+                train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+                test=("test_batch",),
                 label_bytes=1,
             ),
         ),
@@ -185,7 +198,11 @@ DATASETS: dict[str, DatasetSpec] = {
                 ("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
             ),
             read=partial(
-                read_cifar, archive="cifar-100-binary.tar.gz", train=("train.bin",), test=("test.bin",), label_bytes=2
+                read_cifar,
+                archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
+                train=("train",),
+                test=("test",),
+                label_bytes=2,
             ),
         ),
         DatasetSpec(

@@ -61,7 +61,7 @@ def test_known_datasets_agree_with_the_shipped_cards() -> None:
     for name, variant in (("cifar10", "cifar-5m"), ("fashion-mnist", "cifar-310k"), ("mnist", "cifar-310k")):
         card, known = datasets.shipped_card(name, variant), labels.known_dataset(name)
         assert (card.labels, card.preprocessing) == (known.labels, known.preprocessing)
-    assert [len(labels.known_dataset(name).labels) for name in labels.KNOWN_DATASETS] == [10, 100, 10, 10, 10, 1000]
+    assert [len(labels.known_dataset(name).labels) for name in labels.KNOWN_DATASETS] == [10, 100, 47, 10, 10, 10, 1000]
     assert labels.known_dataset("imagenet").class_ids[0] == "n01440764"
     with pytest.raises(UsageError, match="unknown dataset 'cifar-100', did you mean 'cifar100'"):
         labels.known_dataset("cifar-100")
