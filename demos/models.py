@@ -59,8 +59,8 @@ class ModelRequest:
         """Read the flags of `add_flags`; a missing flag, or a tuple of backends, gives the default.
 
         Raises:
-            UsageError: --artifact together with flags that describe another model; or --mean, --std, --size, --labels
-                or --dataset without --weights.
+            UsageError: --artifact together with flags that describe another model; or flags of preprocessing or labels
+                without --weights.
         """
         given = {**vars(flags), "artifacts_root": flags.artifacts}
         names = [field.name for field in dataclasses.fields(cls) if not isinstance(given.get(field.name), tuple)]
@@ -185,7 +185,7 @@ class ModelRequest:
         if is_untrained(model):
             log(f"UNTRAINED: {model.artifact.folder} has random weights; latencies are real, predictions are not")
         if doubt := model.manifest.preprocessing_doubt:
-            advice = "if it is wrong, type --dataset, or --mean, --std, --size and --labels, with --weights PATH"
+            advice = "if it is wrong, type --dataset NAME, or a flag for each value (see --help), with --weights PATH"
             log(f"{model.artifact.folder}: {doubt}; {advice}")
         return model
 

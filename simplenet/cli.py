@@ -250,7 +250,9 @@ def add_overrides(to: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="NAME", help=f"those of a known dataset: {names}")
     add("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="mean of the training pixels, scaled to 0..1")
     add("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="their standard deviation")
-    add("--size", type=integer_in(1, MAX_SIZE), metavar="PIXELS", help="side of the network's input")
+    add("--size", type=integer_in(1, MAX_SIZE), metavar="PIXELS", help="side of the network's input, with padding")
+    add("--resize", type=integer_in(1, MAX_SIZE), metavar="PIXELS", help="shorter side of the image before the crop")
+    add("--padding", type=integer_in(0, MAX_SIZE), metavar="PIXELS", help="black pixels on each side of the crop")
     add("--labels", type=labels.read, metavar="FILE", help="the weights' class names: one on each line, or JSON")
 
 

@@ -38,13 +38,14 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str]:
-        """Return short texts for messages, with the keys mean, std, size and labels."""
+        """Return short texts for messages. The keys are the flags that can replace a value, without `--`."""
         values, names = self.preprocessing, self.labels or ("class 0", f"class {self.num_classes - 1}")
-        resize, padding = values.resize_shorter_side, f", padding {values.padding}" if values.padding else ""
         return {
             "mean": _numbers(values.mean),
             "std": _numbers(values.std),
-            "size": f"{values.input_size} (shorter side {resize}, crop {values.crop_size}{padding})",
+            "size": str(values.input_size),
+            "resize": str(values.resize_shorter_side),
+            "padding": str(values.padding),
             "labels": one_line(f"{names[0]!r} to {names[-1]!r}", limit=100),
         }
 
@@ -84,10 +85,11 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class CardOverrides:
-    """The flags --dataset, --mean, --std, --size and --labels, which replace values of a model card.
+    """The flags --dataset, --mean, --std, --size, --resize, --padding and --labels: they replace values of a card.
 
     A flag that is not given is None. `dataset`, one of `labels.KNOWN_DATASETS`, gives all values that the other flags
-    do not. `mean` and `std` are of RGB pixels scaled to 0..1. `size` is the side of the network's input in pixels.
+    do not. `mean` and `std` are of RGB pixels scaled to 0..1. Sizes are in pixels: `size` is the side of the network's
+    input, `resize` the shorter side of the image before the crop, `padding` black pixels on each side, within `size`.
 
     Raises:
         UsageError: a value is impossible, or mean or std is for pixels of 0 to 255.
@@ -97,6 +99,8 @@ class CardOverrides:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     size: int | None = None
+    resize: int | None = None
+    padding: int | None = None
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -117,8 +121,9 @@ class CardOverrides:
                     f"{flag} {_numbers(values)} is for pixels of 0 to 255, but pixels are scaled to 0 to 1 first; "
                     f"divide mean and std by 255: {' '.join(scaled)}"
                 )
-        if self.size is not None:
-            object.__setattr__(self, "size", check_integer("--size", self.size, 1, MAX_SIZE))
+        for name, lowest in (("size", 1), ("resize", 1), ("padding", 0)):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_integer(f"--{name}", number, lowest, MAX_SIZE))
         if self.labels is not None:
             if isinstance(self.labels, str) or not all(isinstance(name, str) and name for name in self.labels):
                 raise UsageError(f"labels must be a list of names, not {one_line(repr(self.labels), 80)}")
@@ -135,8 +140,8 @@ class CardOverrides:
     @property
     def replaced(self) -> tuple[str, ...]:
         """The keys of `ModelCard.facts` whose values these flags give."""
-        names = ("mean", "std", "size", "labels")
-        return tuple(name for name in names if self.dataset is not None or getattr(self, name) is not None)
+        facts = (name for name in vars(self) if name != "dataset")
+        return tuple(name for name in facts if self.dataset is not None or getattr(self, name) is not None)
 
     def check_weights(self, weights: str) -> None:
         """Raise UsageError if flags are given without the weights that they describe."""
@@ -144,17 +149,29 @@ class CardOverrides:
             raise UsageError(f"{self.flags}: name the weights that this describes, --weights PATH or NAME")
 
     def preprocessing(self, values: Preprocessing) -> Preprocessing:
-        """Return `values`, where each value that a flag gives is replaced by the flag's."""
+        """Return `values`, where each value that a flag gives is replaced by the flag's.
+
+        Raises:
+            UsageError: the resized image would be smaller than the crop, or the padding leaves no crop.
+        """
         if self.dataset is not None:
             values = known_dataset(self.dataset).preprocessing
         values = replace(values, mean=self.mean or values.mean, std=self.std or values.std)
-        return values if self.size is None else values.with_size(self.size)
+        if self.size is not None or self.padding is not None:
+            values = values.with_size(self.size or values.input_size, self.padding)
+        values = replace(values, resize_shorter_side=self.resize or values.resize_shorter_side)
+        if not 1 <= values.crop_size <= values.resize_shorter_side:
+            raise UsageError(
+                f"{self.flags}: of an image resized to {values.resize_shorter_side} pixels, no {values.crop_size} can be "
+                f"cropped (size {values.input_size} minus 2 x padding {values.padding}); change --size, --resize or --padding"
+            )
+        return values
 
     def apply(self, card: ModelCard) -> ModelCard:
         """Return `card` with the values that the flags give in place of its own.
 
         Raises:
-            UsageError: the number of labels is not the number of classes.
+            UsageError: the number of labels is not the number of classes, or as `preprocessing`.
         """
         names, ids, flag = card.labels, card.class_ids, "--labels"
         if self.labels is not None:

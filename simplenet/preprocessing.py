@@ -39,12 +39,17 @@ class Preprocessing:
         """Height and width of the model's input in pixels."""
         return self.crop_size + 2 * self.padding
 
-    def with_size(self, size: int) -> Preprocessing:
-        """Return a copy for an input of `size` pixels without padding; the ratio of resize to crop stays."""
-        if size == self.input_size:
-            return self
+    def with_size(self, size: int, padding: int | None = None) -> Preprocessing:
+        """Return a copy for an input of `size` pixels; the ratio of resize to crop stays.
+
+        `padding` is included in `size`. None: as it is if the size is the same, else 0.
+        """
+        if padding is None:
+            padding = self.padding if size == self.input_size else 0
+        crop = size - 2 * padding
         ratio = self.resize_shorter_side / self.crop_size  # 256 / 224 for ImageNet
-        return replace(self, resize_shorter_side=max(size, round(size * ratio)), crop_size=size, padding=0)
+        resize = self.resize_shorter_side if crop == self.crop_size else max(crop, round(crop * ratio))
+        return replace(self, resize_shorter_side=resize, crop_size=crop, padding=padding)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:

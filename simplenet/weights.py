@@ -36,6 +36,8 @@ from simplenet.variants import Variant
 KEYWORDS = ("auto", "pretrained", "random")
 _USUAL_DATASETS = {1000: ("imagenet",), 10: ("cifar10", "cifar100")}
 """What checkpoints are usually trained on, by the `num_classes` of their variant."""
+_VALUES = {"mean": "R G B", "std": "R G B", "labels": "FILE"}
+"""What the flags of preprocessing and labels take, if not a number."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,13 @@ def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple
     if not assumed:
         return given, ()
     values = ", ".join(f"{name} {facts[name]}" for name in assumed)
+    flags = " ".join(f"--{name} {_VALUES.get(name, 'N')}" for name in assumed)
     sets = labels.KNOWN_DATASETS
     same_number = ", ".join(name for name in sets if len(labels.known_dataset(name).labels) == card.num_classes)
     warnings.warn(
         f"{path} has no model card; assumed for {card.variant}: {values}"
         + (f" (datasets with {card.num_classes} classes: {same_number})" if same_number else "")
-        + "; if that is wrong, type --dataset NAME, or --mean R G B --std R G B --size N --labels FILE",
+        + f"; if that is wrong, type --dataset NAME, or {flags}",
         AssumedCardWarning,
         stacklevel=5,
     )

@@ -158,9 +158,12 @@ def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, t
     assert "onnx-fp32: preprocessing: assumed for cifar-310k; if it is wrong, type --dataset" in again.stderr
     assert "name the model's classes with --dataset or --labels" in again.stderr
     (tmp_path / "names").write_text("\n".join(DATASETS["fashion-mnist"].labels))
+    mean_std = "--mean 0.286 0.286 0.286 --std 0.353 0.353 0.353"
+    all_flags = "flags --mean, --std, --size, --resize, --padding, --labels"
     for flags, source, top1 in (
         ("--dataset fashion-mnist", "flags --dataset fashion-mnist", (94, 95)),
         ("--dataset cifar10 --labels names", "flags --dataset cifar10, --labels", (40, 60)),
+        (f"{mean_std} --size 32 --resize 28 --padding 2 --labels names", all_flags, (94, 95)),
     ):
         arguments = ("fashion-mnist", *model, *flags.split(), "--json")
         exported, found = (run_demo("evaluate", *arguments, cwd=tmp_path) for _ in range(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import warnings
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_warns_of_assumed_values(
     (message,) = [str(warning.message) for warning in caught]
     assert all(f"{name} {value}" in message for name, value in loaded.card.facts().items())
     assert text in message
-    assert message.endswith("type --dataset NAME, or --mean R G B --std R G B --size N --labels FILE")
+    assert message.endswith("--dataset NAME, or --mean R G B --std R G B --size N --resize N --padding N --labels FILE")
 
 
 def test_metadata_of_others_is_no_card(tmp_path: Path) -> None:
@@ -103,15 +104,38 @@ def test_single_flags_win_over_the_dataset(tmp_path: Path) -> None:
     assert (loaded.card.labels, loaded.card.class_ids) == (("a", "b", "c"), ())
 
 
+@pytest.mark.parametrize("dataset", labels.KNOWN_DATASETS)
+def test_flags_can_give_all_values_of_a_dataset(dataset: str, tmp_path: Path) -> None:
+    known = labels.known_dataset(dataset)
+    values = known.preprocessing
+    sizes = (values.input_size, values.resize_shorter_side, values.padding)
+    flags = CardOverrides(None, values.mean, values.std, *sizes, labels=known.labels)
+    path = plain(tmp_path, len(known.labels))
+    loaded = load_silently(VARIANT, path, flags)
+    assert (loaded.card.preprocessing, loaded.card.labels) == (values, known.labels)
+    assert loaded.preprocessing_source == "flags --mean, --std, --size, --resize, --padding, --labels"
+
+
+@pytest.mark.parametrize("missing", ["mean", "std", "size", "resize", "padding", "labels"])
+def test_warns_of_the_one_value_without_a_flag(missing: str, tmp_path: Path) -> None:
+    values = CIFAR10_PREPROCESSING
+    flags = CardOverrides(None, values.mean, values.std, 32, 32, 0, tuple("abcdefghij"))
+    given = dataclasses.replace(flags, **{missing: None})  # type: ignore[arg-type]
+    with pytest.warns(AssumedCardWarning, match=f"assumed for .*: {missing} .*, type --dataset NAME, or --{missing} "):
+        loaded = weights.load(VARIANT, plain(tmp_path, 10), overrides=given)
+    assert loaded.preprocessing_source == f"flags {given.flags}; {missing} assumed for {VARIANT}"
+
+
 def test_warns_of_the_values_that_flags_leave_out(tmp_path: Path) -> None:
     given = parse("--mean 0.286 0.286 0.286 --std 0.353 0.353 0.353")
-    with pytest.warns(AssumedCardWarning, match=r"assumed for cifar-310k: size 32 \(.*\), labels 'airplane'"):
+    with pytest.warns(AssumedCardWarning, match="assumed for cifar-310k: size 32, resize 32, padding 0, labels 'airp"):
         loaded = weights.load(VARIANT, plain(tmp_path, 10), overrides=given)
     assert loaded.card.preprocessing == Preprocessing(32, 32, (0.286,) * 3, (0.353,) * 3)
-    assert loaded.preprocessing_source == "flags --mean, --std; size, labels assumed for cifar-310k"
+    assert loaded.preprocessing_source == "flags --mean, --std; size, resize, padding, labels assumed for cifar-310k"
+    given = CardOverrides(None, given.mean, given.std, 32, 32, 0)
     with pytest.warns(AssumedCardWarning, match="assumed for cifar-310k: labels 'class 0' to 'class 2'"):
-        unnamed = weights.load(VARIANT, plain(tmp_path, 3), overrides=CardOverrides(None, given.mean, given.std, 32))
-    assert unnamed.preprocessing_source == "flags --mean, --std, --size"
+        unnamed = weights.load(VARIANT, plain(tmp_path, 3), overrides=given)
+    assert unnamed.preprocessing_source == "flags --mean, --std, --size, --resize, --padding"
 
 
 def test_warns_of_flags_that_differ_from_the_card(tmp_path: Path) -> None:
@@ -121,7 +145,7 @@ def test_warns_of_flags_that_differ_from_the_card(tmp_path: Path) -> None:
     assert load_silently(VARIANT, path, same).preprocessing_source == "flags --mean, --size, --labels"
     for other, text in (
         (CardOverrides(mean=(0.0, 0.0, 0.0)), "--mean .* the model card: mean 0.4914 0.4824 0.4467 by 0 0 0$"),
-        (CardOverrides(size=48), r"--size .* size 32 \(.*\) by 48 \(shorter side 48, crop 48\)$"),
+        (CardOverrides(size=48), "--size .* size 32 by 48, resize 32 by 48$"),
         (CardOverrides(labels=("a", "x", "c")), "--labels replaces .* labels 'a' to 'c' by 'a' to 'c'$"),
     ):
         with pytest.warns(SimpleNetWarning, match=text):
@@ -155,6 +179,11 @@ def test_rejects_values_that_do_not_fit_the_weights(tmp_path: Path) -> None:
             "--labels has 2 labels, the weights have 3 classes; name a file of that many",
         ),
         (CardOverrides("svhn"), "--dataset svhn has 10 labels, the weights have 3 classes; name another, or add --lab"),
+        (CardOverrides(resize=31), "--resize: of an image resized to 31 pixels, no 32 can be cropped"),
+        (
+            CardOverrides(padding=16),
+            r"no 0 can be cropped \(size 32 minus 2 x padding 16\); change --size, --resize or",
+        ),
         (CardOverrides(size=8), "cifar-310k needs images of 16 pixels or more, not 8; choose a larger --size"),
     ):
         with pytest.raises(UsageError, match=text):
@@ -173,6 +202,8 @@ def test_size_keeps_the_ratio_of_resize_to_crop(size: int) -> None:
     padded = labels.known_dataset("mnist").preprocessing
     assert padded.with_size(32) == padded
     assert padded.with_size(64) == Preprocessing(64, 64, padded.mean, padded.std)
+    assert padded.with_size(32, 0) == Preprocessing(32, 32, padded.mean, padded.std)
+    assert IMAGENET_PREPROCESSING.with_size(size, 2).input_size == size
 
 
 def test_values_of_other_types_are_converted_or_rejected() -> None:
