@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
@@ -28,6 +29,7 @@ from simplenet.torch_files import StoredTensor
 _MAX_BYTES = 1 << 30
 _MAX_CLASSES = 100_000
 _SAVE_WEIGHTS = "save only the weights: torch.save(model.state_dict(), PATH)"
+_SAVE_ARRAYS = "save NumPy arrays with numpy.savez(PATH, **arrays)"
 
 
 def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
@@ -50,7 +52,7 @@ class Checkpoint(NamedTuple):
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint, .safetensors or of torch.save; the content decides, not the suffix.
+    """Read a checkpoint: .safetensors, of torch.save or of numpy.savez; the content decides, not the suffix.
 
     Nothing that the file names is imported or called.
 
@@ -81,6 +83,8 @@ def read(path: Path) -> Checkpoint:
         what = f"a {type(content).__name__.removeprefix('Stored')} without a state_dict"
         if network := state_dicts.pickled_network_class(content):
             what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
+        if state_dicts.has_pickled_arrays(content):
+            raise WeightsError(f"{path} holds pickled NumPy arrays; {_SAVE_ARRAYS}")
         raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
     return Checkpoint(candidates, card, hashlib.sha256(data).hexdigest())
 
@@ -208,16 +212,25 @@ def _read_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, torch.Tenso
         raise WeightsError(f"{path}: {error}") from error
 
 
+def _read_npz(data: bytes) -> dict[str, torch.Tensor]:
+    """Return the arrays of a file of numpy.savez; NumPy refuses those that need pickle."""
+    arrays = np.load(io.BytesIO(data))
+    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
+
+
 def _read_torch(data: bytes, path: Path) -> tuple[Any, None]:
-    """Return the content of a file of torch.save, which has no card."""
+    """Return the content of a file of torch.save or numpy.savez, which have no card."""
     try:
         if zipfile.is_zipfile(io.BytesIO(data)):
             archive = zipfile.ZipFile(io.BytesIO(data))
+            names = archive.namelist()
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:  # a small file may unpack to any size
                 raise WeightsError(f"{path} unpacks to over 1 GiB; name a checkpoint of weights only")
-            folder = file_kinds.torch_folder(archive.namelist())
+            if names and all(name.endswith(".npy") for name in names):
+                return _read_npz(data), None
+            folder = file_kinds.torch_folder(names)
             if folder is None:
-                raise WeightsError(f"{path} is {file_kinds.describe_zip(archive.namelist(), path)}")
+                raise WeightsError(f"{path} is {file_kinds.describe_zip(names, path)}")
             return torch_files.read_zip(archive, folder), None
         if what := file_kinds.describe(data, path):
             raise WeightsError(f"{path} is {what}")
@@ -226,7 +239,7 @@ def _read_torch(data: bytes, path: Path) -> tuple[Any, None]:
         code = one_line(error, 80)
         raise WeightsError(f"{path} contains code ({code}), which is never run; {_SAVE_WEIGHTS}") from error
     if content is None:
-        raise WeightsError(f"{path} is a pickle, not a file of torch.save; load it where it was made, {_SAVE_WEIGHTS}")
+        raise WeightsError(f"{path} is a pickle, not a file of torch.save; {_SAVE_WEIGHTS}; or {_SAVE_ARRAYS}")
     return content, None
 
 

@@ -62,7 +62,6 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
     code: Any
     try:
-        _check_working_directory()
         code = main()
     except SimpleNetError as error:
         log(f"error: {error}")
@@ -108,13 +107,13 @@ def _log_interrupt() -> int:
 def _handle_uncaught(
     default: Callable[..., None], kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Handle Ctrl-C before `run`, while a script imports PyTorch for seconds, as `run` does."""
+    """Handle Ctrl-C and a removed working directory before `run`, while a script imports PyTorch, as `run` does."""
     if issubclass(kind, KeyboardInterrupt):
         sys.exit(_log_interrupt())
+    if issubclass(kind, SimpleNetError):
+        log(f"error: {error}")
+        sys.exit(kind.exit_code)
     default(kind, error, traceback)
-
-
-sys.excepthook = functools.partial(_handle_uncaught, sys.excepthook)
 
 
 def _flush(stream: TextIO | None) -> int:
@@ -302,3 +301,7 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+sys.excepthook = functools.partial(_handle_uncaught, sys.excepthook)
+_check_working_directory()

@@ -108,9 +108,15 @@ def check_choice(kind: str, name: str, choices: Collection[str], aliases: Collec
     names = (*choices, *aliases)
     if name in names:
         return name
-    similar = difflib.get_close_matches(str(name)[:100], names, n=1)
-    suggestion = f", did you mean {similar[0]!r}?" if similar else ""
+    plain = {_letters(each): each for each in reversed(names)}
+    similar = difflib.get_close_matches(_letters(str(name)[:100]), plain, n=1)
+    suggestion = f", did you mean {plain[similar[0]]!r}?" if similar else ""
     raise UsageError(f"unknown {kind} {name!r}{suggestion}; choose from: {', '.join(choices) or '(none found)'}{hint}")
+
+
+def _letters(name: str) -> str:
+    """Return 'fashionmnist' for both 'fashion-mnist' and torchvision's 'FashionMNIST'."""
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:

@@ -20,7 +20,7 @@ _MAGIC = {
     b"PK\x03\x04": "an incomplete download; download it again",  # a zip without its end
     b"\x89HDF": "an HDF5 file, as Keras writes; name a checkpoint of PyTorch",
     b"GGUF": "a GGUF file; name a checkpoint of PyTorch",
-    b"\x93NUMPY": "a NumPy array; name a checkpoint of PyTorch",
+    b"\x93NUMPY": "a NumPy array; for weights, save all arrays in one file: numpy.savez('weights.npz', **arrays)",
     b"version https://git-lfs": "a git-lfs pointer, not the file itself; type: git lfs pull",
 }
 """What a file is, by its first bytes, and what to type."""
@@ -81,10 +81,6 @@ def describe_zip(names: Sequence[str], path: Path) -> str:
         return f"a TorchScript program, which is never run; save only its weights: python -c {shlex.quote(code)}"
     if any(re.search(r"(^|/)(archive_format|serialized_exported_program\.json)$", name) for name in names):
         return "an exported program of PyTorch (.pt2), not weights; name the checkpoint that it was made from"
-    if names and all(name.endswith(".npy") for name in names):
-        code = "import numpy as n, safetensors.numpy as s; "
-        code += f's.save_file(dict(n.load({json.dumps(str(path))})), "weights.safetensors")'
-        return f"a NumPy archive (.npz); convert it: python -c {shlex.quote(code)}"
     if names and all(re.search(r"/(version|byteorder|\.data/serialization_id)$", name) for name in names):
         return "what torch.save leaves when it is interrupted; save the checkpoint again"
     content = one_line(repr(names[0]), 80) if names else "nothing"

@@ -70,10 +70,11 @@ def known_dataset(name: str) -> KnownDataset:
 def read(path: str | Path) -> tuple[str, ...]:
     """Read the class names, in class order, from a text file with one on each line, or from JSON.
 
-    JSON is a list of names, {"0": "tench", ...}, {"tench": 0, ...} or {"0": ["n01440764", "tench"], ...}.
+    JSON is a list of names, {"0": "tench", ...}, {"tench": 0, ...}, {"0": ["n01440764", "tench"], ...}, or a
+    config.json of Hugging Face, with "id2label".
 
     Raises:
-        UsageError: the file cannot be read, is neither, or has an empty line between two names.
+        UsageError: the file cannot be read, is neither, has an empty line between two names, or one name for all.
     """
     try:
         with open(files.expand_home(path), "rb") as file:
@@ -85,6 +86,8 @@ def read(path: str | Path) -> tuple[str, ...]:
         names = _names_of_json(text) if text[:1] in ("{", "[") else [line.strip() for line in text.splitlines()]
         if not names or "" in names:
             raise ValueError(f"line {names.index('') + 1} is empty" if names else "it is empty")
+        if len(names) > 1 and names.count(names[0]) == len(names):
+            raise ValueError(f"all {len(names)} are the same")
         return strict_json.plain_strings(names)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {files.error_message(error)}; name a file: --labels FILE") from error
@@ -96,6 +99,7 @@ def read(path: str | Path) -> tuple[str, ...]:
 def _names_of_json(text: str) -> list[str]:
     names = strict_json.loads(f'{{"names": {text}}}')["names"]
     if isinstance(names, dict):
+        names = names.get("id2label", names)
         if all(type(index) is int for index in names.values()):  # as ImageFolder's class_to_idx
             names = {str(index): name for name, index in names.items()}
         names = [names[str(index)] for index in range(len(names))]

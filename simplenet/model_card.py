@@ -162,8 +162,8 @@ class CardOverrides:
         values = replace(values, resize_shorter_side=self.resize or values.resize_shorter_side)
         if not 1 <= values.crop_size <= values.resize_shorter_side:
             raise UsageError(
-                f"{self.flags}: of an image resized to {values.resize_shorter_side} pixels, no {values.crop_size} can be "
-                f"cropped (size {values.input_size} minus 2 x padding {values.padding}); change --size, --resize or --padding"
+                f"{self.flags}: cannot crop {values.crop_size} pixels (size {values.input_size} without padding "
+                f"{values.padding} on each side) of {values.resize_shorter_side}; change --size, --resize or --padding"
             )
         return values
 

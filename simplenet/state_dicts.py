@@ -22,6 +22,7 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 """What DataParallel, torch.compile, FSDP and activation checkpointing add to names, in front or in the middle."""
 _BOOKKEEPING = ("n_averaged", "steps", "total_ops", "total_params", "_extra_state")
 """Tensors whose name ends in one of these are not weights. AveragedModel, mmengine, thop and modules add them."""
+_ARRAY = re.compile(r"numpy\.ndarray|numpy\._?core\.numeric\._frombuffer")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
 _MAX_DEPTH, _MAX_PREFIXES = 4, 64
@@ -98,6 +99,13 @@ def pickled_network_class(content: Any) -> str | None:
     """Return the class of a network that was pickled whole, here or in one of the entries, or None."""
     entries = [content, *(content.values() if isinstance(content, dict) else ())]
     return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
+
+
+def has_pickled_arrays(content: Any) -> bool:
+    """Whether the content is a mapping with pickled NumPy arrays, maybe in a container."""
+    values = content.values() if isinstance(content, Mapping) else ()
+    is_array = (isinstance(each, PickledObject) and _ARRAY.fullmatch(each.name) for each in values)
+    return any(is_array) or any(map(has_pickled_arrays, values))
 
 
 def choose(candidates: list[Candidate], key: str | None, path: Path) -> list[Candidate]:

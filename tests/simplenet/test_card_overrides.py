@@ -163,6 +163,8 @@ def test_warns_of_flags_that_differ_from_the_card(tmp_path: Path) -> None:
         ("--std 0.5 0 0.5", "must be three finite numbers above 0"),
         ("--std 0.2 -0.2 0.2", "must be three finite numbers above 0"),
         ("--dataset cifra10", "did you mean 'cifar10'"),
+        ("--dataset CIFAR100", "did you mean 'cifar100'"),
+        ("--dataset FashionMNIST", "did you mean 'fashion-mnist'"),
     ],
 )
 def test_rejects_impossible_values(flags: str, text: str) -> None:
@@ -179,10 +181,13 @@ def test_rejects_values_that_do_not_fit_the_weights(tmp_path: Path) -> None:
             "--labels has 2 labels, the weights have 3 classes; name a file of that many",
         ),
         (CardOverrides("svhn"), "--dataset svhn has 10 labels, the weights have 3 classes; name another, or add --lab"),
-        (CardOverrides(resize=31), "--resize: of an image resized to 31 pixels, no 32 can be cropped"),
+        (
+            CardOverrides(resize=31),
+            r"--resize: cannot crop 32 pixels \(.*\) of 31; change --size, --resize or --padding",
+        ),
         (
             CardOverrides(padding=16),
-            r"no 0 can be cropped \(size 32 minus 2 x padding 16\); change --size, --resize or",
+            "cannot crop 0 pixels .size 32 without padding 16 on each side. of 0; change",
         ),
         (CardOverrides(size=8), "cifar-310k needs images of 16 pixels or more, not 8; choose a larger --size"),
     ):

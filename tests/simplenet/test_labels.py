@@ -21,8 +21,9 @@ from simplenet.errors import UsageError
         b'{"1": "dog", "0": "cat", "2": "T-shirt/top"}',
         b'{"cat": 0, "dog": 1, "T-shirt/top": 2}',
         b'{"0": ["n1", "cat"], "1": ["n2", "dog"], "2": ["n3", "T-shirt/top"]}',
+        b'{"model_type": "timm", "id2label": {"0": "cat", "1": "dog", "2": "T-shirt/top"}, "label2id": {"cat": 0}}',
     ],
-    ids=["lines", "CRLF", "BOM", "UTF-16", "list", "by index", "by name", "with ids"],
+    ids=["lines", "CRLF", "BOM", "UTF-16", "list", "by index", "by name", "with ids", "Hugging Face"],
 )
 def test_reads_labels(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "labels").write_bytes(content)
@@ -40,9 +41,10 @@ def test_reads_labels(content: bytes, tmp_path: Path) -> None:
         (b'{"0": 5.5}', "not plain strings"),
         (b'{"0": ["n1"]}', "index out of range"),
         (b'{"0": "cat"', "delimiter"),
+        (b"cat\ncat\ncat\n", "all 3 are the same"),
         (b"cat\n" * (1 << 20) + b"dog", "more than 4194304 characters"),
     ],
-    ids=["empty", "gap", "Latin-1", "control", "from 1", "number", "only ids", "cut", "huge"],
+    ids=["empty", "gap", "Latin-1", "control", "from 1", "number", "only ids", "cut", "equal", "huge"],
 )
 def test_rejects_other_files_in_one_line(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "labels").write_bytes(content)
