@@ -5,7 +5,8 @@
     python demos/classify.py a.png b.png --artifact artifacts/1.5m/onnx-int8 --json
     python demos/classify.py ~/images | cut -f 1,3          piped: tab-separated lines under a heading
 
-Only images directly in a folder are classified. Unreadable images are reported on stderr; the exit code is then 1.
+Images in a folder and in its direct subfolders are classified. Unreadable ones are reported on stderr, and the exit
+code is then 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from demos import console, models
 from demos.models import ModelRequest, is_untrained
 from runtimes import Prediction, Runtime
-from simplenet import cli, files, images
+from simplenet import cli, files, image_folders, images
 from simplenet.errors import DataError, ImageError, one_line, printable
 
 _HEADINGS = ("image", "rank", "label", "probability", "preprocess_ms", "infer_ms")
@@ -114,7 +115,7 @@ def _find_images(arguments: Sequence[Path]) -> tuple[list[Path], int]:
     failures = 0
     for path in arguments:
         try:
-            paths += images.find_images(path) if files.is_folder(path) else [path]
+            paths += image_folders.find_images(path) if files.is_folder(path) else [path]
         except DataError as error:
             cli.log(f"error: {error}")
             failures += 1

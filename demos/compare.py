@@ -35,7 +35,7 @@ from demos.benchmark.comparison import Comparison, Row, compare
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
-from simplenet import cli, files, hardware, image_sets, images, vendors
+from simplenet import cli, files, hardware, image_folders, image_sets, vendors
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
     BackendUnavailable,
@@ -124,7 +124,7 @@ def _percent(text: str) -> float:
 
 def _for_data_set(request: ModelRequest, folder: Path) -> tuple[ModelRequest, str]:
     """Choose weights, calibration images and test images from a dataset's folder."""
-    test, train = images.evaluation_folder(folder, ("test", "val")), folder / "train"
+    test, train = image_folders.evaluation_folder(folder, ("test", "val")), folder / "train"
     if request.weights == "auto":
         assert request.variant is not None
         request = replace(request, weights=weights_for_classes(test, request.variant))

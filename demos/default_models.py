@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from simplenet import artifacts, datasets, download, images, variants
+from simplenet import artifacts, datasets, download, image_folders, variants
 from simplenet.errors import DataError, DownloadError
 
 Log = Callable[[str], None]
@@ -70,11 +70,11 @@ def weights_for_classes(folder: Path, variant: str) -> str:
         DataError: no images, or no weights match and the variant has no official ones.
         BackendUnavailable: safetensors is not installed.
     """
-    images.find_images(folder)
+    image_folders.find_images(folder)
     for name in datasets.shipped_weights(variant):
         card = datasets.shipped_card(name, variant)
         try:
-            labeled = images.labeled_folder(folder, card.labels, card.class_ids)
+            labeled = image_folders.labeled_folder(folder, card.labels, card.class_ids)
         except DataError:  # no folder has the name of one of these classes
             continue
         if all(label is not None for _, label in labeled):

@@ -17,7 +17,7 @@ import runtimes
 from demos import default_models
 from demos.default_models import Log
 from runtimes.loader import backend_class, read_artifact
-from simplenet import artifacts, cli, datasets, files, image_sets, images, variants
+from simplenet import artifacts, cli, datasets, files, image_folders, image_sets, variants
 from simplenet.artifacts import Artifact
 from simplenet.errors import DataError, SimpleNetError, UntrainedWarning, UsageError, check_choice
 from simplenet.formats import FORMATS, PRECISIONS, Format
@@ -337,4 +337,4 @@ def _has_other_calibration(found: Artifact, calibration: str) -> bool:
         return False
     if calibration in (image_sets.SYNTHETIC, *datasets.names()):
         return "fingerprint" in used or not str(used.get("source")).startswith(calibration)
-    return used.get("fingerprint") != images.fingerprint(calibration)
+    return used.get("fingerprint") != image_folders.fingerprint(calibration)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, files, image_sets, images
+from simplenet import datasets, files, image_folders, image_sets
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.image_sets import SYNTHETIC, ImageSet
 from simplenet.preprocessing import UInt8Array
@@ -85,7 +85,7 @@ def for_calibration(loaded: LoadedWeights, requested: str | Path, allow_poor: bo
     found = _load(loaded, source, "calibration")
     batch = _read(_half(found, 0), CALIBRATION_IMAGES)
     if _is_folder(found):
-        batch = dataclasses.replace(batch, fingerprint=images.fingerprint(source))
+        batch = dataclasses.replace(batch, fingerprint=image_folders.fingerprint(source))
     if len(batch) < MIN_RECOMMENDED_IMAGES and not batch.is_synthetic:
         message = f"int8 is calibrated with only {len(batch)} images of {source}; a few hundred are better"
         warnings.warn(message, SimpleNetWarning, stacklevel=2)
@@ -176,7 +176,7 @@ def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet
         if not files.is_folder(source):
             raise
         # The subfolders are not the model's classes: use their images without labels.
-        found = ImageSet(source, images.find_images(source), None, card.preprocessing)
+        found = ImageSet(source, image_folders.find_images(source), None, card.preprocessing)
     if source in datasets.names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
     return found

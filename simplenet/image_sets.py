@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import datasets, files, images
+from simplenet import datasets, files, image_folders, images
 from simplenet.datasets import Split
 from simplenet.errors import DataError, ImageError
 from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
@@ -101,7 +101,7 @@ def load(
         known = shipped.labels[chosen] if has_these_classes else None
         return ImageSet(shipped.name, [shipped.images[i] for i in chosen], known, preprocessing)
     check_source(source)
-    found = images.labeled_folder(Path(source), labels, class_ids)
+    found = image_folders.labeled_folder(Path(source), labels, class_ids)
     chosen_files = [found[i] for i in spread(len(found), limit)]
     paths = [path for path, _ in chosen_files]
     indices = [index for _, index in chosen_files if index is not None]
@@ -119,7 +119,7 @@ def check_source(source: str) -> None:
         return
     if not files.is_folder(source):
         raise DataError(f"{source!r} is neither a folder of images nor one of: {', '.join(names)}")
-    images.find_images(source)
+    image_folders.find_images(source)
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:

@@ -1,11 +1,9 @@
-"""Image files, which are untrusted: read as RGB, find in folders, match folders with classes."""
+"""Image files, which are untrusted, read as RGB."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
-import os
 import stat
 import threading
 import warnings
@@ -16,15 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simplenet import files
-from simplenet.errors import DataError, ImageError, one_line, raise_if_from_signal_handler
-from simplenet.labels import class_lookup
+from simplenet.errors import ImageError, one_line, raise_if_from_signal_handler
 from simplenet.preprocessing import UInt8Array, check_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-            ".tiff", ".webp")  # fmt: skip
 # Pillow's other readers start programs (EPS) or are little tested.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MAX_PIXELS = 100_000_000
@@ -109,96 +104,6 @@ def decode_rgb(
     except Exception as error:  # Pillow's parsers raise exceptions of any type
         raise_if_from_signal_handler(error)
         raise ImageError(f"damaged ({one_line(error)}); replace it") from error
-
-
-def find_images(path: str | Path) -> list[Path]:
-    """Return the sorted image files in a folder and its direct subfolders, or a file itself.
-
-    Files are selected by suffix and not opened; hidden ones are left out.
-
-    Raises:
-        DataError: no such folder, or no image in it.
-    """
-    path = Path(path)
-    try:
-        if path.is_file():
-            return [path]
-        inner = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {files.error_message(error)}; name a folder of images") from error
-    found = [file for folder in (path, *inner) for file in files_in(folder)]
-    if not found:
-        raise DataError(f"no images in {path}; it needs {' '.join(SUFFIXES)} files, or folders of them")
-    return found
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted, without hidden ones.
-
-    Raises:
-        DataError: the folder cannot be read.
-    """
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {files.error_message(error)}; name a folder of images") from error
-    return [path for path in paths if not path.name.startswith(".")]
-
-
-def fingerprint(folder: str | Path) -> str:
-    """Return a hash, 16 hex digits, of the names and sizes of the images in a folder.
-
-    Raises:
-        DataError: as `find_images`.
-    """
-    listing = "".join(f"{path.relative_to(folder)}\0{path.stat().st_size}\n" for path in find_images(folder))
-    return hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
-
-
-def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
-    """Return the folder of a dataset's test images: the first of `names` that is in `folder`.
-
-    Raises:
-        DataError: there is none.
-    """
-    for name in names:
-        if files.is_folder(folder / name):
-            return folder / name
-    if not files.is_folder(folder):
-        raise DataError(f"there is no folder {folder}; name the dataset's folder")
-    missing = " nor ".join(f"{name}/<class>/*" for name in names)
-    raise DataError(f"{folder} has neither {missing}; add one, or name another folder")
-
-
-def labeled_folder(
-    path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
-) -> list[tuple[Path, int | None]]:
-    """Return the images of `find_images`, each with the index of its class, or None if it has no class.
-
-    An image's class is the one that its folder is named after, as `labels.class_lookup` compares names.
-
-    Args:
-        labels, class_ids: the model's classes.
-
-    Raises:
-        DataError: there are no images; there are subfolders, but none is named after a class; or two classes have the
-            name of a folder.
-    """
-    path = Path(path)
-    found = find_images(path)
-    lookup = class_lookup(labels, class_ids)
-    named: dict[Path, int | None] = {}
-    for folder in sorted({file.parent for file in found} - {path, path.parent}):
-        indices = lookup(folder.name)
-        if len(indices) > 1:
-            ids = ", ".join(class_ids[index] for index in indices) if class_ids else "distinct names"
-            raise DataError(f"{folder} could be any of the classes {indices}; rename it to one of: {ids}")
-        named[folder] = indices[0] if indices else None
-    if named and not any(index is not None for index in named.values()):
-        example = next(iter((*class_ids, *labels)), "")
-        known = f"such as {example!r}" if example else "but this model has none"
-        raise DataError(f"no folder in {path} is named after a class of the model ({known}); rename its folders")
-    return [(file, named.get(file.parent)) for file in found]
 
 
 def _open(content: bytes, formats: Sequence[str]) -> Image.Image:

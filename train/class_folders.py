@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import images
+from simplenet import image_folders, images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
 from simplenet.labels import class_lookup
@@ -80,7 +80,7 @@ def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
         folder_of[label] = folder / name
     if missing := [name for name in classes if name not in folder_of]:
         raise DataError(f"{folder} has no folder for the class {missing[0]!r}; every class needs a folder of images")
-    per_class = [images.files_in(folder_of[name]) for name in classes]
+    per_class = [image_folders.list_folder(folder_of[name]).images for name in classes]
     if empty := [folder_of[name] for name, paths in zip(classes, per_class, strict=True) if not paths]:
         raise DataError(f"no images in {empty[0]}; add some, or remove the folder from both training and test images")
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
@@ -97,7 +97,7 @@ def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, 
         DataError: there is no such folder, or it has fewer than two classes, or a class has too few images.
     """
     if (folder / "train").is_dir():
-        test = images.evaluation_folder(folder, ("val", "test"))
+        test = image_folders.evaluation_folder(folder, ("val", "test"))
         classes = class_names(folder / "train")
         return classes, labeled_files(folder / "train", classes), labeled_files(test, classes)
     classes = class_names(folder)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from simplenet import download, images, labels
+from simplenet import download, image_folders, labels
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, WeightsError, check_choice
 from simplenet.preprocessing import Preprocessing
@@ -82,7 +82,9 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
         classes = spec.labels or class_folders.class_names(folder / "train")
         return (
             class_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            class_folders.load(f"{spec.name} test", images.evaluation_folder(folder, ("test", "val")), classes, side),
+            class_folders.load(
+                f"{spec.name} test", image_folders.evaluation_folder(folder, ("test", "val")), classes, side
+            ),
         )
     if spec.read is None:
         problem = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"

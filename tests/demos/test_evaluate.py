@@ -143,12 +143,12 @@ def test_rejects_images_without_usable_labels() -> None:
 
 
 def test_rejects_unlabeled_and_missing_folders(run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path) -> None:
-    some = tmp_path / "some"
-    for path in (tmp_path / "a.png", some / "Bag/1.png", some / "bags/2.png"):
+    flat, some = tmp_path / "flat", tmp_path / "some"
+    for path in (flat / "a.png", some / "Bag/1.png", some / "bags/2.png"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40)).save(path)
     for folder, complaint in (
-        (tmp_path, "sort them into folders named"),
+        (flat, "sort them into folders named"),
         (some, f"the class of {some / 'bags/2.png'} is not known; sort them into folders named"),
         (tmp_path / "none", "neither a folder"),
     ):
@@ -157,6 +157,16 @@ def test_rejects_unlabeled_and_missing_folders(run_demo: RunDemo, onnx_artifact:
         assert result.stdout == ""
         assert result.stderr.count("\n") == 1
         assert complaint in result.stderr
+
+
+def test_says_once_which_files_are_not_used(run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path) -> None:
+    for path in (tmp_path / "Bag/1.png", tmp_path / "Bag/more/2.png"):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(path)
+    (tmp_path / "Bag/list.csv").touch()
+    result = run_demo("evaluate", tmp_path, "--artifact", onnx_artifact.folder)
+    assert result.returncode == 0
+    assert result.stderr == f"warning: {tmp_path}: not used: 1 .csv, 1 nested folder(s)\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from export import calibration
-from simplenet import datasets, images, weights
+from simplenet import datasets, image_folders, weights
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.manifest import WeightsOrigin
 from simplenet.weights import LoadedWeights
@@ -81,7 +81,7 @@ def test_calibration_and_check_use_different_images(random: LoadedWeights, folde
     checking = calibration.for_checking(random, folder, "int8")
     assert levels(calibrating).isdisjoint(levels(checking))
     assert levels(calibrating) | levels(checking) == set(range(60))
-    fingerprint = images.fingerprint(folder)
+    fingerprint = image_folders.fingerprint(folder)
     assert calibration.manifest_entry(calibrating) == {"source": folder.name, "images": 30, "fingerprint": fingerprint}
 
 

@@ -1,4 +1,4 @@
-"""Images in every format that Pillow can write, damaged images, and folders of images."""
+"""Images in every format that Pillow can write, and damaged images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import os
 import random
 import struct
-import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -18,8 +17,7 @@ import pytest
 from PIL import Image
 
 from simplenet import images
-from simplenet.errors import DataError, ImageError
-from simplenet.labels import class_lookup
+from simplenet.errors import ImageError
 from simplenet.preprocessing import UInt8Array
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
@@ -265,91 +263,6 @@ def test_threads_leave_the_warning_filters_unchanged(tmp_path: Path) -> None:
         found = list(pool.map(images.read_rgb, [path] * 100))
     assert all(np.array_equal(found[0], other) for other in found)
     assert warnings.filters == before
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def test_find_images_in_a_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "b.jpg", "a.PNG", "c.jpeg", "notes.txt", ".hidden.jpg", "d.webp.part")
-    assert [path.name for path in images.find_images(tmp_path)] == ["a.PNG", "b.jpg", "c.jpeg"]
-    assert images.find_images(tmp_path / "b.jpg") == [tmp_path / "b.jpg"]
-
-
-def test_find_images_in_class_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "top.jpg", "dog/2.jpg", "dog/10.jpg", "cat/1.png", ".cache/x.jpg", "cat/deep/er.jpg", "empty/x.txt")
-    found = [str(path.relative_to(tmp_path)) for path in images.find_images(tmp_path)]
-    assert found == ["top.jpg", "cat/1.png", "dog/10.jpg", "dog/2.jpg"]
-
-
-def test_find_images_finds_nothing(tmp_path: Path) -> None:
-    touch(tmp_path, "notes.txt")
-    for path, reason in ((tmp_path, "no images in"), (tmp_path / "missing", "No such file"), (Path("a\0b"), "null")):
-        with pytest.raises(DataError, match=reason):
-            images.find_images(path)
-
-
-LABELS, CLASS_IDS = ("T-shirt/top", "great white shark", "crane", "crane"), ("n1", "n2", "n3", "n4")
-
-
-@pytest.mark.parametrize(
-    ("name", "index"),
-    [("T-shirt_top", 0), ("t shirt top", 0), ("N1", 0), ("Great-White-Shark", 1), ("n2", 1), ("n4", 3), ("car", None)],
-)
-def test_a_folder_is_a_class_by_its_id_or_label(tmp_path: Path, name: str, index: int | None) -> None:
-    touch(tmp_path, f"{name}/a.jpg", "great white shark/b.jpg")
-    found = images.labeled_folder(tmp_path, LABELS, CLASS_IDS)
-    assert (tmp_path / name / "a.jpg", index) in found
-    assert (tmp_path / "great white shark" / "b.jpg", 1) in found
-    assert len(found) == 2
-
-
-def test_composed_and_decomposed_names_are_equal() -> None:
-    """macOS and archives often write names decomposed."""
-    named = class_lookup(["café", "cafe", "か", "が"])
-    for form in ("NFC", "NFD"):
-        assert [named(unicodedata.normalize(form, name)) for name in ("café", "Cafe", "か", "が")] == [
-            [0],
-            [1],
-            [2],
-            [3],
-        ]
-
-
-def test_rejects_a_folder_that_names_two_classes(tmp_path: Path) -> None:
-    touch(tmp_path, "crane/a.jpg")
-    with pytest.raises(DataError, match=r"crane could be any of the classes \[2, 3\]; rename it to one of: n3, n4"):
-        images.labeled_folder(tmp_path, LABELS, CLASS_IDS)
-
-
-def test_images_outside_class_folders_have_no_class(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "b.jpg")
-    assert images.labeled_folder(tmp_path, LABELS) == [(tmp_path / "a.jpg", None), (tmp_path / "b.jpg", None)]
-    touch(tmp_path, "n1/c.jpg")
-    assert [index for _, index in images.labeled_folder(tmp_path, LABELS, CLASS_IDS)] == [None, None, 0]
-
-
-@pytest.mark.parametrize(
-    ("labels", "hint"), [(LABELS, "such as 'T-shirt/top'"), ((), "but this model has none")], ids=["labels", "none"]
-)
-def test_rejects_folders_that_are_no_classes(tmp_path: Path, labels: tuple[str, ...], hint: str) -> None:
-    touch(tmp_path, "train/a.jpg", "val/b.jpg")
-    with pytest.raises(DataError, match=f"no folder in .* is named after a class of the model .{hint}"):
-        images.labeled_folder(tmp_path, labels)
-
-
-def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images in"):
-        images.labeled_folder(tmp_path, LABELS)
-
-
-def test_labels_without_letters_differ(tmp_path: Path) -> None:
-    touch(tmp_path, "+/a.jpg", "-/b.jpg")
-    assert [index for _, index in images.labeled_folder(tmp_path, ("+", "-"))] == [0, 1]
 
 
 def encode(format: str = "JPEG", size: tuple[int, int] = (8, 6), **options: object) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simplenet import artifacts, checkpoints, datasets, download, image_sets, images, labels, variants, weights
+from simplenet import artifacts, checkpoints, datasets, download, image_folders, image_sets, labels, variants, weights
 from simplenet.errors import DataError, UntrainedWarning, UsageError, WeightsError
 from simplenet.manifest import WeightsOrigin
 from simplenet.model_card import ModelCard
@@ -141,7 +141,7 @@ def test_impossible_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         weights.load(VARIANT, f"{'x' * 300}.pth")
     monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
     assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
-    for look in (image_sets.check_source, lambda name: images.evaluation_folder(Path(name), ("test", "val"))):
+    for look in (image_sets.check_source, lambda name: image_folders.evaluation_folder(Path(name), ("test", "val"))):
         with pytest.raises(DataError, match=r"there is no folder x+;|'x+' is neither a folder"):
             look("x" * 300)
 

@@ -15,7 +15,7 @@ from demos.live.sources.opencv import FrameReader
 from demos.live.sources.synthetic import open_synthetic
 from simplenet.errors import DataError, SourceError, UsageError, one_line
 from simplenet.files import error_message
-from simplenet.images import SUFFIXES, find_images
+from simplenet.image_folders import SUFFIXES, find_images
 
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 _SIZE = r"(?::(\d{1,5})x(\d{1,5}))?(?:@(\d{1,3}))?"

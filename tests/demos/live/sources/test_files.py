@@ -17,7 +17,7 @@ from demos.live.sources import base, files
 from demos.live.sources.base import Source
 from demos.live.sources.factory import open_source
 from demos.live.sources.opencv import opencv
-from simplenet.errors import SourceError
+from simplenet.errors import SimpleNetWarning, SourceError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.scripted_camera import ScriptedCamera, brightness, next_frame, video_of
 
@@ -113,7 +113,9 @@ def test_folder_is_sorted_and_skips_unreadable_images(tmp_path: Path) -> None:
     (tmp_path / "1b.jpg").write_bytes(b"not an image")
     (tmp_path / "2b.png").touch()
     (tmp_path / "notes.txt").write_text("not an image")
-    with open_source(str(tmp_path)) as source:
+    with pytest.warns(SimpleNetWarning, match="not used: 1 .txt"):
+        source = open_source(str(tmp_path))
+    with source:
         assert (source.kind, source.is_live, source.frame_rate) == ("images", False, None)
         assert all_frames(source) == [50, 100, 150]
         assert source.state == "ended"

@@ -1,0 +1,164 @@
+"""Folders of images: find the image files, count what is not used, match subfolders with classes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simplenet import files
+from simplenet.errors import DataError, SimpleNetWarning
+from simplenet.labels import class_lookup
+
+SUFFIXES = {".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfi", ".jfif", ".jif", ".jp2", ".jpc",
+            ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+            ".webp"}  # fmt: skip
+_HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+_VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+                   ".webm", ".wmv")  # fmt: skip
+_HINTS = {
+    **dict.fromkeys(_HEIF_SUFFIXES, "to read them: pip install pillow-heif"),
+    **dict.fromkeys(_VIDEO_SUFFIXES, "video"),
+}
+_MAX_KINDS, _OTHER = 8, "of other kinds"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is directly in a folder."""
+
+    images: list[Path]
+    """Sorted."""
+    folders: list[Path]
+    """Sorted, without hidden ones."""
+    unused: Counter[str]
+    """How many of the other entries there are of each kind, for `describe_unused`."""
+
+
+def list_folder(folder: Path) -> Listing:
+    """Return the images, the subfolders and the other entries of a folder. Images are selected by suffix, not opened.
+
+    Raises:
+        DataError: the folder cannot be read.
+
+    Example:
+        listing = image_folders.list_folder(folder)
+        if listing.unused:
+            warnings.warn(f"{folder}: not used: {image_folders.describe_unused(listing.unused)}", SimpleNetWarning)
+    """
+    listing = Listing([], [], Counter())
+    suffixes = SUFFIXES.union(_HEIF_SUFFIXES if importlib.util.find_spec("pillow_heif") else ())
+    try:
+        for path in sorted(folder.iterdir()):
+            suffix = path.suffix.lower()
+            if path.name.startswith("."):
+                listing.unused["hidden"] += 1
+            elif path.is_dir():
+                listing.folders.append(path)
+            elif not path.is_file():
+                listing.unused["broken link(s)" if path.is_symlink() else "device(s)"] += 1
+            elif suffix in suffixes:
+                listing.images.append(path)
+            else:
+                is_usual = not suffix or (len(suffix) <= 10 and suffix[1:].isalnum())
+                listing.unused[(suffix or "without a suffix") if is_usual else _OTHER] += 1
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {folder}: {files.error_message(error)}; name a folder of images") from error
+    return listing
+
+
+def describe_unused(unused: Counter[str]) -> str:
+    """Return the kinds of unused entries and how many there are of each, such as "3 .txt, 2 .mp4 (video), 1 hidden"."""
+    kinds = [kind for kind, _ in unused.most_common(_MAX_KINDS) if kind != _OTHER]
+    texts = [f"{unused[kind]} {kind}" + (f" ({_HINTS[kind]})" if kind in _HINTS else "") for kind in kinds]
+    rest = unused.total() - sum(unused[kind] for kind in kinds)
+    return ", ".join(texts + [f"{rest} {_OTHER}"] * (rest > 0))
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """Return the sorted image files in a folder and its direct subfolders, or a file itself.
+
+    A warning counts, by kind, the entries that are not used.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    path = Path(path)
+    if files.is_file(path):
+        return [path]
+    top = list_folder(path)
+    inner = [list_folder(folder) for folder in top.folders]
+    found = [file for listing in (top, *inner) for file in listing.images]
+    unused = sum((listing.unused for listing in inner), top.unused)
+    unused["nested folder(s)"] = sum(len(listing.folders) for listing in inner)
+    unused = +unused
+    if not found:
+        only = f", only {describe_unused(unused)}" if unused else ""
+        raise DataError(
+            f"no images in {path}{only}; it needs files such as .jpg, .png, .tif or .webp, or folders of them"
+        )
+    if unused:
+        text = f"{path}: not used: {describe_unused(unused)}"
+        warnings.warn(text, SimpleNetWarning, stacklevel=2)
+    return found
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Return a hash, 16 hex digits, of the names and sizes of the images in a folder.
+
+    Raises:
+        DataError: as `find_images`.
+    """
+    listing = "".join(f"{path.relative_to(folder)}\0{path.stat().st_size}\n" for path in find_images(folder))
+    return hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
+
+
+def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
+    """Return the folder of a dataset's test images: the first of `names` that is in `folder`.
+
+    Raises:
+        DataError: there is none.
+    """
+    for name in names:
+        if files.is_folder(folder / name):
+            return folder / name
+    if not files.is_folder(folder):
+        raise DataError(f"there is no folder {folder}; name the dataset's folder")
+    missing = " nor ".join(f"{name}/<class>/*" for name in names)
+    raise DataError(f"{folder} has neither {missing}; add one, or name another folder")
+
+
+def labeled_folder(
+    path: str | Path, labels: Sequence[str], class_ids: Sequence[str] = ()
+) -> list[tuple[Path, int | None]]:
+    """Return the images of `find_images`, each with the index of its class, or None if it has no class.
+
+    An image's class is the one that its folder is named after, as `labels.class_lookup` compares names.
+
+    Args:
+        labels, class_ids: the model's classes.
+
+    Raises:
+        DataError: there are no images; there are subfolders, but none is named after a class; or two classes have the
+            name of a folder.
+    """
+    path = Path(path)
+    found = find_images(path)
+    lookup = class_lookup(labels, class_ids)
+    named: dict[Path, int | None] = {}
+    for folder in sorted({file.parent for file in found} - {path, path.parent}):
+        indices = lookup(folder.name)
+        if len(indices) > 1:
+            ids = ", ".join(class_ids[index] for index in indices) if class_ids else "distinct names"
+            raise DataError(f"{folder} could be any of the classes {indices}; rename it to one of: {ids}")
+        named[folder] = indices[0] if indices else None
+    if named and not any(index is not None for index in named.values()):
+        example = next(iter((*class_ids, *labels)), "")
+        known = f"such as {example!r}" if example else "but this model has none"
+        raise DataError(f"no folder in {path} is named after a class of the model ({known}); rename its folders")
+    return [(file, named.get(file.parent)) for file in found]
