@@ -9,8 +9,8 @@
 
 The folder has train/<class>/* and val/<class>/* (or test/<class>/*). If it has only <class>/*, a random part of the
 images is held out: --validation-share. The names of the folders are the names of the classes. The checkpoint and every
-artifact exported from it store them. Weights for other classes get a new last layer; weights without class names keep
-theirs if the number of classes is the same.
+artifact exported from it store them. Weights for other classes, or without class names, get a new last layer; --labels
+names the classes of such weights.
 
 The files in the output folder, and training in several processes, are as in train/cifar.py (see its --help).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import enum
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from simplenet import model, weights
-from simplenet.errors import DataError, UsageError
+from simplenet.errors import DataError, SimpleNetWarning, UsageError
 from simplenet.model import SimpleNet
 from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
 from train.distributed import Group
@@ -99,7 +100,8 @@ def initial_network(
 ) -> tuple[SimpleNet, ModelCard | None]:
     """Create a network for the classes `labels`.
 
-    The last layer is new unless the weights are for the same classes, or for the same number of unnamed classes.
+    The last layer is new unless the weights are for the same classes. If they do not name theirs, a warning says what
+    becomes of it.
 
     Args:
         weights_name, weights_key: the values of --weights and --weights-key.
@@ -117,8 +119,13 @@ def initial_network(
         return new, None
     loaded = weights.load(variant, weights_name, overrides=overrides, key=weights_key)
     tensors = loaded.model.state_dict()
-    names = () if "labels" in loaded.assumed else loaded.card.labels
-    if loaded.card.num_classes != len(labels) or names not in ((), labels):
+    is_kept = loaded.card.labels == labels and loaded.card.num_classes == len(labels)
+    if loaded.card.num_classes == len(labels) and ("labels" in loaded.assumed or not loaded.card.labels):
+        how = f"is kept, as if they were {labels[0]!r} to {labels[-1]!r}" if is_kept else "starts new"
+        text = f"{weights_name} does not name its classes, so its last layer {how}"
+        advice = "if that is wrong, name them: train/imagefolder.py --labels FILE"
+        warnings.warn(f"{text}; {advice}", SimpleNetWarning, stacklevel=2)
+    if not is_kept:
         tensors |= {name: tensor for name, tensor in new.state_dict().items() if name.startswith("classifier.")}
     new.load_state_dict(tensors)
     return new, loaded.card
