@@ -6,7 +6,9 @@
     python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test images
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
-    python demos/compare.py --json > comparison.json          with every raw sample
+    python demos/compare.py --recommend --max-p99-ms 5        name the best artifact for this machine
+    python demos/compare.py --json > comparison.json          with every raw sample (or --save FILE.json)
+    python demos/compare.py --baseline before.json --fail-above 5%  exit code 3 if a row is slower than then
 
 Missing artifacts are exported first. Correctness is measured before latency. Every row has its own fresh process.
 After a warm-up, the processes are timed one at a time, in many short rounds whose order rotates and reverses. The
@@ -23,6 +25,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -30,8 +33,9 @@ if not __package__:
 import numpy as np
 
 from demos import console, models
-from demos.benchmark import machine, plot, table
+from demos.benchmark import baseline, machine, plot, recommendation, results, table
 from demos.benchmark.comparison import Comparison, Row, compare
+from demos.benchmark.recommendation import Limits
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
@@ -77,6 +81,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", metavar="NAME", help=device_help)
     plot_file, plot_help = cli.file_ending_in(*plot.SUFFIXES), "plot accuracy against latency: .png or .svg"
     parser.add_argument("--plot", type=plot_file, metavar="FILE", help=plot_help)
+    json_file = cli.file_ending_in(".json")
+    parser.add_argument("--save", type=json_file, metavar="FILE.json", help="save the results, with every raw sample")
+    baseline_help = "also compare with the results that --save has written; exit code 4 if the conditions differ"
+    parser.add_argument("--baseline", type=json_file, metavar="FILE.json", help=baseline_help)
+    fail_help = "with --baseline, exit code 3 if a row is slower by more than this, for example 5%%"
+    parser.add_argument("--fail-above", type=_percent, metavar="PERCENT", help=fail_help)
+    recommend = parser.add_argument_group("recommendation")
+    recommend.add_argument("--recommend", action="store_true", help="name the fastest row within these limits")
+    drop_help = "at most this many points of top-1 below the best row, or of agreement below 100 %% (default: 0.5)"
+    recommend.add_argument("--max-drop", type=cli.positive_number, metavar="POINTS", help=drop_help)
+    for name, what in (("p99-ms", "p99 of the model latency"), ("memory-mb", "peak memory"), ("size-mb", "file size")):
+        unit = name.rpartition("-")[2].upper()
+        recommend.add_argument(f"--max-{name}", type=cli.positive_number, metavar=unit, help=f"highest {what}")
     cli.add_calibration(parser)
     cli.add_threads(parser)
     cli.add_artifacts(parser)
@@ -89,6 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plot is not None:
         with vendors.matplotlib_cache():
             import matplotlib.figure  # noqa: F401 - fail now if it is missing, not after the measurement
+    given = {name: getattr(arguments, name) for name in Limits.__dataclass_fields__}
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    if limits != Limits() and not arguments.recommend:
+        raise UsageError("limits such as --max-p99-ms are those of a recommendation; add --recommend")
+    if arguments.fail_above is not None and arguments.baseline is None:
+        raise UsageError("--fail-above needs the results to compare with; add --baseline FILE.json")
+    before = results.read(arguments.baseline) if arguments.baseline else None
     request, image = ModelRequest.from_flags(arguments), arguments.image
     if arguments.data is not None:
         request, image = _for_data_set(request, arguments.data)
@@ -107,13 +131,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result.reference is None:
         reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
         raise SimpleNetError(f"nothing could be measured: {'; '.join(reasons)}")
+    after = result.to_json()
     if arguments.json:
-        json.dump(result.to_json(), sys.stdout)
+        json.dump(after, sys.stdout)
         print()
     else:
         table.show(result, console.output(width=160))
+    if arguments.recommend:
+        print(recommendation.recommend(result, limits), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plot is not None:
         plot.draw(result, arguments.plot)
+    if arguments.save is not None:
+        results.save(after, arguments.save)
+    return 0 if before is None else _compare_with(before, after, arguments)
+
+
+def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Compare with the baseline; return the exit code."""
+    if reasons := baseline.not_comparable(before, after):
+        cli.log(
+            f"not comparable with {arguments.baseline}: {'; '.join(reasons)}; save a baseline under equal conditions"
+        )
+        return baseline.EXIT_NOT_COMPARABLE
+    if not arguments.json:
+        baseline.show(before, after, console.output(width=160))
+    if arguments.fail_above is not None:
+        slower = [one for one in baseline.changes(before, after) if one.is_slower_than(arguments.fail_above)]
+        for change in slower:
+            cli.log(
+                f"{change.name} is slower than the baseline by more than {arguments.fail_above:g} %: {change.ratio}"
+            )
+        return baseline.EXIT_SLOWER if slower else 0
     return 0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import runtimes
-from demos.benchmark import statistics
+from demos.benchmark import results, statistics
 from demos.benchmark.rounds import Timings, run_rounds
 from demos.benchmark.statistics import Interval
 from demos.benchmark.workers import STAGES, Worker
@@ -117,7 +117,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, raw samples included."""
         return {
-            "schema_version": 2,
+            "schema_version": results.SCHEMA_VERSION,
             **{key: value for key, value in vars(self).items() if key not in ("rows", "reference", "twin")},
             "reference": self.reference.name if self.reference else None,
             "rows": [_row_json(row, self.reference) for row in self.rows],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 from simplenet import fast_resize, hardware
 
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
-def describe() -> dict[str, str | int | float]:
+
+def describe() -> dict[str, str | int | float | None]:
     """The processor, memory, system and Python version, for the table's notes and the JSON."""
     import psutil
 
@@ -16,6 +19,7 @@ def describe() -> dict[str, str | int | float]:
         "processor": hardware.processor(),
         "physical_cores": hardware.physical_cores(),
         "logical_cores": os.cpu_count() or 1,
+        "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

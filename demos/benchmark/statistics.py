@@ -25,6 +25,10 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    def __str__(self) -> str:
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{bounds}"
+
     @property
     def width(self) -> float:
         """The relative width, `high / low - 1`; infinite without bounds."""
@@ -54,6 +58,19 @@ def ratio(numerator: Rounds, denominator: Rounds) -> Interval | None:
     return Interval(value) if bounds is None else Interval(value, *np.exp(bounds).tolist())
 
 
+def unpaired_ratio(numerator: Rounds, denominator: Rounds) -> Interval:
+    """As `ratio`, for two different runs: the interval does not cover a change of the machine between them."""
+    ours, theirs = (np.log([np.median(samples) for samples in rounds]) for rounds in (numerator, denominator))
+    value = float(np.exp(np.median(ours) - np.median(theirs)))
+    ours_bootstrap, theirs_bootstrap = (
+        _resampled_estimates(len(logs), lambda chosen, logs=logs: np.median(logs[chosen], axis=1), seed)  # type: ignore[misc]
+        for seed, logs in enumerate((ours, theirs))
+    )
+    if ours_bootstrap is None or theirs_bootstrap is None:
+        return Interval(value)
+    return Interval(value, *np.exp(np.percentile(ours_bootstrap - theirs_bootstrap, [2.5, 97.5])).tolist())
+
+
 def percentiles(rounds: Rounds, percents: Sequence[int]) -> list[Interval]:
     """Estimate percentiles (nearest rank) of the samples of all rounds, with a bootstrap over rounds."""
     samples = [np.asarray(one) for one in rounds]
@@ -73,13 +90,19 @@ def percentiles(rounds: Rounds, percents: Sequence[int]) -> list[Interval]:
 def _bootstrap(
     rounds: int, estimate: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 ) -> npt.NDArray[np.float64] | None:
-    """Return the 2.5 and 97.5 percentiles, [2, ...], of what `estimate` returns for resampled rounds.
+    """Return the 2.5 and 97.5 percentiles, [2, ...], of `_resampled_estimates`."""
+    estimates = _resampled_estimates(rounds, estimate)
+    return None if estimates is None else np.percentile(estimates, [2.5, 97.5], axis=0)
+
+
+def _resampled_estimates(
+    rounds: int, estimate: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]], seed: int = 0
+) -> npt.NDArray[np.float64] | None:
+    """Return what `estimate` gives for resampled rounds; None if there are fewer than `FEWEST_ROUNDS`.
 
     Args:
         estimate: maps numbers of rounds, int64 [resamples, rounds], to estimates [resamples, ...].
     """
     if rounds < FEWEST_ROUNDS:
         return None
-    resampled = np.random.default_rng(0).integers(0, rounds, (_RESAMPLES, rounds))
-    bounds: npt.NDArray[np.float64] = np.percentile(estimate(resampled), [2.5, 97.5], axis=0)
-    return bounds
+    return estimate(np.random.default_rng(seed).integers(0, rounds, (_RESAMPLES, rounds)))

@@ -139,7 +139,7 @@ def _noise(comparison: Comparison) -> str:
         return f"noise floor: unknown, because no row was measured twice{reason}."
     return (
         f"noise floor: {100 * comparison.noise:.1f} %. {comparison.twin.backend} {comparison.twin.precision} was "
-        f"measured twice, in two processes; the ratio is {_interval(comparison.twins)}. A difference counts if its "
+        f"measured twice, in two processes; the ratio is {comparison.twins}. A difference counts if its "
         "whole interval is outside the noise floor."
     )
 
@@ -164,7 +164,7 @@ def _conclusion(comparison: Comparison) -> str:
     first, *others = fastest
     assert first.latency is not None
     ratios = [(row, ratio) for row in others if (ratio := first.speed_up_over(row))]
-    equals = [f"{row.name} ({_interval(ratio)})" for row, ratio in ratios if not ratio.differs(comparison.noise)]
+    equals = [f"{row.name} ({ratio})" for row, ratio in ratios if not ratio.differs(comparison.noise)]
     loss = "within 0.5 points of the best top-1" if comparison.labeled else "with at least 99 % agreement"
     text = f"Fastest {loss}: {first.name}, model latency p50 {first.latency.p50_ms:.3f} ms"
     if comparison.rounds < FEWEST_ROUNDS:
@@ -172,17 +172,11 @@ def _conclusion(comparison: Comparison) -> str:
     if equals:
         return f"{text}. No difference measured to {', '.join(equals)}."
     if ratios:
-        return f"{text}. The next, {ratios[0][0].name}, takes {_interval(ratios[0][1])} times as long."
+        return f"{text}. The next, {ratios[0][0].name}, takes {ratios[0][1]} times as long."
     return f"{text}."
-
-
-def _interval(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.2f}"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _speed_up(speed_up: Interval | None, noise: float) -> str:
     if speed_up is None:
         return NO_NUMBER
-    return _interval(speed_up) if speed_up.low is None or speed_up.differs(noise) else "no difference"
+    return str(speed_up) if speed_up.low is None or speed_up.differs(noise) else "no difference"
