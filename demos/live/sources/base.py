@@ -1,4 +1,4 @@
-"""The interface of all sources; `LiveSource`, which receives frames from another thread; and `Pacer`."""
+"""The interfaces of sources and readers; `LiveSource`, which receives frames from another thread; and `Pacer`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,11 @@ SourceState = Literal["running", "reconnecting", "ended", "failed"]
 SourceKind = Literal["camera", "stream", "file", "images", "synthetic", "visitor"]
 
 MAX_FRAME_MEGAPIXELS = 50
+MAX_LATE_S = 0.1
 HINT = "name a video, a camera or a stream, or try --source synthetic"
+
+LazyImage = Callable[[], UInt8Array]
+"""Converts a decoded frame to RGB uint8 [H, W, 3]. Frames that are dropped are never converted."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,48 @@ class Frame:
     image: UInt8Array
     captured_s: float
     media_s: float | None = None
+
+
+class OpenError(SourceError):
+    """A source cannot be opened. `problem` is the message without what to type."""
+
+    def __init__(self, problem: str, remedy: str = HINT) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+
+
+class DecodeError(SourceError):
+    """Reading failed. Opening the source again may help."""
+
+
+class FrameReader(abc.ABC):
+    """Reads an open camera, stream or video frame by frame, in one thread.
+
+    Attributes:
+        is_live: False for files and for streams that announce their length.
+        frame_rate: nominal frames per second, if known.
+        media_s, end_s: when the frame that was read last starts and ends, in seconds from the first; not live.
+        note: how many frames of a video are damaged or missing.
+    """
+
+    is_live = True
+    frame_rate: float | None = None
+    media_s: float | None = None
+    end_s = 0.0
+    note: str | None = None
+
+    @abc.abstractmethod
+    def read(self) -> LazyImage | None:
+        """Return the next frame, or None if there is none.
+
+        Raises:
+            DecodeError: reading failed.
+            SourceError: the frame is too large or of an unknown kind.
+        """
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Close the file or device; not during a `read`."""
 
 
 class Source(contextlib.AbstractContextManager["Source"]):
@@ -102,17 +149,19 @@ class LiveSource(Source):
         super().__init__(name, kind)
         self._changed = threading.Condition()
         self._subscriber: threading.Condition | None = None
-        self._newest: Frame | None = None
+        self._newest: tuple[LazyImage | UInt8Array, float, float | None] | None = None
         self._is_read = False
 
-    def push(self, image: UInt8Array, captured_s: float | None = None) -> None:
+    def push(
+        self, image: UInt8Array | LazyImage, captured_s: float | None = None, media_s: float | None = None
+    ) -> None:
         """Replace the newest frame. Ignored after the end.
 
         Args:
-            image: RGB uint8 [H, W, 3]. The source takes ownership.
+            image: RGB uint8 [H, W, 3], or a function that returns it. The source takes ownership.
             captured_s: time.perf_counter() timestamp; default: now.
         """
-        frame = Frame(image, time.perf_counter() if captured_s is None else captured_s)
+        frame = image, time.perf_counter() if captured_s is None else captured_s, media_s
         with self._changed:
             if self.has_ended:
                 return
@@ -132,7 +181,14 @@ class LiveSource(Source):
             self._is_read = True
             newest, self._newest = self._newest, None
             self._changed.notify_all()
-        return newest
+        if newest is None:
+            return None
+        image, captured_s, media_s = newest
+        try:
+            return Frame(image() if callable(image) else image, captured_s, media_s)
+        except SourceError as error:
+            self.set_state("failed", str(error))
+            return None
 
     def ready_at_s(self) -> float:
         return math.inf if self._newest is None else 0.0
@@ -152,21 +208,30 @@ class LiveSource(Source):
 
 
 class Pacer:
-    """Deadlines that limit a video to its frame rate.
+    """Computes when each frame of a file is due, from its time in the file.
 
-    If a frame is late by less than one period, the next one is on time again. After a longer delay, the deadlines
-    restart from the current time.
+    A frame that is less than `MAX_LATE_S` late delays no other. After a longer delay, such as a pause, all further
+    frames are due later.
     """
 
-    def __init__(self, frame_rate: float | None) -> None:
-        """None: every frame is due at once."""
-        self.deadline_s = 0.0
-        self._period_s = 1 / frame_rate if frame_rate else 0.0
+    def __init__(self, is_on: bool) -> None:
+        """Off: every frame is due at once."""
+        self.due_s = 0.0
+        """time.perf_counter() timestamp."""
+        self._is_on, self._start_s = is_on, math.nan
 
-    def advance(self, now_s: float) -> None:
-        """Set the deadline of the next frame; the current one is read at `now_s`."""
-        is_on_time = now_s - self.deadline_s < self._period_s
-        self.deadline_s = (self.deadline_s if is_on_time else now_s) + self._period_s
+    def schedule(self, media_s: float) -> None:
+        """Set `due_s` of a frame; the first one is due now."""
+        if self._is_on:
+            if math.isnan(self._start_s):
+                self._start_s = time.perf_counter() - media_s
+            self.due_s = self._start_s + media_s
+
+    def advance(self) -> None:
+        """Call this when the frame is handed over."""
+        late_s = time.perf_counter() - self.due_s
+        if late_s > MAX_LATE_S:
+            self._start_s += late_s
 
 
 def check_size(width: float, height: float, name: str) -> None:

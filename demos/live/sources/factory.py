@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demos.live.sources import capture
-from demos.live.sources.base import HINT, Source, SourceKind, check_size
+from demos.live.sources.base import HINT, FrameReader, OpenError, Source, SourceKind, check_size
 from demos.live.sources.capture import CaptureSource
+from demos.live.sources.ffmpeg import VideoReader
 from demos.live.sources.files import ImageSequenceSource, VideoFile
-from demos.live.sources.opencv import FrameReader
+from demos.live.sources.opencv import is_unicode
 from demos.live.sources.synthetic import open_synthetic
 from simplenet.errors import DataError, SourceError, UsageError, one_line
 from simplenet.files import error_message
@@ -36,14 +37,14 @@ def open_source(
         text: a camera's number or /dev path, a stream's address, a file, a folder, `synthetic[:640x480@30]`,
             `csi:0[:1280x720@30]` (a Jetson's camera) or `gst:PIPELINE`.
         loop: restart files at their end.
-        pace: limit videos to their frame rate, and images to one per second. No frame is dropped.
+        pace: play videos as fast as their times say, and images at one per second. No frame is dropped.
         reconnect_timeout_s: a live source fails after this time without a frame.
         connect_in_background: open cameras and streams in the background, and retry, instead of raising an error.
 
     Raises:
         SourceError: the source cannot be opened. The message has the reason, what to type, and no credentials.
         UsageError: `text` is an unknown kind of address.
-        BackendUnavailable: OpenCV, or its GStreamer, is not installed.
+        BackendUnavailable: OpenCV, its GStreamer or PyAV is not installed.
     """
 
     def live(name: str, kind: SourceKind, open: Callable[[], FrameReader]) -> Source:
@@ -68,13 +69,23 @@ def open_source(
         name = one_line(f"gst:{re.split(r'[^A-Za-z0-9_-]', pipeline)[0]}", 40)  # the rest may hold a password
         return live(name, "stream", lambda: capture.open_gstreamer(pipeline, name))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        name, scheme = capture.redacted(text), text.partition("://")[0].lower()
+        name, scheme = redacted(text), text.partition("://")[0].lower()
         if scheme not in STREAMS:
             raise UsageError(f"{name} has the unknown scheme {scheme}://; use one of {', '.join(STREAMS)}")
-        return live(name, "stream", lambda: capture.open_stream(text, name))
+        if not is_unicode(text):
+            raise OpenError(f"{name} has bytes that are not UTF-8", f"check the address, or {HINT}")
+        address = scheme + text[len(scheme) :]  # FFmpeg knows only lower case
+        return live(name, "stream", lambda: VideoReader(address, name, is_file=False))
     if re.match(rf"(?:{'|'.join(STREAMS)}):", text, re.IGNORECASE):  # not shown: it may hold a password
         raise UsageError("the address of a stream needs two slashes, such as rtsp://camera/stream")
     return _open_file(Path(text), loop, pace)
+
+
+def redacted(address: str) -> str:
+    """Remove user, password, query, and values after "=" in the path: cameras accept passwords in all of these."""
+    without_user = re.sub(r"://.*@", "://***@", address, flags=re.DOTALL)
+    without_query = re.sub(r"[?#].*", "?…", without_user, flags=re.DOTALL)
+    return one_line(re.sub(r"=[^/]*", "=…", without_query))
 
 
 def _parse_size(text: str, prefix: str, default: tuple[int, int, int], example: str) -> tuple[int, int, int]:
@@ -108,7 +119,8 @@ def _open_file(path: Path, loop: bool, pace: bool) -> Source:
             raise SourceError(f"{one_line(error)}; {HINT}") from error
     if not is_file or not size_bytes:
         raise SourceError(f"{name} is {'empty' if is_file else 'not a regular file'}; {HINT}")
-    return VideoFile(name, lambda: capture.open_video(path, name), loop=loop, pace=pace)
+    # The path is absolute, because FFmpeg takes the start of a relative one, such as "concat:", for a protocol.
+    return VideoFile(name, lambda: VideoReader(str(path.absolute()), name, is_file=True), loop=loop, pace=pace)
 
 
 def _redacted_path(name: str) -> str:

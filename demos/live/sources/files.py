@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from demos.live.sources.base import Frame, Pacer, Source, SourceKind, check_size
-from demos.live.sources.opencv import FrameReader, to_rgb
+from demos.live.sources.base import Frame, FrameReader, Pacer, Source, SourceKind, check_size
 from simplenet.errors import ImageError, SourceError, one_line
 from simplenet.images import read_rgb
 from simplenet.preprocessing import UInt8Array
@@ -21,44 +20,58 @@ _MAX_NAMED = 3
 
 
 class FileSource(Source):
-    """Base of videos and images: reads one frame at a time, at most at its frame rate if paced."""
+    """Base of videos and images: reads one frame at a time, at its time in the file if paced."""
 
     def __init__(self, name: str, kind: SourceKind, frame_rate: float | None, pace: bool) -> None:
         super().__init__(name, kind)
         self.frame_rate = frame_rate
-        self._pacer = Pacer(frame_rate if pace else None)
+        self._pacer = Pacer(pace)
         self._lock = threading.Lock()
+        self._end_s = 0.0
+        """When the frame that was read last ends, in seconds from the first."""
+        self._has_next = False
+        self._next: tuple[UInt8Array, float] | None = None
+        """The next frame, read ahead because its time says when it is due; None at the end."""
 
     @abc.abstractmethod
-    def _read(self) -> UInt8Array | None:
-        """Return the next frame, RGB uint8 [H, W, 3], or None at the end. Raises SourceError."""
+    def _read(self) -> tuple[UInt8Array, float] | None:
+        """Set `_end_s`, and return the next frame, RGB uint8 [H, W, 3], and its time, or None at the end.
+
+        Raises SourceError.
+        """
 
     def _release(self) -> None:
         """Release the file."""
 
     def ready_at_s(self) -> float:
-        return math.inf if self.has_ended else self._pacer.deadline_s
+        return math.inf if self.has_ended else self._pacer.due_s if self._has_next else 0.0
 
     def poll(self) -> Frame | None:
         with self._lock:
-            if self.has_ended or time.perf_counter() < self._pacer.deadline_s:
+            if self.has_ended:
                 return None
             try:
-                image = self._read()
+                if not self._has_next:
+                    self._next, self._has_next = self._read(), True
+                    self._pacer.schedule(self._next[1] if self._next else self._end_s)
             except SourceError as error:
                 self.state, self.note = "failed", str(error)
                 return None
-            if image is None:
+            now_s = time.perf_counter()
+            if now_s < self._pacer.due_s:
+                return None
+            self._pacer.advance()
+            frame, self._next, self._has_next = self._next, None, False
+            if frame is None:
                 self.state = "ended"
                 return None
-            now_s = time.perf_counter()
-            self._pacer.advance(now_s)
-        return Frame(image, now_s)
+        return Frame(frame[0], now_s, frame[1])
 
     def close(self) -> None:
         with self._lock:  # releasing during a read crashes
             if not self.has_ended:
                 self.state = "ended"
+            self._next = None
             self._release()
 
 
@@ -67,17 +80,19 @@ class VideoFile(FileSource):
 
     def __init__(self, name: str, open: Callable[[], FrameReader], *, loop: bool = False, pace: bool = False) -> None:
         self._open, self._loop, self._reader = open, loop, open()
+        self._start_s = 0.0
         super().__init__(name, "file", self._reader.frame_rate, pace)
 
-    def _read(self) -> UInt8Array | None:
-        bgr = self._reader.read()
-        if bgr is None:
-            self.note = self._reader.missing_frames()
-            if self._loop:
-                self._release()
-                self._reader = self._open()
-                bgr = self._reader.read()
-        return None if bgr is None else to_rgb(bgr)
+    def _read(self) -> tuple[UInt8Array, float] | None:
+        image = self._reader.read()
+        self.note = self._reader.note
+        if image is None and self._loop:
+            self._start_s += self._reader.end_s
+            self._release()
+            self._reader = self._open()
+            image = self._reader.read()
+        self._end_s = self._start_s + self._reader.end_s
+        return None if image is None else (image(), self._start_s + (self._reader.media_s or 0.0))
 
     def _release(self) -> None:
         self._reader.release()
@@ -93,12 +108,13 @@ class ImageSequenceSource(FileSource):
         self._remaining = itertools.cycle(paths) if loop else iter(paths)
         self._unreadable: dict[Path, str] = {}
 
-    def _read(self) -> UInt8Array | None:
+    def _read(self) -> tuple[UInt8Array, float] | None:
         for path in itertools.islice(self._remaining, self._count):
             try:
                 image = read_rgb(path)
                 check_size(image.shape[1], image.shape[0], str(path))
-                return image
+                media_s, self._end_s = self._end_s, self._end_s + 1 / IMAGES_PER_SECOND
+                return image, media_s
             except (ImageError, SourceError) as error:
                 self._unreadable[path] = one_line(error)
                 names = ", ".join(one_line(skipped.name, 60) for skipped in list(self._unreadable)[:_MAX_NAMED])

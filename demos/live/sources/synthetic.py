@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from demos.live.sources.opencv import FrameReader, opencv
+from demos.live.sources.opencv import CaptureReader, opencv
 from simplenet import datasets
 from simplenet.preprocessing import UInt8Array
 
@@ -91,8 +91,8 @@ class SyntheticCapture:
         pass
 
 
-def open_synthetic(width: int, height: int, frame_rate: int) -> FrameReader:
-    return FrameReader(SyntheticCapture(Scene(width, height, frame_rate)), "synthetic", frame_rate=float(frame_rate))
+def open_synthetic(width: int, height: int, frame_rate: int) -> CaptureReader:
+    return CaptureReader(SyntheticCapture(Scene(width, height, frame_rate)), "synthetic", float(frame_rate))
 
 
 def _images_by_rank() -> UInt8Array:

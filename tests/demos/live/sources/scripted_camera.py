@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.sources.base import Frame, Source
+from demos.live.sources.base import Frame, OpenError, Source
 from demos.live.sources.capture import CaptureSource
 from demos.live.sources.files import VideoFile
-from demos.live.sources.opencv import FrameReader
+from demos.live.sources.opencv import CaptureReader
 from simplenet.errors import SourceError
 from tests.waiting import wait_until
 
@@ -22,10 +22,14 @@ class ScriptedCamera:
 
     def __init__(self) -> None:
         self.frames: queue.Queue[npt.NDArray[np.uint8] | Exception | None] = queue.Queue()
+        self.first: npt.NDArray[np.uint8] | None = None
         self.reads = self.releases = 0
 
     def read(self) -> tuple[bool, npt.NDArray[np.uint8] | None]:
         assert not self.releases, "read after release"
+        if self.first is not None:
+            first, self.first = self.first, None
+            return True, first
         self.reads += 1
         frame = self.frames.get(timeout=10)
         if isinstance(frame, Exception):
@@ -57,25 +61,22 @@ def red_frame(brightness: int, width: int = 8, height: int = 8) -> npt.NDArray[n
 def source_of(
     *cameras: ScriptedCamera,
     name: str = "camera 7",
-    frames: int = 0,
     reconnect_timeout_s: float = 60,
-    pace: bool = False,
 ) -> CaptureSource:
-    """A source that opens one camera after the other, each with a first frame of brightness 1; then opening fails.
-
-    `frames`: the number of frames that each announces."""
+    """A source that opens one camera after the other, each with a first frame of brightness 1; then opening fails."""
     left = list(cameras)
 
-    def open() -> FrameReader:
+    def open() -> CaptureReader:
         if not left:
-            raise SourceError(f"{name} cannot be opened; plug it in")
-        return FrameReader(left.pop(0), name, red_frame(1), 100.0, frames)
+            raise OpenError(f"{name} cannot be opened", "plug it in")
+        left[0].first = red_frame(1)
+        return CaptureReader(left.pop(0), name, 100.0)
 
-    return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s, pace=pace)
+    return CaptureSource(name, "camera", open, open(), reconnect_timeout_s=reconnect_timeout_s)
 
 
 def video_of(capture: Any, name: str = "clip") -> VideoFile:
-    return VideoFile(name, lambda: FrameReader(capture, name))
+    return VideoFile(name, lambda: CaptureReader(capture, name))
 
 
 def next_frame(source: Source, timeout_s: float = 30) -> Frame | None:

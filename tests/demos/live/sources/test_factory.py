@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos.live.sources.capture import csi_pipeline, redacted
-from demos.live.sources.factory import open_source
+from demos.live.sources.capture import csi_pipeline
+from demos.live.sources.factory import open_source, redacted
 from demos.live.sources.opencv import opencv
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, UsageError
 from tests.demos.conftest import WriteVideo, shades
@@ -75,28 +75,16 @@ def test_ffmpeg_whitelist_blocks_playlists(
             "file:clip.avi": "the same",
         }.items():
             Path(name).write_text(content)
-            with pytest.raises(SourceError, match="is not a video"):
+            with pytest.raises(SourceError, match=r"is not a video|is a playlist"):
                 open_source(name)
         assert requested == []
-        with pytest.raises(SourceError, match="cannot be opened"):
+        with pytest.raises(SourceError, match="gives a playlist, not a stream"):
             open_source(f"http://{host}/list.m3u8")
         assert set(requested) == {"/list.m3u8"}
         # The target exists and is readable: with its absolute path, FFmpeg reads a file of such a name.
         clip.rename("concat:video")
         with open_source("concat:video") as source:
             assert next_frame(source) is not None
-
-
-def test_keeps_user_ffmpeg_options_and_adds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-    monkeypatch.setenv(variable, "rtsp_transport;udp|protocol_whitelist;file")
-    opencv.cache_clear()
-    opencv()
-    options = dict(pair.split(";") for pair in os.environ[variable].split("|"))
-    assert (options["rtsp_transport"], options["protocol_whitelist"]) == ("udp", "file")
-    assert "hls" not in options["format_whitelist"].split(",")
-    assert "rtsp_flags" not in options
-    opencv.cache_clear()
 
 
 def test_missing_camera_is_named() -> None:
@@ -219,11 +207,11 @@ def test_any_text_opens_a_source_or_raises_one_line(start: str, text: str) -> No
     said.encode()  # can be printed
 
 
-def test_rejects_names_that_are_not_utf8(write_video: WriteVideo) -> None:
+def test_opens_a_name_that_is_not_utf8(write_video: WriteVideo) -> None:
     clip = write_video("clip.avi", shades(2))
     odd = os.fsdecode(os.fsencode(clip.parent) + b"/clip\xff.avi")
     clip.rename(odd)
-    with pytest.raises(SourceError, match="not UTF-8; rename it"):
-        open_source(odd)
+    with open_source(odd) as source:
+        assert next_frame(source) is not None
     with pytest.raises(SourceError, match="not UTF-8"):
         open_source("http://127.0.0.1:9/\udcff")

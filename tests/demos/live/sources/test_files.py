@@ -92,7 +92,7 @@ def test_truncated_video_notes_missing_frames(write_video: WriteVideo) -> None:
     with open_source(str(path)) as source:
         count = len(all_frames(source))
     assert 5 <= count < 40
-    assert source.note == f"{path} announces 40 frames, {count} could be decoded"
+    assert source.note == f"{path}: {40 - count} of 40 frames are damaged or missing"
 
 
 def test_skips_a_damaged_frame_of_a_video(write_video: WriteVideo) -> None:

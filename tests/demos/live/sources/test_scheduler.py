@@ -231,7 +231,7 @@ def test_requests_all_stops_before_waiting() -> None:
 
 
 def test_close_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("demos.live.sources.ffmpeg.READ_TIMEOUT_S", 0.2)
     done = threading.Event()
 
     def respond(request: Request, _: int) -> None:

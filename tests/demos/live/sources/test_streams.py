@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("quick_pauses")
 def test_unresponsive_address_does_not_block_opening_a_file(
     write_video: WriteVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demos.live.sources.capture.OPEN_TIMEOUT_S", 10)
+    monkeypatch.setattr("demos.live.sources.ffmpeg.OPEN_TIMEOUT_S", 10)
     clip = write_video("clip.avi", shades(2))
     requested, done = threading.Event(), threading.Event()
 
@@ -101,7 +101,7 @@ def test_stream_reconnects_with_another_frame_size() -> None:
 
 
 def test_reconnects_a_stalled_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demos.live.sources.capture.READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("demos.live.sources.ffmpeg.READ_TIMEOUT_S", 0.2)
     done = threading.Event()
 
     def respond(request: Request, number: int) -> None:
@@ -185,7 +185,7 @@ def test_truncated_network_video_notes_missing_frames(tmp_path: Path) -> None:
             count += 1
         assert source.state == "ended"
     assert 5 <= count < 40
-    assert source.note == f"http://{host}/clip.avi announces 40 frames, {count} could be decoded"
+    assert source.note == f"http://{host}/clip.avi: {40 - count} of 40 frames are damaged or missing"
 
 
 def test_loop_restarts_a_network_video(tmp_path: Path) -> None:

@@ -1,0 +1,346 @@
+"""Read videos and network streams with FFmpeg, through PyAV: each frame at its own time, damaged ones skipped.
+
+reader = VideoReader("/videos/clip.mp4", "clip.mp4", is_file=True)
+while (image := reader.read()) is not None:
+    show(image(), at_s=reader.media_s)
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import functools
+import math
+import os
+import re
+import socket
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from demos.live.sources import base
+from demos.live.sources.base import HINT, DecodeError, FrameReader, LazyImage, OpenError, check_size
+from simplenet.errors import SourceError, one_line
+from simplenet.preprocessing import UInt8Array
+from simplenet.vendors import vendor_import
+
+OPEN_TIMEOUT_S = READ_TIMEOUT_S = 5.0
+KEY_FRAME_TIMEOUT_S = 60.0
+"""How long a stream's packets may come without a frame: some cameras send a key frame only every 50 s."""
+
+# Security: FFmpeg also opens playlists of other files and addresses (m3u8, ffconcat, dash, sdp), text, image sequences
+# and devices. Only containers, sound (to name it) and plain streams are allowed. A file cannot name an address, nor a
+# stream a file.
+_FORMATS = (
+    "aac,ac3,aiff,amr,asf,av1,avi,dirac,dv,flac,flv,gif,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,"
+    "mpegvideo,mpjpeg,mxf,nut,obu,ogg,rm,rtsp,vc1,vvc,wav,yuv4mpegpipe"
+)
+_PROTOCOLS = "http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
+
+_LONGEST_STILL_S = 60.0  # in formats whose times may jump, such as MPEG-TS; a longer one is a jump
+# Readers that skip damaged bytes without an error. Undamaged, they have at most this many bytes between two packets.
+_SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 1000
+_MAX_READ_ERRORS = 100
+_AFTER_DAMAGE = 60
+_MAX_THREADS = 4  # each holds a frame
+
+# Per class of PyAV's errors: what is wrong, what to do.
+_ERRORS = {
+    "HTTPUnauthorizedError": ("wants another user and password (401)", "type scheme://USER:PASSWORD@host/path"),
+    "HTTPForbiddenError": ("refuses access (403)", "check the user's rights and the path"),
+    "HTTPNotFoundError": ("does not exist (404)", "check the path after the host"),
+    "HTTPServerError": ("has an error of its own (5xx)", "wait, or restart the camera"),
+    "ConnectionRefusedError": ("refuses the connection", "check host and port, and that the camera is on"),
+    "ExitError": ("does not answer", "check host and port, and that the camera is on"),
+    "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
+    "EOFError": ("closes the connection without a frame", "check the path"),
+}
+_CONTENTS = {  # what a file or address holds that is no video, by its first bytes
+    "a web page": rb"\s*<(!doctype html|html)",
+    "a playlist": rb"\s*(#EXTM3U|ffconcat|\[playlist\]|<\?xml|<MPD|v=0)",
+    "one image": rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP",
+    "an MP4 without its index, such as a recording that was not finished": rb"....ftyp",
+    "only zeros": rb"\0+$",
+}
+_NAME_STREAM = "name the address of the camera's stream"
+
+
+@functools.cache
+def pyav() -> Any:
+    """Import PyAV, which keeps FFmpeg's log off.
+
+    Raises:
+        BackendUnavailable: it is not installed; the message has the install command.
+    """
+    return vendor_import("av", "demos")
+
+
+class VideoReader(FrameReader):
+    """Reads the video of a file or a network stream, and skips damaged frames."""
+
+    def __init__(self, address: str, name: str, *, is_file: bool) -> None:
+        """Open it and read its first frame.
+
+        Args:
+            address: an absolute path or a stream's address.
+            name: for messages; contains no credentials.
+
+        Raises:
+            OpenError: it cannot be opened or decoded, or gives no frame.
+            SourceError: its frames are too large.
+            BackendUnavailable: PyAV is not installed.
+        """
+        self._name, self._is_file = name, is_file
+        self._container = _open(address, name, is_file)
+        try:
+            self._stream = self._choose_stream()
+            self._decoder = self._stream.codec_context
+            if self._decoder is None:
+                codec = _codec(self._container)
+                raise OpenError(f"{name} cannot be decoded: FFmpeg has no decoder for its codec {codec}")
+            self._describe()
+            self._first = self._next_frame()
+            if self._first is None:
+                why = f": FFmpeg cannot decode its {self._decoder.name} video" if self._suspect else ""
+                raise OpenError(f"{name} opens but gives no frame{why}")
+            if not is_file and self._format == "jpeg_pipe":
+                self._check_for_second_image()
+        except BaseException:
+            self.release()
+            raise
+
+    def read(self) -> LazyImage | None:
+        frame, self._first = self._first or self._next_frame(), None
+        if frame is None:
+            return None
+        check_size(frame.width, frame.height, self._name)
+        if not self.is_live:
+            self._set_time(frame)
+        return functools.partial(self._to_rgb, frame)
+
+    def release(self) -> None:
+        self._container.close()
+
+    def _choose_stream(self) -> Any:
+        streams = self._container.streams
+        videos = [video for video in streams.video if not video.disposition & pyav().stream.Disposition.attached_pic]
+        if not videos:
+            has = "holds sound but no video" if streams.audio else "holds no video"
+            raise OpenError(f"{self._name} {has}")
+        best = streams.best("video")
+        return best if best in videos else videos[0]
+
+    def _describe(self) -> None:
+        """Prepare decoding, and read from the header how long the video is and how it is shown."""
+        flags, stream, decoder = pyav().format.Flags, self._stream, self._decoder
+        check_size(decoder.width, decoder.height, self._name)  # before memory is allocated for it
+        self._format = self._container.format.name
+        self._announced, duration = stream.frames, self._container.duration
+        self._duration_s = duration / 1e6 if duration else 0.0
+        self.is_live = not self._is_file and not self._announced and not self._duration_s > 0
+        rates = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= 1000]
+        self.frame_rate = float(rates[0]) if rates else None
+        self._period_s = 1 / (self.frame_rate or 25)
+        self._aspect = float(stream.sample_aspect_ratio or 1)
+        self._time_base = float(stream.time_base)
+        self._has_times = not self._container.format.flags & flags.no_timestamps.value
+        self._may_jump = bool(self._container.format.flags & flags.ts_discont.value)
+        # One thread for streams: each further one delays a stream by a frame.
+        decoder.thread_count = 1 if self.is_live else min(_MAX_THREADS, os.cpu_count() or 1)
+        decoder.thread_type = "AUTO"
+        decoder.options = {"max_pixels": str(int(base.MAX_FRAME_MEGAPIXELS * 1e6))}  # checked before each allocation
+        self._reformatter = pyav().video.reformatter.VideoReformatter()  # caches its tables; one per frame is slower
+        self._packets: Any = None
+        self._decoded: collections.deque[Any] = collections.deque()
+        self._is_flushed = False
+        self._packet_count = self._errors = self._lost = self._shown = 0
+        self._suspect = 0  # for so many frames after damage, gaps between them are missing frames
+        self._read_until, self._reached_s = math.inf, 0.0
+        self._offset_s = math.nan  # of media_s, from the times in the container
+
+    def _next_frame(self) -> Any:
+        """Decode until there is a frame; None at the end."""
+        start_s = time.monotonic()
+        while not self._decoded:
+            if self._is_flushed:
+                return None
+            packet = self._next_packet()
+            self._decode(packet)
+            if packet is None:
+                self._is_flushed = True
+                self._count_missing()
+            elif self.is_live and time.monotonic() - start_s > KEY_FRAME_TIMEOUT_S:
+                codec = self._decoder.name
+                raise DecodeError(
+                    f"{self._name} gave no frame that can be decoded as {codec} for {KEY_FRAME_TIMEOUT_S} s"
+                )
+        return self._decoded.popleft()
+
+    def _next_packet(self) -> Any:
+        """Return the next packet of the video, or None at the end."""
+        for _ in range(_MAX_READ_ERRORS):
+            self._packets = self._packets or self._container.demux()
+            try:
+                for packet in self._packets:
+                    if packet.size:
+                        self._inspect(packet)
+                        if packet.stream_index == self._stream.index:
+                            return packet
+                return None
+            except pyav().FFmpegError as error:
+                self._packets, self._suspect = None, _AFTER_DAMAGE
+                if isinstance(error, pyav().error.InvalidDataError):
+                    continue
+                if self.is_live:
+                    cause = _ERRORS.get(type(error).__name__, (f"reports {one_line(error.strerror)}", ""))[0]
+                    raise DecodeError(f"{self._name} stopped giving frames: it {cause}") from None
+                break  # the rest of a file cannot be read
+        return None
+
+    def _inspect(self, packet: Any) -> None:
+        """Follow what was read of a video, to notice what is missing."""
+        if packet.stream_index == self._stream.index:
+            self._packet_count += 1
+            self._announced -= packet.is_discard  # before the start of an edit list
+        is_damaged = packet.is_corrupt
+        if packet.pts is not None:
+            self._reached_s = max(self._reached_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.pos is not None and self._format in _SKIPPING_FORMATS:
+            is_damaged |= packet.pos - self._read_until > _LONGEST_HEADER
+            self._read_until = packet.pos + packet.size
+        if is_damaged:
+            self._suspect = _AFTER_DAMAGE
+
+    def _decode(self, packet: Any) -> None:
+        """Decode a packet, or with None the frames that the decoder has kept back."""
+        try:
+            self._decoded.extend(self._decoder.decode(packet))
+        except pyav().FFmpegError:
+            if packet is not None and packet.has_sidedata("encryption_info"):
+                raise OpenError(f"{self._name} is encrypted (DRM)") from None
+            check_size(self._decoder.width, self._decoder.height, self._name)  # may have changed
+            self._errors, self._suspect = self._errors + 1, _AFTER_DAMAGE
+            self._note_lost()
+
+    def _set_time(self, frame: Any) -> None:
+        """Compute `media_s` and `end_s` of a frame; times that are missing, go back or jump follow the last frame."""
+        pts = frame.dts if frame.pts is None else frame.pts
+        seconds = pts * self._time_base if self._has_times and pts is not None else math.nan
+        duration_s = frame.duration * self._time_base if self._has_times and frame.duration else self._period_s
+        longest_s = _LONGEST_STILL_S if self._may_jump else self._duration_s or math.inf
+        media_s = seconds + self._offset_s
+        if not (self.media_s or 0.0) < media_s < self.end_s + longest_s:
+            media_s = self.end_s
+            self._offset_s = media_s - seconds
+        elif self._suspect and (lost := round((media_s - self.end_s) / self._period_s)) > 0:
+            self._lost, self._errors = self._lost + lost, 0
+            self._note_lost()
+        self._shown, self._suspect = self._shown + 1, max(0, self._suspect - 1)
+        self.media_s, self.end_s = media_s, media_s + duration_s
+
+    def _count_missing(self) -> None:
+        """Compare what was read with what the header announces."""
+        if self._announced:
+            if self._lost or self._errors or self._packet_count < self._announced:
+                self._lost, self._errors = max(0, self._announced - self._shown - len(self._decoded)), 0
+        elif self._duration_s and not self._may_jump and self._has_times:
+            left_s = self._duration_s - self._reached_s
+            self._lost += round(left_s / self._period_s) if left_s > 1 else 0
+        self._note_lost()
+
+    def _note_lost(self) -> None:
+        lost = self._lost + self._errors
+        if lost and not self.is_live:
+            total = self._announced or self._shown + len(self._decoded) + lost
+            self.note = f"{self._name}: {lost} of {total} frames are damaged or missing"
+
+    def _check_for_second_image(self) -> None:
+        second = self._next_frame()
+        if second is None:
+            raise OpenError(f"{self._name} gives one image, not a stream", f"{_NAME_STREAM}, or {HINT}")
+        self._decoded.appendleft(second)
+
+    def _to_rgb(self, frame: Any) -> UInt8Array:
+        """Convert to RGB with square pixels, upright."""
+        width, height = frame.width, frame.height
+        if 0.1 < self._aspect < 10:
+            width, height = round(width * max(1.0, self._aspect)), round(height / min(1.0, self._aspect))
+            check_size(width, height, self._name)
+        try:
+            rgb: UInt8Array = self._reformatter.reformat(frame, width, height, format="rgb24").to_ndarray()
+        except pyav().FFmpegError as error:
+            raise SourceError(f"{self._name} has {frame.format.name} frames: {error.strerror}") from None
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return rgb if matrix is None else _turn(rgb, np.frombuffer(bytes(matrix), np.int32))
+
+
+def _turn(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
+    """Turn and flip an image by a display matrix, rounded to right angles: x' = ax + cy, y' = bx + dy."""
+    a, b, _, c, d = matrix[:5]
+    if abs(a) < abs(b):
+        rgb, a, d = rgb.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _open(address: str, name: str, is_file: bool) -> Any:
+    """Open a container and read its header. Raises OpenError."""
+    protocols = "file" if is_file else _PROTOCOLS
+    options = {
+        "format_whitelist": _FORMATS,
+        "protocol_whitelist": protocols,
+        "rtsp_flags": "prefer_tcp",
+        "fflags": "-genpts",  # PyAV turns it on; in AVI with B-frames it makes times that go back and forth
+    }
+    timeout = None if is_file else (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+    try:
+        return pyav().open(address, options=options, timeout=timeout, metadata_errors="replace")
+    except pyav().FFmpegError as error:
+        content = ""
+        if isinstance(error, ValueError):  # invalid data, or a format that is not allowed
+            head = _first_bytes(address, is_file)
+            content = next((kind for kind, start in _CONTENTS.items() if re.match(start, head, re.I | re.S)), "")
+        if is_file:
+            raise OpenError(f"{name} is {content or 'not a video that FFmpeg can read'}") from None
+        if content:
+            raise OpenError(f"{name} gives {content}, not a stream", f"{_NAME_STREAM}, or {HINT}") from None
+        raise OpenError(*_explain(error, name, address)) from None
+
+
+def _explain(error: Any, name: str, address: str) -> tuple[str, str]:
+    """What is wrong with a stream, and what to do. Not str(error), which contains the address."""
+    kind = type(error).__name__
+    cause, remedy = _ERRORS.get(kind, (f"cannot be read ({one_line(error.strerror)})", "check the address"))
+    host = urllib.parse.urlsplit(address).hostname
+    if error.errno == errno.EIO and host:  # FFmpeg's error for an unknown host
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError:
+            cause, remedy = "has an unknown host", "check the host's name"
+    return f"{name} cannot be opened: it {cause}", f"{remedy}, or {HINT}"
+
+
+def _first_bytes(address: str, is_file: bool) -> bytes:
+    with contextlib.suppress(OSError, pyav().FFmpegError, StopIteration):
+        if is_file:
+            with Path(address).open("rb") as file:
+                return file.read(1024)
+        options = {"protocol_whitelist": _PROTOCOLS}
+        with pyav().open(address, format="data", options=options, timeout=OPEN_TIMEOUT_S) as container:
+            return bytes(next(container.demux()))
+    return b""
+
+
+def _codec(container: Any) -> str:
+    """The name of a codec without decoder, which PyAV has only in FFmpeg's log."""
+    logging = pyav().logging
+    logging.set_level(logging.INFO)
+    try:
+        found = re.search(r"Video: (?:none \()?([^\s,/)]+)", container.dumps_format())
+    finally:
+        logging.set_level(None)
+    return one_line(found[1]) if found else "unknown"
