@@ -7,7 +7,6 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,9 +19,6 @@ SourceKind = Literal["camera", "stream", "file", "images", "synthetic", "visitor
 MAX_FRAME_MEGAPIXELS = 50
 MAX_LATE_S = 0.1
 HINT = "name a video, a camera or a stream, or try --source synthetic"
-
-LazyImage = Callable[[], UInt8Array]
-"""Converts a decoded frame to RGB uint8 [H, W, 3]. Frames that are dropped are never converted."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ class FrameReader(abc.ABC):
     note: str | None = None
 
     @abc.abstractmethod
-    def read(self) -> LazyImage | None:
-        """Return the next frame, or None if there is none.
+    def read(self) -> UInt8Array | None:
+        """Return the next frame, RGB uint8 [H, W, 3], or None if there is none.
 
         Raises:
             DecodeError: reading failed.
@@ -149,19 +145,17 @@ class LiveSource(Source):
         super().__init__(name, kind)
         self._changed = threading.Condition()
         self._subscriber: threading.Condition | None = None
-        self._newest: tuple[LazyImage | UInt8Array, float, float | None] | None = None
+        self._newest: Frame | None = None
         self._is_read = False
 
-    def push(
-        self, image: UInt8Array | LazyImage, captured_s: float | None = None, media_s: float | None = None
-    ) -> None:
+    def push(self, image: UInt8Array, captured_s: float | None = None, media_s: float | None = None) -> None:
         """Replace the newest frame. Ignored after the end.
 
         Args:
-            image: RGB uint8 [H, W, 3], or a function that returns it. The source takes ownership.
+            image: RGB uint8 [H, W, 3]. The source takes ownership.
             captured_s: time.perf_counter() timestamp; default: now.
         """
-        frame = image, time.perf_counter() if captured_s is None else captured_s, media_s
+        frame = Frame(image, time.perf_counter() if captured_s is None else captured_s, media_s)
         with self._changed:
             if self.has_ended:
                 return
@@ -181,14 +175,7 @@ class LiveSource(Source):
             self._is_read = True
             newest, self._newest = self._newest, None
             self._changed.notify_all()
-        if newest is None:
-            return None
-        image, captured_s, media_s = newest
-        try:
-            return Frame(image() if callable(image) else image, captured_s, media_s)
-        except SourceError as error:
-            self.set_state("failed", str(error))
-            return None
+        return newest
 
     def ready_at_s(self) -> float:
         return math.inf if self._newest is None else 0.0

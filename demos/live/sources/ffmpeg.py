@@ -2,7 +2,7 @@
 
 reader = VideoReader("/videos/clip.mp4", "clip.mp4", is_file=True)
 while (image := reader.read()) is not None:
-    show(image(), at_s=reader.media_s)
+    show(image, at_s=reader.media_s)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demos.live.sources import base
-from demos.live.sources.base import HINT, DecodeError, FrameReader, LazyImage, OpenError, check_size
+from demos.live.sources.base import HINT, DecodeError, FrameReader, OpenError, check_size
 from simplenet.errors import SourceError, one_line
 from simplenet.preprocessing import UInt8Array
 from simplenet.vendors import vendor_import
@@ -114,14 +114,14 @@ class VideoReader(FrameReader):
             self.release()
             raise
 
-    def read(self) -> LazyImage | None:
+    def read(self) -> UInt8Array | None:
         frame, self._first = self._first or self._next_frame(), None
         if frame is None:
             return None
         check_size(frame.width, frame.height, self._name)
         if not self.is_live:
             self._set_time(frame)
-        return functools.partial(self._to_rgb, frame)
+        return self._to_rgb(frame)
 
     def release(self) -> None:
         self._container.close()

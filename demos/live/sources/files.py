@@ -92,7 +92,7 @@ class VideoFile(FileSource):
             self._reader = self._open()
             image = self._reader.read()
         self._end_s = self._start_s + self._reader.end_s
-        return None if image is None else (image(), self._start_s + (self._reader.media_s or 0.0))
+        return None if image is None else (image, self._start_s + (self._reader.media_s or 0.0))
 
     def _release(self) -> None:
         self._reader.release()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.sources.base import DecodeError, FrameReader, LazyImage, check_size
+from demos.live.sources.base import DecodeError, FrameReader, check_size
 from simplenet.errors import SourceError, one_line
 from simplenet.preprocessing import UInt8Array
 from simplenet.vendors import vendor_import
@@ -49,14 +49,14 @@ class CaptureReader(FrameReader):
     def __init__(self, capture: Any, name: str, frame_rate: float | None = None) -> None:
         self.frame_rate = frame_rate
         self._capture, self._name = capture, name
-        self._first: LazyImage | None = None
+        self._first: UInt8Array | None = None
 
     def read_first(self) -> bool:
         """Read the frame that the next `read` returns. A camera that another program uses may give none."""
         self._first = self.read()
         return self._first is not None
 
-    def read(self) -> LazyImage | None:
+    def read(self) -> UInt8Array | None:
         """As `FrameReader.read`. OpenCV reports a damaged frame like the end, so a failed read is repeated."""
         if self._first is not None:
             first, self._first = self._first, None
@@ -69,7 +69,7 @@ class CaptureReader(FrameReader):
                 raise DecodeError(f"{self._name} cannot be decoded: {one_line(error)}") from error
             if found and isinstance(pixels, np.ndarray) and pixels.size:
                 check_size(pixels.shape[1] if pixels.ndim > 1 else pixels.size, pixels.shape[0], self._name)
-                return functools.partial(_to_rgb, pixels, self._name)
+                return _to_rgb(pixels, self._name)
             if time.perf_counter() - start_s > MAX_DAMAGED_S:  # the read timed out, and the next would time out too
                 break
         return None
