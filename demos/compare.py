@@ -172,11 +172,11 @@ def _percent(text: str) -> float:
 
 def _for_data_set(request: ModelRequest, folder: Path) -> tuple[ModelRequest, str]:
     """Choose weights, calibration images and test images from a dataset's folder."""
-    test, train = image_folders.evaluation_folder(folder, ("test", "val")), folder / "train"
+    test, train = image_folders.evaluation_folder(folder), image_folders.dataset_folders(folder)[1].get("train")
     if request.weights == "auto":
         assert request.variant is not None
         request = replace(request, weights=weights_for_classes(test, request.variant))
-    if request.calibration == "auto" and train.is_dir():
+    if request.calibration == "auto" and train is not None:
         request = replace(request, calibration=str(train))
     return request, str(test)
 

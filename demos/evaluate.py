@@ -6,7 +6,8 @@
     python demos/evaluate.py ~/cifar10/test --variant cifar-5m --weights best.safetensors --backend torch
 
 A folder of classes has one folder for each class, named by the class's label or id (n01440764, ...). Images are read
-in batches, so memory does not limit their number; --limit selects some, evenly spaced. The interval is Wilson's 95 %
+in batches, so memory does not limit their number; --limit selects some, evenly spaced. Of a dataset with splits, the
+images in its test folder are measured, else those in val; the output names the folder. The interval is Wilson's 95 %
 confidence interval of the accuracy, for images that are a random sample.
 """
 
@@ -28,7 +29,7 @@ from demos import console, models
 from demos.default_models import SHIPPED_VARIANT
 from demos.models import ModelRequest, is_untrained
 from runtimes import Runtime
-from simplenet import cli, datasets, files, metrics
+from simplenet import cli, datasets, files, image_sets, metrics
 from simplenet.errors import DataError, one_line
 from simplenet.image_sets import ImageSet
 from simplenet.preprocessing import model_batch
@@ -42,7 +43,8 @@ _SHOWN_REASONS = 10
 class Evaluation:
     """Accuracies and intervals (lowest, highest) in percent of `images`, which excludes `unreadable` files.
 
-    The top-5 values are None for models with fewer than `metrics.FEWEST_CLASSES_FOR_TOP5` classes.
+    `classes_without_images` has the labels (or indices) of the model's classes that none of the images shows. The top-5
+    values are None for models with fewer than `metrics.FEWEST_CLASSES_FOR_TOP5` classes.
     """
 
     source: str
@@ -54,6 +56,7 @@ class Evaluation:
     top5_percent: float | None
     top5_interval: tuple[float, float] | None
     unreadable: list[str]
+    classes_without_images: list[str]
 
 
 def evaluate(
@@ -70,11 +73,11 @@ def evaluate(
     """
     classes = model.manifest.num_classes
     if image_set.labels is None:
-        unlabeled = image_set.first_unlabeled
-        missing = f"class of {unlabeled} is" if unlabeled else f"classes in {image_set.source} are"
-        raise DataError(f"the {missing} not known; {_folder_hint(model)}")
+        raise DataError(_why_unlabeled(model, image_set))
     if len(image_set.labels) and image_set.labels.max() >= classes:
         raise DataError(f"{image_set.source} has more classes than the model's {classes}; choose the model made for it")
+    image_set.check_classes()
+    seen: set[int] = set()
     images = top1 = top5 = 0
     for inputs, labels in image_set.batches(batch):
         assert labels is not None  # image_set.labels is not None
@@ -82,6 +85,7 @@ def evaluate(
         top1 += metrics.top_k_correct(logits, labels, 1)
         top5 += metrics.top_k_correct(logits, labels, 5)
         images += len(labels)
+        seen.update(labels.tolist())
         on_progress(images)
     if not images:
         reason = f"; the first reason: {image_set.unreadable[0]}" if image_set.unreadable else ""
@@ -97,6 +101,7 @@ def evaluate(
         top5_percent=100 * top5 / images if has_top5 else None,
         top5_interval=wilson_percent(top5, images) if has_top5 else None,
         unreadable=image_set.unreadable,
+        classes_without_images=[_class_name(model, index) for index in range(classes) if index not in seen],
     )
 
 
@@ -109,12 +114,32 @@ def wilson_percent(successes: int, trials: int) -> tuple[float, float]:
     return 100 * max(0.0, center - spread), 100 * min(1.0, center + spread)
 
 
-def _folder_hint(model: Runtime) -> str:
+def _class_name(model: Runtime, index: int) -> str:
+    return model.manifest.labels[index] if model.manifest.labels else str(index)
+
+
+def _why_unlabeled(model: Runtime, image_set: ImageSet) -> str:
+    """Say why the classes of the images are not known, and what to type."""
     manifest = model.manifest
+    side = manifest.preprocessing.input_size
+    if image_set.other_classes:
+        name, source = image_set.source.split()[0], manifest.preprocessing_source
+        is_stated = not source.startswith(("flags", "assumed"))
+        advice = (
+            f"choose a model of {name}: --weights {name}"
+            if is_stated
+            else f"if it was trained on {name}, type --dataset {name}"
+        )
+        own = f"{image_sets.few(manifest.labels)}, in {side}x{side} ({source})"
+        differs = f"its classes are {image_set.other_classes}, the model's {own}"
+        return f"{image_set.source} is another dataset than the model's: {differs}; {advice}"
+    names = image_sets.few(manifest.class_ids or manifest.labels)
+    advice = f"sort them into folders named {names}" if names else "this model has no class names"
     if manifest.preprocessing_doubt:
-        return f"{manifest.preprocessing_doubt}; name the model's classes with --dataset or --labels"
-    names = (manifest.class_ids or manifest.labels)[:3]
-    return f"sort them into folders named {', '.join(names)}, ..." if names else "this model has no class names"
+        advice = f"{manifest.preprocessing_doubt}; name the model's classes with --dataset or --labels"
+    if image_set.first_unlabeled:
+        return f"the class of {image_set.first_unlabeled} is not known; {advice}"
+    return f"the classes in {image_set.source} are not known; {advice}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -158,6 +183,13 @@ def _print(result: Evaluation, model: Runtime) -> None:
         print(_line("top-5", result.top5_percent, result.top5_interval))
     else:
         print(f"top-5 is omitted: the model has only {manifest.num_classes} classes")
+    if missing := result.classes_without_images:
+        print(
+            one_line(
+                f"no images of {len(missing)} of the model's {manifest.num_classes} classes: {image_sets.few(missing)}",
+                2000,
+            )
+        )
     if manifest.preprocessing_doubt:
         print(manifest.preprocessing_doubt)
     if is_untrained(model):

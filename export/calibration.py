@@ -177,6 +177,7 @@ def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet
             raise
         # The subfolders are not the model's classes: use their images without labels.
         found = ImageSet(source, image_folders.find_images(source), None, card.preprocessing)
+    found.check_classes()
     if source in datasets.names() and source != _shipped_set(loaded):
         return dataclasses.replace(found, labels=None)  # labels of other classes than this model's
     return found

@@ -26,6 +26,7 @@ class LabeledImages:
         labels: int64 [N], indices into `classes`.
         classes: the names of the classes.
         left_out: the number of images that are missing in `images` because they could not be read.
+        split: the name of the split, or of its folder, such as "val".
     """
 
     name: str
@@ -33,6 +34,7 @@ class LabeledImages:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     left_out: int = 0
+    split: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simplenet.errors import one_line
@@ -17,13 +17,15 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it: unzstd {path}",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it: 7z x {path}",
     b"Rar!": "a rar archive; unpack it: unrar x {path}",
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself; type: git lfs pull",
+}
+"""What a file is, by its first bytes, and what to type."""
+_OTHER_WEIGHTS = {
     b"PK\x03\x04": "an incomplete download; download it again",  # a zip without its end
     b"\x89HDF": "an HDF5 file, as Keras writes; name a checkpoint of PyTorch",
     b"GGUF": "a GGUF file; name a checkpoint of PyTorch",
     b"\x93NUMPY": "a NumPy array; for weights, save all arrays in one file: numpy.savez('weights.npz', **arrays)",
-    b"version https://git-lfs": "a git-lfs pointer, not the file itself; type: git lfs pull",
 }
-"""What a file is, by its first bytes, and what to type."""
 
 
 def is_safetensors(data: bytes) -> bool:
@@ -38,7 +40,7 @@ def describe(data: bytes, path: Path) -> str:
         data: the content of a file that is neither a zip nor .safetensors.
     """
     start = data[:512]
-    if what := describe_other(data, path):
+    if what := describe_other(data, path, {**_MAGIC, **_OTHER_WEIGHTS}):
         return what
     if not re.search(rb"[^\t\n\r\x20-\x7e]", start) and not data.rstrip().endswith(b"."):
         return "a text file, not a checkpoint; download the file itself"
@@ -49,7 +51,7 @@ def describe(data: bytes, path: Path) -> str:
     return ""
 
 
-def describe_other(data: bytes, path: Path) -> str:
+def describe_other(data: bytes, path: Path, magic_numbers: Mapping[bytes, str] = _MAGIC) -> str:
     """Say what a file is that people get in place of any other, and what to type; "" if it is none of these.
 
     Args:
@@ -58,7 +60,7 @@ def describe_other(data: bytes, path: Path) -> str:
     start, quoted = data[:512], shlex.quote(str(path))
     if not data:
         return "empty; copy or download it again"
-    for magic, what in _MAGIC.items():
+    for magic, what in magic_numbers.items():
         if data.startswith(magic):
             return what.format(path=quoted)
     if data[257:262] == b"ustar":

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simplenet import files
-from simplenet.errors import DataError, SimpleNetWarning
+from simplenet import files, images
+from simplenet.errors import DataError, ImageError, SimpleNetWarning
 from simplenet.labels import class_lookup
 
 SUFFIXES = {".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfi", ".jfif", ".jif", ".jp2", ".jpc",
@@ -26,6 +27,12 @@ _HINTS = {
     **dict.fromkeys(_VIDEO_SUFFIXES, "video"),
 }
 _MAX_KINDS, _OTHER = 8, "of other kinds"
+_SPLIT_NAMES = {
+    split: re.compile(f"({names})(ing)?([ _-]?(set|data|dataset|images|imgs|split))?")
+    for split, names in (("train", "train"), ("val", "val|valid|validation|dev"), ("test", "test|eval|evaluation"))
+}
+_MAX_WRAPPERS = 3
+_HIDDEN = ("__MACOSX", "@eaDir")  # of macOS's archives, of Synology
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def list_folder(folder: Path) -> Listing:
     try:
         for path in sorted(folder.iterdir()):
             suffix = path.suffix.lower()
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name in _HIDDEN:
                 listing.unused["hidden"] += 1
             elif path.is_dir():
                 listing.folders.append(path)
@@ -94,13 +101,10 @@ def find_images(path: str | Path) -> list[Path]:
     top = list_folder(path)
     inner = [list_folder(folder) for folder in top.folders]
     found = [file for listing in (top, *inner) for file in listing.images]
-    unused = sum((listing.unused for listing in inner), top.unused)
-    unused["nested folder(s)"] = sum(len(listing.folders) for listing in inner)
-    unused = +unused
+    unused = sum(map(unused_in, inner), top.unused)
     if not found:
-        only = f", only {describe_unused(unused)}" if unused else ""
         raise DataError(
-            f"no images in {path}{only}; it needs files such as .jpg, .png, .tif or .webp, or folders of them"
+            f"no images in {path}{_only(unused)}; it needs files such as .jpg, .png, .tif or .webp, or folders of them"
         )
     if unused:
         text = f"{path}: not used: {describe_unused(unused)}"
@@ -118,19 +122,100 @@ def fingerprint(folder: str | Path) -> str:
     return hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]
 
 
-def evaluation_folder(folder: Path, names: tuple[str, str]) -> Path:
-    """Return the folder of a dataset's test images: the first of `names` that is in `folder`.
+def dataset_folders(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Return the folder in which a dataset begins, and its folders by split: those that it has of train, val and test.
+
+    Splits are folders of classes with any usual name in any case, such as Training, valid or test_set. A folder that
+    holds only one other folder is skipped, because archives often unpack to flowers/flowers.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such folder, one cannot be read, or two are the same split.
     """
-    for name in names:
-        if files.is_folder(folder / name):
-            return folder / name
     if not files.is_folder(folder):
         raise DataError(f"there is no folder {folder}; name the dataset's folder")
-    missing = " nor ".join(f"{name}/<class>/*" for name in names)
-    raise DataError(f"{folder} has neither {missing}; add one, or name another folder")
+    root = _without_wrappers(folder)
+    splits: dict[str, Path] = {}
+    for path in list_folder(root).folders:
+        if (split := split_of(path)) and list_folder(path).folders:
+            if split in splits:
+                raise DataError(f"{splits[split]} and {path} are both {split} images; rename or remove one of them")
+            splits[split] = _without_wrappers(path, split)
+    return root, splits
+
+
+def split_of(path: Path) -> str | None:
+    """Return the split that a folder is named after: train, val, test, or None."""
+    name = path.name.strip().lower()
+    return next((split for split, names in _SPLIT_NAMES.items() if names.fullmatch(name)), None)
+
+
+def _without_wrappers(folder: Path, split: str | None = None) -> Path:
+    for _ in range(_MAX_WRAPPERS):
+        listing = list_folder(folder)
+        if listing.images or len(listing.folders) != 1 or split_of(listing.folders[0]) not in (None, split):
+            break
+        inner = list_folder(listing.folders[0])
+        if not inner.folders or (inner.images and len(inner.folders) < 2):  # the folder of a class
+            break
+        folder = listing.folders[0]
+    return folder
+
+
+def evaluation_folder(folder: Path, *, or_all: bool = False) -> Path:
+    """Return the folder of a dataset's test images: test, else val.
+
+    Args:
+        or_all: of a folder without splits, return the folder itself.
+
+    Raises:
+        DataError: as `dataset_folders`; or there are no test images.
+    """
+    root, splits = dataset_folders(folder)
+    if or_all and not splits:
+        return root
+    if test := splits.get("test", splits.get("val")):
+        return test
+    train = f"; it has training images: name {splits['train']} to use them" if splits else ""
+    raise DataError(f"{root} has neither test/<class>/* nor val/<class>/*; add one, or name another folder{train}")
+
+
+def check_class(folder: Path, paths: Sequence[Path] | None = None, kind: str = "images") -> None:
+    """Check that one image in the folder of a class, or one of `paths`, can be read.
+
+    Args:
+        kind: how the message calls the images.
+
+    Raises:
+        DataError: there is none; the message says what the files are.
+    """
+    if paths is None:
+        listing = list_folder(folder)
+        paths = listing.images
+        if not paths:
+            advice = "move the folders of classes up" if listing.folders else "add some, or remove the folder"
+            raise DataError(f"no images in {folder}{_only(unused_in(listing))}; {advice}")
+    reasons: Counter[str] = Counter()
+    for path in paths:
+        try:
+            images.read_rgb(path, reduction=lambda *_: 8)  # decodes a JPEG faster
+            return
+        except ImageError as error:
+            reasons[str(error).removeprefix(f"{path}: ")] += 1
+    kinds: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        kinds[re.split(r" \(|; ", reason)[0]] += count
+    texts = ", ".join(f"{count} x {text}" for text, count in kinds.most_common(3))
+    advice = reasons.most_common(1)[0][0].rpartition("; ")[2]
+    raise DataError(f"none of the {len(paths)} {kind} in {folder} can be read: {texts}; {advice}")
+
+
+def unused_in(listing: Listing) -> Counter[str]:
+    """Return what is not used in the folder of a class."""
+    return listing.unused + Counter({"nested folder(s)": len(listing.folders)})
+
+
+def _only(unused: Counter[str]) -> str:
+    return f", only {describe_unused(unused)}" if unused else ""
 
 
 def labeled_folder(

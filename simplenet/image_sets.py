@@ -13,6 +13,7 @@ import numpy.typing as npt
 from simplenet import datasets, files, image_folders, images
 from simplenet.datasets import Split
 from simplenet.errors import DataError, ImageError
+from simplenet.labels import class_lookup
 from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
 
 SYNTHETIC = "synthetic"
@@ -33,9 +34,18 @@ class ImageSet:
     """Messages about the files that could not be read; `batches` skips such files and appends here."""
     first_unlabeled: Path | None = None
     """If `labels` is None because some images are outside the class folders: the first of them."""
+    other_classes: str = ""
+    """If `labels` is None because a shipped dataset has other classes than the model: its classes and size in words."""
+    class_folders: Sequence[Path] = ()
+    """The folders that are named after a class of the model."""
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def check_classes(self) -> None:
+        """Check that an image in each class folder can be read; raise DataError if not."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(image_folders.check_class, self.class_folders))
 
     def batches(self, size: int) -> Iterator[tuple[UInt8Array, Int64Array | None]]:
         """Yield preprocessed uint8 [<= size, S, S, 3] and labels, in order; each batch is decoded on demand."""
@@ -81,7 +91,8 @@ def load(
     """Load 'synthetic' images, a shipped dataset by its name, or a folder of images or of classes.
 
     Args:
-        split: of a shipped dataset: 'evaluation' or 'calibration'.
+        split: of a shipped dataset: 'evaluation' or 'calibration'. Of a folder with splits, 'evaluation' is its test,
+            else val.
         labels, class_ids: the model's classes, to find the labels by the names of class folders. A shipped dataset of
             other classes is loaded without labels.
         limit: the maximum number of images; they are spread evenly over all images.
@@ -97,29 +108,47 @@ def load(
     if source in datasets.names():
         shipped = datasets.shipped(source, split)
         chosen = spread(len(shipped), limit)
-        has_these_classes = not labels or tuple(labels) == shipped.classes
-        known = shipped.labels[chosen] if has_these_classes else None
-        return ImageSet(shipped.name, [shipped.images[i] for i in chosen], known, preprocessing)
-    check_source(source)
-    found = image_folders.labeled_folder(Path(source), labels, class_ids)
+        items = [shipped.images[i] for i in chosen]
+        if labels and tuple(labels) != shipped.classes:
+            height, width = shipped.images.shape[1:3]
+            other = f"{few(shipped.classes)}, in {width}x{height} pixels"
+            return ImageSet(shipped.name, items, None, preprocessing, other_classes=other)
+        return ImageSet(shipped.name, items, shipped.labels[chosen], preprocessing)
+    folder = check_source(source, split)
+    found = image_folders.labeled_folder(folder, labels, class_ids)
+    lookup = class_lookup(labels, class_ids)
+    class_folders = [path for path in image_folders.list_folder(folder).folders if lookup(path.name)]
     chosen_files = [found[i] for i in spread(len(found), limit)]
     paths = [path for path, _ in chosen_files]
     indices = [index for _, index in chosen_files if index is not None]
     if len(indices) == len(paths):
-        return ImageSet(source, paths, np.array(indices, np.int64), preprocessing)
+        return ImageSet(str(folder), paths, np.array(indices, np.int64), preprocessing, class_folders=class_folders)
     # An accuracy on only the labeled part would be misleading.
     first_unlabeled = next(path for path, index in chosen_files if index is None) if indices else None
-    return ImageSet(source, paths, None, preprocessing, first_unlabeled=first_unlabeled)
+    return ImageSet(str(folder), paths, None, preprocessing, first_unlabeled=first_unlabeled)
 
 
-def check_source(source: str) -> None:
-    """Raise DataError if `load` would find no images; call it before long work."""
+def few(names: Sequence[str]) -> str:
+    """Return the first names in a row, and how many there are."""
+    return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
+
+
+def check_source(source: str, split: Split = "evaluation") -> Path:
+    """Return the folder that `load` would read; call it before long work.
+
+    Raises:
+        DataError: `load` would find no images.
+    """
     names = (*datasets.names(), SYNTHETIC)
     if source in names:
-        return
+        return Path(source)
     if not files.is_folder(source):
         raise DataError(f"{source!r} is neither a folder of images nor one of: {', '.join(names)}")
-    image_folders.find_images(source)
+    folder = Path(source)
+    if split == "evaluation":
+        folder = image_folders.evaluation_folder(folder, or_all=True)
+    image_folders.find_images(folder)
+    return folder
 
 
 def synthetic(count: int, preprocessing: Preprocessing, seed: int = 0) -> UInt8Array:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simplenet import files
+from simplenet import file_kinds, files
 from simplenet.errors import ImageError, one_line, raise_if_from_signal_handler
 from simplenet.preprocessing import UInt8Array, check_image
 
@@ -98,7 +98,8 @@ def decode_rgb(
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image of a supported format; convert it to {formats[0]}") from error
+        what = file_kinds.describe_other(content, Path("FILE"))
+        raise ImageError(what or f"not an image of a supported format; convert it to {formats[0]}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"far over {max_pixels / 1e6:g} million pixels; make it smaller") from error
     except Exception as error:  # Pillow's parsers raise exceptions of any type

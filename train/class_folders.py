@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import image_folders, images
+from simplenet import cli, image_folders, images
 from simplenet.datasets import LabeledImages
 from simplenet.errors import DataError, ImageError, SimpleNetWarning, one_line
 from simplenet.labels import class_lookup
@@ -23,17 +25,30 @@ from train.recipe import RngStream, seed_for
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """Image files and their labels, int64 [N]."""
+    """Image files and their labels, int64 [N]; `name` is that of their split."""
 
     paths: Sequence[Path]
     labels: npt.NDArray[np.int64]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> LabeledFiles:
+    def select(self, mask: npt.NDArray[np.bool_], name: str) -> LabeledFiles:
         """Return the files where `mask`, bool [N], is True."""
-        return LabeledFiles([self.paths[index] for index in np.flatnonzero(mask).tolist()], self.labels[mask])
+        return LabeledFiles([self.paths[index] for index in np.flatnonzero(mask).tolist()], self.labels[mask], name)
+
+    def check_classes(self, kind: str) -> None:
+        """Check that one image of each class can be read; `kind` is what the message calls the images.
+
+        Raises:
+            DataError: no image of a class can be read.
+        """
+        of_class: dict[int, list[Path]] = {}
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            of_class.setdefault(label, []).append(path)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda paths: image_folders.check_class(paths[0].parent, paths, kind), of_class.values()))
 
     def fingerprint(self, folder: Path) -> str:
         """Return a hash of names, sizes, order and labels: a run resumes only with the same files."""
@@ -46,22 +61,36 @@ class LabeledFiles:
 def class_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the subfolders, sorted.
 
+    Names that differ only in case are different classes, with a warning.
+
     Raises:
-        DataError: the folder cannot be read, has fewer than two subfolders, or one with an unprintable name.
+        DataError: the folder cannot be read, has fewer than two subfolders, or names that are unprintable or look the
+            same.
     """
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot read {folder} ({one_line(error)}); each class needs a folder in it") from error
+    listing = image_folders.list_folder(folder)
+    names = sorted(path.name for path in listing.folders)
     if len(names) < 2:
-        raise DataError(f"{folder} has {len(names)} folders of classes; it needs two or more")
-    if bad := [name for name in names if not name.isprintable()]:
+        has = f"only one folder of a class, {names[0]}" if names else "no folders of classes"
+        images = f" beside {len(listing.images)} images" if listing.images else ""
+        raise DataError(f"{folder} has {has}{images}; training needs two or more: {folder}/<class>/*")
+    if bad := [name for name in names if not name.isprintable() or not name.strip()]:
         raise DataError(f"the class folder {one_line(repr(bad[0]), 80)} has an unprintable name; rename it")
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", " ".join(name.split()))
+        if key in seen:
+            raise DataError(f"{folder / name} and {folder / seen[key]} look the same ({name!a}); merge them")
+        seen[key] = name
+    cased: dict[str, str] = {}
+    for key in seen:
+        if (other := cased.setdefault(key.casefold(), key)) != key:
+            text = f"{folder}: {other} and {key} are different classes; if they are not, merge their folders"
+            warnings.warn(text, SimpleNetWarning, stacklevel=2)
     return tuple(names)
 
 
-def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
-    """Return all images in `folder`/<class>/, ordered by class and name.
+def labeled_files(folder: Path, classes: Sequence[str], unused: Counter[str]) -> LabeledFiles:
+    """Return all images in `folder`/<class>/, ordered by class and name; count the other entries in `unused`.
 
     A folder's name may differ from the class's name in case and punctuation, as `labels.class_lookup` allows.
 
@@ -69,79 +98,144 @@ def labeled_files(folder: Path, classes: Sequence[str]) -> LabeledFiles:
         DataError: a class has no images, or a folder matches no class or the same class as another folder.
     """
     lookup = class_lookup(classes)
-    folder_of: dict[str, Path] = {}
-    for name in class_names(folder):
-        indices = lookup(name)
+    top = image_folders.list_folder(folder)
+    unused.update(top.unused)
+    unused["image(s) outside of the class folders"] += len(top.images)
+    of_class: dict[int, Path] = {}
+    for path in top.folders:
+        indices = lookup(path.name)
         if len(indices) != 1:
-            raise DataError(f"{folder / name} is none of the {len(classes)} classes; rename or remove it")
-        label = classes[indices[0]]
-        if label in folder_of:
-            raise DataError(f"{folder / name} and {folder_of[label]} are both class {label!r}; merge them")
-        folder_of[label] = folder / name
-    if missing := [name for name in classes if name not in folder_of]:
-        raise DataError(f"{folder} has no folder for the class {missing[0]!r}; every class needs a folder of images")
-    per_class = [image_folders.list_folder(folder_of[name]).images for name in classes]
-    if empty := [folder_of[name] for name, paths in zip(classes, per_class, strict=True) if not paths]:
-        raise DataError(f"no images in {empty[0]}; add some, or remove the folder from both training and test images")
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(paths) for paths in per_class])
-    return LabeledFiles([path for paths in per_class for path in paths], labels)
+            raise DataError(f"{path} is none of the {len(classes)} classes; rename or remove it")
+        if indices[0] in of_class:
+            raise DataError(f"{path} and {of_class[indices[0]]} are both class {classes[indices[0]]!r}; merge them")
+        of_class[indices[0]] = path
+    if missing := [name for index, name in enumerate(classes) if index not in of_class]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(
+            f"{folder} has no folder for the class {missing[0]!r}{more}; every class needs a folder of images"
+        )
+    listings = [image_folders.list_folder(of_class[index]) for index in range(len(classes))]
+    for index, listing in enumerate(listings):
+        if not listing.images:
+            image_folders.check_class(of_class[index])
+        unused.update(image_folders.unused_in(listing))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(listing.images) for listing in listings])
+    return LabeledFiles([path for listing in listings for path in listing.images], labels, folder.name)
+
+
+def train_and_test(folder: Path) -> tuple[Path, Path | None]:
+    """Return the folders of the training images and of the images to measure: val, or test if there is no val.
+
+    None: there are no test images, so a part of the training images is to be held out.
+
+    Raises:
+        DataError: as `image_folders.dataset_folders`; or there are no training images, or test images without classes.
+    """
+    root, splits = image_folders.dataset_folders(folder)
+    folders = image_folders.list_folder(root).folders
+    if "train" not in splits:
+        if splits or (folders and all(map(image_folders.split_of, folders))):
+            raise DataError(f"{root} has no train/<class>/*, only {_names(folders)}; make it {root}/train/<class>/*")
+        return root, None
+    train, test = splits["train"], splits.get("val", splits.get("test"))
+    others = [path for path in folders if not any(split.is_relative_to(path) for split in splits.values())]
+    if test is None and others:
+        raise DataError(
+            f"{root} has train/<class>/*, but neither val/<class>/* nor test/<class>/*, only {_names(others)}; "
+            f"make it one of these, or name {train} alone: a part of it will be held out"
+        )
+    if test is not None and test != splits.get("test", test):
+        cli.log(f"{test} is measured; {splits['test']} is not used: demos/evaluate.py can measure it at the end")
+    return train, test
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return one_line(", ".join(path.name for path in paths[:5]), 80)
 
 
 def split(folder: Path, validation_share: float, seed: int) -> tuple[tuple[str, ...], LabeledFiles, LabeledFiles]:
     """Return the classes, the training files and the test files of a folder.
 
-    The test files are those in val/ or test/, beside train/. If there is no train/, they are a random part of each
-    class, `validation_share` of its images, drawn with `seed`.
+    The test files are those of val/ or test/, as `train_and_test` chooses. If there are none, they are a random part of
+    each class, `validation_share` of its images, drawn with `seed`. A warning counts what is not used.
 
     Raises:
-        DataError: there is no such folder, or it has fewer than two classes, or a class has too few images.
+        DataError: there is no such folder, it has fewer than two classes, or a class has too few readable images.
     """
-    if (folder / "train").is_dir():
-        test = image_folders.evaluation_folder(folder, ("val", "test"))
-        classes = class_names(folder / "train")
-        return classes, labeled_files(folder / "train", classes), labeled_files(test, classes)
-    classes = class_names(folder)
-    files = labeled_files(folder, classes)
+    train_folder, test_folder = train_and_test(folder)
+    classes, unused = class_names(train_folder), Counter[str]()
+    train = labeled_files(train_folder, classes, unused)
+    if test_folder is not None:
+        test = labeled_files(test_folder, classes, unused)
+    else:
+        held_out = _held_out(train, classes, validation_share, seed)
+        train, test = (
+            train.select(~held_out, train.name),
+            train.select(held_out, f"held-out {100 * validation_share:g} %"),
+        )
+    _warn_of_unused(folder, unused)
+    train.check_classes("training images")
+    test.check_classes("test images")
+    return classes, train, test
+
+
+def _held_out(files: LabeledFiles, classes: Sequence[str], share: float, seed: int) -> npt.NDArray[np.bool_]:
     held_out = np.zeros(len(files), bool)
-    for index, name in enumerate(classes):
+    for index in range(len(classes)):
         members = np.flatnonzero(files.labels == index)
         if len(members) < 2:
-            raise DataError(f"{folder / name} has one image; validation needs another, so add some")
-        count = min(max(1, round(validation_share * len(members))), len(members) - 1)
+            raise DataError(f"{files.paths[members[0]].parent} has one image; validation needs another, so add some")
+        count = min(max(1, round(share * len(members))), len(members) - 1)
         generator = np.random.default_rng(seed_for(seed, RngStream.SPLIT, index))
         held_out[generator.choice(members, count, replace=False)] = True
-    return classes, files.select(~held_out), files.select(held_out)
+    return held_out
 
 
-def load(name: str, folder: Path, classes: tuple[str, ...], side: int | None) -> LabeledImages:
-    """Read all images as RGB uint8 [N, H, W, 3]; leave out unreadable ones with a warning.
+def _warn_of_unused(folder: Path, unused: Counter[str], first_unreadable: str = "") -> None:
+    if unused := +unused:
+        first = f"; the first unreadable one: {first_unreadable}" if first_unreadable else ""
+        text = f"{folder}: not used: {image_folders.describe_unused(unused)}{first}"
+        warnings.warn(text, SimpleNetWarning, stacklevel=3)
+
+
+def load(
+    dataset: str, folder: Path, folders: tuple[Path, Path], classes: tuple[str, ...], side: int | None
+) -> tuple[LabeledImages, LabeledImages]:
+    """Read all images of both splits as RGB uint8 [N, H, W, 3]. A warning counts what is not used or unreadable.
 
     Args:
+        folder: the dataset's, for messages; `folders` are those of the training and the test images.
         side: resize and crop each image to a square with this side in pixels, as a runtime does. None: keep the
-            images' size, which must be the same for all.
+            images' size, which must be the same for all of a split.
 
     Raises:
         DataError: as `labeled_files`; or the sizes differ; or no image of a class can be read.
     """
-    files = labeled_files(folder, classes)
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(functools.partial(_read, side=side), files.paths))
-    unreadable = [str(result) for result in results if isinstance(result, ImageError)]
-    readable = [(index, result) for index, result in enumerate(results) if not isinstance(result, ImageError)]
-    if unreadable:
-        text = f"{len(unreadable)} of {len(files)} images in {folder} are left out; the first: {min(unreadable)}"
-        warnings.warn(text, SimpleNetWarning, stacklevel=2)
-    labels = files.labels[[index for index, _ in readable]]
-    if empty := sorted(set(range(len(classes))) - set(labels.tolist())):
-        raise DataError(f"no image in {folder / classes[empty[0]]} can be read; the first reason: {min(unreadable)}")
-    shape = readable[0][1].shape
-    for index, pixels in readable:
-        if pixels.shape != shape:
-            raise DataError(
-                f"{files.paths[index]} has the shape {pixels.shape}, others {shape}; make all of one size, "
-                "or use --dataset folder"
-            )
-    return LabeledImages(name, np.stack([pixels for _, pixels in readable]), labels, classes, len(unreadable))
+    unused, reasons = Counter[str](), list[str]()
+    splits = []
+    for path in folders:
+        files = labeled_files(path, classes, unused)
+        with ThreadPoolExecutor() as pool:
+            results = list(pool.map(functools.partial(_read, side=side), files.paths))
+        reasons += sorted(str(result) for result in results if isinstance(result, ImageError))
+        readable = [(index, result) for index, result in enumerate(results) if not isinstance(result, ImageError)]
+        labels = files.labels[[index for index, _ in readable]]
+        if len(set(labels.tolist())) < len(classes):
+            files.check_classes("images")
+        shape = readable[0][1].shape
+        for index, pixels in readable:
+            if pixels.shape != shape:
+                raise DataError(
+                    f"{files.paths[index]} has the shape {pixels.shape}, others {shape}; make all of one size, "
+                    "or use --dataset folder"
+                )
+        pixels = np.stack([pixels for _, pixels in readable])
+        splits.append(
+            LabeledImages(f"{dataset} {path.name}", pixels, labels, classes, len(files) - len(readable), path.name)
+        )
+    unused["unreadable"] = len(reasons)
+    _warn_of_unused(folder, unused, reasons[0] if reasons else "")
+    return splits[0], splits[1]
 
 
 def _read(path: Path, side: int | None) -> UInt8Array | ImageError:

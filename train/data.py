@@ -77,23 +77,24 @@ def load(spec: DatasetSpec, folder: Path | None = None) -> Splits:
     """
     if folder is not None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}; name the dataset's folder: --data DIR")
-    if folder is not None and (folder / "train").is_dir():
-        side = None if spec.read else FOLDER_SIDE
-        classes = spec.labels or class_folders.class_names(folder / "train")
-        return (
-            class_folders.load(f"{spec.name} train", folder / "train", classes, side),
-            class_folders.load(
-                f"{spec.name} test", image_folders.evaluation_folder(folder, ("test", "val")), classes, side
-            ),
-        )
+    if folder is not None and (spec.read is None or image_folders.dataset_folders(folder)[1]):
+        train_folder, test_folder = class_folders.train_and_test(folder)
+        if test_folder is None:
+            raise DataError(
+                f"{folder} has no test images, as in val/<class>/*.jpg or test/<class>/*.jpg; add some, or type python "
+                "train/imagefolder.py DIR, which holds out a part of the training images"
+            )
+        classes, side = spec.labels or class_folders.class_names(train_folder), None if spec.read else FOLDER_SIDE
+        return class_folders.load(spec.name, folder, (train_folder, test_folder), classes, side)
     if spec.read is None:
-        problem = f"{folder} has no folder train" if folder else "--dataset folder needs a folder"
-        raise DataError(f"{problem}; name one with train/<class>/*.jpg and test/<class>/*.jpg: --data DIR")
+        raise DataError(
+            "--dataset folder needs a folder; name one with train/<class>/*.jpg and test/<class>/*.jpg: --data DIR"
+        )
     if folder is None:
         package = DEBIAN_FOLDER / spec.name
         folder = package if spec.debian_package and package.is_dir() else _downloaded(spec)
     train, test = (
-        LabeledImages(f"{spec.name} {name}", *split, spec.labels)
+        LabeledImages(f"{spec.name} {name}", *split, spec.labels, split=name)
         for name, split in zip(("train", "test"), spec.read(folder), strict=True)
     )
     for split in (train, test):

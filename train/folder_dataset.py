@@ -111,6 +111,10 @@ class FolderDataset:
         return len(self.train) // self.config.batch_size
 
     @property
+    def test_split(self) -> str:
+        return self.test.name
+
+    @property
     def unreadable_images(self) -> int:
         """The number of unreadable files that this process has found since it started."""
         return len(self._unreadable)

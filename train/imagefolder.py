@@ -7,10 +7,12 @@
     torchrun --nproc-per-node 8 train/imagefolder.py ~/imagenet --variant 5.7m --batch 1024 --learning-rate 0.8 \\
         --epochs 100 --weight-decay 3e-5 --average-decay 0.9999 --label-smoothing 0.1
 
-The folder has train/<class>/* and val/<class>/* (or test/<class>/*). If it has only <class>/*, a random part of the
-images is held out: --validation-share. The names of the folders are the names of the classes. The checkpoint and every
-artifact exported from it store them. Weights for other classes, or without class names, get a new last layer; --labels
-names the classes of such weights.
+The folder has train/<class>/* and val/<class>/* or test/<class>/*; usual names such as Training or valid will do. With
+both val and test, val is measured and test is not used. If there is only train/<class>/* or <class>/*, a random part of
+the images is held out: --validation-share.
+
+The names of the folders are the names of the classes. The checkpoint and every artifact exported from it store them.
+Weights for other classes, or without class names, get a new last layer; --labels names the classes of such weights.
 
 The files in the output folder, and training in several processes, are as in train/cifar.py (see its --help).
 """

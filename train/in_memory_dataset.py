@@ -44,6 +44,7 @@ class InMemoryDataset:
         self, splits: tuple[LabeledImages, LabeledImages], preprocessing: Preprocessing, config: Recipe, group: Group
     ) -> None:
         self.preprocessing, self.config, self.group = preprocessing, config, group
+        self.test_split = splits[1].split
         self.unreadable_images = sum(split.left_out for split in splits)
         self._classes = len(splits[0].classes)
         try:

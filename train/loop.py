@@ -39,6 +39,10 @@ class TrainingData(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     @property
+    def test_split(self) -> str:
+        """The name of the split that is measured, such as "val"."""
+
+    @property
     def unreadable_images(self) -> int:
         """The number of unreadable images that this process has found since it started."""
 

@@ -27,7 +27,7 @@ class Result:
     """Final weights and their accuracy.
 
     Args:
-        top1: percent of all readable test images, in float32 with the stored weights.
+        top1: percent of all readable images of `test_split`, in float32 with the stored weights.
         test_loss: mean cross-entropy on these images.
         unreadable_images: number of files that the first process could not read since its last start.
     """
@@ -35,6 +35,7 @@ class Result:
     checkpoint: Path
     dataset: str
     variant: str
+    test_split: str
     top1: float
     test_loss: float
     test_images: int
@@ -71,7 +72,7 @@ class TrainingResult(Result):
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         processes = f"{self.processes} processes on " if self.processes > 1 else ""
         return one_line(
-            f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 after {epochs} "
+            f"{self.variant} on {self.dataset}: {self.top1:.2f} % top-1 on {self.test_split} after {epochs} "
             f"in {self.seconds:.0f} s ({self.images_per_second:.0f} images/s, {self.peak_memory_mb:.0f} MB{lost}) "
             f"on {processes}{self.machine}: {self.checkpoint}",
             limit=2000,
@@ -150,6 +151,7 @@ def store(
         checkpoint=path,
         dataset=run.dataset,
         variant=run.card.variant,
+        test_split=data.test_split,
         top1=round(top1, 2),
         test_loss=round(loss, 5),
         test_images=count,

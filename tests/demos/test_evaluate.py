@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import runtimes
-from demos.evaluate import evaluate, wilson_percent
-from simplenet import datasets
+from demos.evaluate import evaluate, main, wilson_percent
+from simplenet import datasets, model
 from simplenet.artifacts import Artifact
 from simplenet.errors import DataError
 from simplenet.image_sets import ImageSet
@@ -167,6 +167,88 @@ def test_says_once_which_files_are_not_used(run_demo: RunDemo, onnx_artifact: Ar
     result = run_demo("evaluate", tmp_path, "--artifact", onnx_artifact.folder)
     assert result.returncode == 0
     assert result.stderr == f"warning: {tmp_path}: not used: 1 .csv, 1 nested folder(s)\n"
+
+
+def write_classes(folder: Path, *names: str, count: int = 3) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (28, 28), (number, 0, 0)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "3 x a git-lfs pointer, not the file itself; type: git lfs pull",
+        ),
+        (b"<html>", "3 x a web page, not the file itself; open it"),
+        (b"", "3 x the file is empty"),
+    ],
+)
+def test_refuses_a_class_without_a_readable_image(
+    content: bytes, what: str, onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    write_classes(tmp_path, "bag", "coat", "dress")
+    for path in (tmp_path / "coat").iterdir():
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"none of the 3 images in {tmp_path / 'coat'} can be read: {what}"):
+        main([str(tmp_path), "--artifact", str(onnx_artifact.folder), "--limit", "4"])
+
+
+@pytest.mark.filterwarnings("ignore:.*not used")
+def test_refuses_a_class_without_images(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    write_classes(tmp_path, "bag", "coat")
+    (tmp_path / "dress").mkdir()
+    (tmp_path / "dress/photos.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=rf"no images in {tmp_path / 'dress'}, only 1 \.zip; add some, or remove"):
+        main([str(tmp_path), "--artifact", str(onnx_artifact.folder)])
+
+
+def test_names_the_split_and_the_classes_without_images(
+    onnx_artifact: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("Train", 4), ("valid", 3), ("Testing", 2)):
+        write_classes(tmp_path / "data" / split, "bag", "coat", count=count)
+    flags = ["--artifact", str(onnx_artifact.folder)]
+    for folder, measured, images in (("data", "data/Testing", 4), ("data/valid", "data/valid", 6)):
+        assert main([str(tmp_path / folder), *flags]) == 0
+        said = capsys.readouterr().out
+        assert f"{tmp_path / measured}: {images} images, 0 skipped" in said
+        assert "no images of 8 of the model's 10 classes: T-shirt/top, Trouser, Pullover, ... (8)" in said
+    assert main([str(tmp_path), *flags, "--json"]) == 0  # the folder around the dataset
+    report = json.loads(capsys.readouterr().out)
+    assert report["source"] == str(tmp_path / "data/Testing")
+    assert len(report["classes_without_images"]) == 8
+    (tmp_path / "data/Testing").rename(tmp_path / "data/more")
+    (tmp_path / "data/valid").rename(tmp_path / "data/others")
+    with pytest.raises(DataError, match=r"it has training images: name .*/Train to use them"):
+        main([str(tmp_path / "data"), *flags])
+
+
+def test_says_how_the_model_differs_from_a_shipped_set(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save(model.create("cifar-310k", 10).state_dict(), tmp_path / "x.pth")
+    ours = [
+        "fashion-mnist",
+        "--variant",
+        "cifar-310k",
+        "--backend",
+        "torch",
+        "--artifacts",
+        str(tmp_path / "artifacts"),
+    ]
+    differs = r"its classes are T-shirt/top, Trouser, Pullover, ... \(10\), in 28x28 pixels, the model's"
+    with pytest.raises(
+        DataError, match=rf"{differs} 0, 1, 2, ... \(10\), in 32x32 \(flags --dataset mnist.*--dataset f"
+    ):
+        main([*ours, "--weights", str(tmp_path / "x.pth"), "--dataset", "mnist"])
+    with pytest.raises(
+        DataError, match=rf"{differs} airplane, automobile, .*\(model card\); .* --weights fashion-mnist"
+    ):
+        main([*ours, "--weights", "cifar10"])
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, t
     again = run_demo("evaluate", "fashion-mnist", *model)  # the same artifact: nothing is exported
     assert "exporting" not in again.stderr
     assert "onnx-fp32: preprocessing: assumed for cifar-310k; if it is wrong, type --dataset" in again.stderr
-    assert "name the model's classes with --dataset or --labels" in again.stderr
+    assert "if it was trained on fashion-mnist, type --dataset fashion-mnist" in again.stderr
     (tmp_path / "names").write_text("\n".join(DATASETS["fashion-mnist"].labels))
     mean_std = "--mean 0.286 0.286 0.286 --std 0.353 0.353 0.353"
     all_flags = "flags --mean, --std, --size, --resize, --padding, --labels"
@@ -347,7 +347,7 @@ def test_rejects_data_set_without_test_images(tmp_path: Path) -> None:
         compare.main(["--data", str(tmp_path)])
     with pytest.raises(DataError, match=r"there is no folder .*nowhere; name the dataset's folder"):
         compare.main(["--data", str(tmp_path / "nowhere")])
-    (tmp_path / "test").mkdir()
+    (tmp_path / "test/cat").mkdir(parents=True)
     with pytest.raises(DataError, match=r"no images in"):
         compare.main(["--data", str(tmp_path)])
 

@@ -176,7 +176,7 @@ def test_rejects_what_is_no_image_file(tmp_path: Path) -> None:
         tmp_path: "a folder or device",
         tmp_path / "empty.jpg": "the file is empty",
         tmp_path / "text.jpg": "not an image of a supported format",
-        tmp_path / "page.png": "not an image of a supported format",
+        tmp_path / "page.png": "a web page, not the file itself; open it in a browser",
         tmp_path / ("x" * 5000): "File name too long",
         tmp_path / "a\0b": "embedded null",
     }

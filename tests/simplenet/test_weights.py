@@ -141,7 +141,7 @@ def test_impossible_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         weights.load(VARIANT, f"{'x' * 300}.pth")
     monkeypatch.setenv("SIMPLENET_CACHE", "~nobody-of-this-name")
     assert download.cache_folder() == Path.cwd() / "~nobody-of-this-name"
-    for look in (image_sets.check_source, lambda name: image_folders.evaluation_folder(Path(name), ("test", "val"))):
+    for look in (image_sets.check_source, lambda name: image_folders.evaluation_folder(Path(name))):
         with pytest.raises(DataError, match=r"there is no folder x+;|'x+' is neither a folder"):
             look("x" * 300)
 

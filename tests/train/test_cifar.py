@@ -80,7 +80,7 @@ def test_writes_the_files_beside_the_checkpoint(trained: cifar.TrainingResult) -
         "cifar-310k.training.json",
         "cifar-310k.training.png",
     }
-    assert "top-1 after 2 epochs" in trained.summary()
+    assert "top-1 on test after 2 epochs" in trained.summary()
     assert trained.machine in trained.summary()
 
 

@@ -57,7 +57,9 @@ def test_missing_dataset_says_what_to_type(tmp_path: Path) -> None:
         DataError, match=r"neither cifar-10-binary\.tar\.gz nor cifar-10-python\.tar\.gz nor the unpacked data_batch_1"
     ):
         data.load(data.get("cifar10"), tmp_path)
-    with pytest.raises(DataError, match="name one with train/<class>"):
+    with pytest.raises(
+        DataError, match=r"has no test images, as in val/<class>/\*.jpg or test/<class>/\*.jpg; add some"
+    ):
         data.load(data.get("folder"), tmp_path)
     with pytest.raises(DataError, match="name one with train/<class>"):
         data.load(data.get("folder"))

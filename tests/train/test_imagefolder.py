@@ -185,10 +185,11 @@ def test_counts_and_replaces_unreadable_images(tmp_path: Path) -> None:
 
 
 def test_refuses_many_unreadable_images_in_a_row(tmp_path: Path) -> None:
-    write_images(tmp_path / "data/train", 8)
+    write_images(tmp_path / "data/train", 24)
     write_images(tmp_path / "data/val", 2)
     for path in (tmp_path / "data/train").glob("*/*.jpg"):
-        path.write_bytes(b"x")
+        if path.name != "0.jpg":
+            path.write_bytes(b"x")
     with (
         pytest.warns(SimpleNetWarning),
         pytest.raises(DataError, match=r"20 images in a row cannot be read; the first: .*\.jpg"),
@@ -280,10 +281,13 @@ def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:
         (lambda folder: (folder / "train/yew").mkdir(), r"no images in .*train/yew"),
         (lambda folder: (folder / "val/yew").mkdir(), r"val/yew is none of the 3 classes"),
         (
-            lambda folder: (folder / "val").rename(folder / "valid"),
-            r"has neither val/<class>/\* nor test/",
+            lambda folder: (folder / "val").rename(folder / "holdout"),
+            r"has train/<class>/\*, but neither val/<class>/\* nor test/<class>/\*, only holdout; make it one of these",
         ),
-        (lambda folder: (folder / "train").rename(folder / "other"), "no images in"),
+        (
+            lambda folder: (folder / "train").rename(folder / "other"),
+            r"has no train/<class>/\*, only other, val; make it",
+        ),
     ],
 )
 def test_refuses_unusable_folders(tmp_path: Path, spoil: Callable[[Path], object], complaint: str) -> None:
