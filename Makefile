@@ -25,8 +25,8 @@ help: ## list the commands
 	@echo 'The first command creates $(VENV). On Linux without an NVIDIA GPU, the CPU build of PyTorch saves gigabytes:'
 	@echo '  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make compare'
 
-compare: setup ## export the shipped model for every backend, measure it, print the table
-	$(RUN) demos/compare.py $(ARGS)
+compare: setup ## export the shipped model for every backend, measure it, print the table, write a report
+	$(RUN) demos/compare.py --report comparison.html $(ARGS)
 
 # Window tests run alone: on a busy machine a virtual screen can stay black.
 test: setup-dev ## run the test suite (each benchmark once, untimed)

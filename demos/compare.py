@@ -6,6 +6,7 @@
     python demos/compare.py --data ~/cifar10-jpeg             the weights shipped for its classes, on its test images
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
+    python demos/compare.py --report comparison.html          also write a report with charts and all numbers
     python demos/compare.py --recommend --max-p99-ms 5        name the best artifact for this machine
     python demos/compare.py --json > comparison.json          with every raw sample (or --save FILE.json)
     python demos/compare.py --baseline before.json --fail-above 5%  exit code 3 if a row is slower than then
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ if not __package__:
 import numpy as np
 
 from demos import console, models
-from demos.benchmark import baseline, machine, plot, recommendation, results, table
+from demos.benchmark import baseline, machine, plot, recommendation, report, results, table
 from demos.benchmark.comparison import Comparison, Row, compare
 from demos.benchmark.recommendation import Limits
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
@@ -68,6 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     data_help = "a dataset's folder with test/<class>/*; the default weights are then those shipped for its classes, "
     data_help += "and train/<class>/* calibrates int8"
     source.add_argument("--data", type=cli.path, metavar="DIR", help=data_help)
+    html_file = cli.file_ending_in(".html")
+    parser.add_argument(
+        "--report", type=html_file, metavar="FILE.html", help="write a report with charts and all numbers"
+    )
     cli.add_count(parser, "--limit", "at most N images", default=2000, highest=100_000)
     samples_help = "timed inferences per row; 662 or more give a p99"
     cli.add_count(parser, "--samples", samples_help, default=700, highest=100_000)
@@ -103,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    if arguments.plot is not None:
+    if arguments.plot is not None or arguments.report is not None:
         with vendors.matplotlib_cache():
             import matplotlib.figure  # noqa: F401 - fail now if it is missing, not after the measurement
     given = {name: getattr(arguments, name) for name in Limits.__dataclass_fields__}
@@ -113,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.fail_above is not None and arguments.baseline is None:
         raise UsageError("--fail-above needs the results to compare with; add --baseline FILE.json")
     before = results.read(arguments.baseline) if arguments.baseline else None
+    for path in filter(None, (arguments.plot, arguments.report, arguments.save)):
+        if not os.access(path.parent, os.W_OK):  # fail now, not after the measurement
+            raise UsageError(f"cannot write {path}: no folder that you can write to; name another file")
     request, image = ModelRequest.from_flags(arguments), arguments.image
     if arguments.data is not None:
         request, image = _for_data_set(request, arguments.data)
@@ -136,11 +145,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         json.dump(after, sys.stdout)
         print()
     else:
-        table.show(result, console.output(width=160))
+        table.show(result, console.output(width=100))
     if arguments.recommend:
         print(recommendation.recommend(result, limits), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plot is not None:
         plot.draw(result, arguments.plot)
+    if arguments.report is not None:
+        cli.log(f"report: {arguments.report}")
+        report.write(result, arguments.report, [sys.executable, *sys.argv] if argv is None else ["compare.py", *argv])
     if arguments.save is not None:
         results.save(after, arguments.save)
     return 0 if before is None else _compare_with(before, after, arguments)
@@ -154,7 +166,7 @@ def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argp
         )
         return baseline.EXIT_NOT_COMPARABLE
     if not arguments.json:
-        baseline.show(before, after, console.output(width=160))
+        baseline.show(before, after, console.output(width=100))
     if arguments.fail_above is not None:
         slower = [one for one in baseline.changes(before, after) if one.is_slower_than(arguments.fail_above)]
         for change in slower:

@@ -114,6 +114,13 @@ class Comparison:
         """The latency of the second of `fastest` over that of the first; None with less than two rows."""
         return _fastest_two(self.rows)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of each package that ran a row."""
+        return {
+            name: version for row in self.rows if row.description for name, version in row.description.versions.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, raw samples included."""
         return {

@@ -31,16 +31,21 @@ def draw(comparison: Comparison, path: Path) -> None:
     with vendors.matplotlib_cache():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
+    figure.supxlabel(_conditions(comparison), fontsize="x-small", color="0.4")
+    draw_accuracy(figure, comparison)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+def draw_accuracy(figure: Figure, comparison: Comparison) -> None:
+    """Draw accuracy against latency, the Pareto front, and the noise floor around the fastest row."""
     axes = figure.subplots()
     labels = _draw_markers(axes, comparison)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes)
     axes.margins(x=0.16)
     percents = [percent for _, percent, _, _ in labels] or [100.0]
     margin = max(0.5, 0.2 * (max(percents) - min(percents)))
@@ -51,22 +56,39 @@ def draw(comparison: Comparison, path: Path) -> None:
     axes.set_title(f"{comparison.network}; {comparison.image_count:,} images", fontsize="medium")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(_conditions(comparison), fontsize="x-small", color="0.4")
     _place_labels(figure, axes, labels)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+def colors(comparison: Comparison) -> dict[str, str]:
+    """A color for each backend."""
+    return {backend: f"C{n}" for n, backend in enumerate(dict.fromkeys(row.backend for row in comparison.rows))}
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Label a logarithmic axis with 0.1, 0.2, 0.5, 1, ..."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_markers(axes: Axes, comparison: Comparison) -> list[tuple[float, float, str, str]]:
     """Draw every measured row; return the position, text and color of its label."""
-    backends = list(dict.fromkeys(row.backend for row in comparison.rows))
     labels = []
+    by_backend = colors(comparison)
     for row in comparison.rows:
         percent = row.top1_percent if comparison.labeled else row.agreement_percent
         if row.latency is not None and percent is not None:
-            color = f"C{backends.index(row.backend)}"
+            color = by_backend[row.backend]
             axes.plot(row.latency.p50_ms, percent, _MARKERS[row.precision], color=color, markersize=7)
             labels.append((row.latency.p50_ms, percent, row.name, color))
+    if labels:
+        fastest_ms = min(labels)[0]
+        band = 1 + comparison.noise
+        axes.axvspan(fastest_ms / band, fastest_ms * band, color="0.5", alpha=0.25, linewidth=0)
+        front = [(x, y) for x, y, _, _ in sorted(labels) if all(y > other for o, other, _, _ in labels if o < x)]
+        axes.step(*zip(*front, strict=True), where="post", color="0.5", linewidth=1, zorder=0)
     return labels
 
 

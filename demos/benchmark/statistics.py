@@ -25,9 +25,12 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    def __format__(self, spec: str) -> str:
+        numbers = [format(number, spec or ".2f") for number in (self.value, self.low, self.high) if number is not None]
+        return numbers[0] if len(numbers) < 3 else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
     def __str__(self) -> str:
-        bounds = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f"{self.value:.2f}{bounds}"
+        return format(self)
 
     @property
     def width(self) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from demos import console as demo_console
+from demos.benchmark import statistics
 from demos.benchmark.comparison import Comparison, Row
-from demos.benchmark.statistics import FEWEST_ROUNDS, Interval
+from demos.benchmark.statistics import FEWEST_ROUNDS
 from demos.benchmark.workers import STAGES
-from runtimes.timing import SAMPLES_FOR_P90, SAMPLES_FOR_P99
+from runtimes.timing import SAMPLES_FOR_P99
 from simplenet.errors import one_line
 
 if TYPE_CHECKING:
@@ -17,18 +18,24 @@ if TYPE_CHECKING:
 
 NO_NUMBER = "-"
 _HEADINGS = (
-    "backend", "precision", "top-1 %", "agrees %", "size MB", "memory MB", "load ms", "first\ninference\nms",
-    "model\nlatency\np50 ms", "p90 ms", "p99 ms", "end-to-end\nlatency (frame\nto top-5) ms", "speed-up",
+    "backend", "precision", "top-1\n%", "agrees\n%", "p50\nms", "p99\nms", "end to\nend ms", "speed-up [95 %]",
+    "memory\nMB",
 )  # fmt: skip
+FULL_HEADINGS = (
+    "backend", "precision", "top-1\n%", "top-5\n%", "agrees\n%", "lowest\ncosine", "size\nMB", "memory\nMB",
+    "load\nms", "first\ninference\nms", "p50 [95 %]\nms", "p90 [95 %]\nms", "p99 [95 %]\nms", "end to end\np50 ms",
+    "speed-up [95 %]",
+)  # fmt: skip
+"""Of the report's table."""
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Print the table, its notes and its conclusion."""
     console.print(_table(comparison))
-    for line in _notes(comparison):
+    for line in notes(comparison):
         console.print(one_line(line, limit=2000), markup=False, highlight=False)
     if any(row.latency for row in comparison.rows):
-        console.print(_conclusion(comparison), markup=False, highlight=False)
+        console.print(conclusion(comparison), markup=False, highlight=False)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -36,70 +43,88 @@ def _table(comparison: Comparison) -> Table:
     for column in table.columns:
         column.no_wrap = True
     for row in comparison.rows:
-        size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
         if row.timings is None or row.latency is None:
-            cells = (row.backend, row.precision, NO_NUMBER, NO_NUMBER, size, *[NO_NUMBER] * 7)
-            table.add_row(*cells, "not run, see below", style="dim")
+            cells = (row.backend, row.precision, *[NO_NUMBER] * 5, "not run, see below", NO_NUMBER)
+            table.add_row(*cells, style="dim")
             continue
-        latency, end_to_end = row.latency, row.timings.summary("end_to_end")
-        speed_up = row.speed_up_over(comparison.reference)
+        end_to_end = row.timings.summary("end_to_end")
         table.add_row(
             row.backend,
             row.precision,
             _number(row.top1_percent, 2),
             _number(row.agreement_percent, 2),
-            size,
-            _number(row.timings.peak_memory_mb, 0),
-            _number(row.timings.load_ms, 0),
-            _number(row.timings.first_inference_ms, 1),
-            _number(latency.p50_ms, 3),
-            _number(latency.p90_ms, 3),
-            _number(latency.p99_ms, 3),
+            _number(row.latency.p50_ms, 3),
+            _number(row.latency.p99_ms, 3),
             _number(end_to_end.p50_ms if end_to_end else None, 3),
-            _speed_up(speed_up, comparison.noise) if row is not comparison.reference else "1 (reference)",
+            _speed_up(row, comparison),
+            _number(row.timings.peak_memory_mb, 0),
         )
     return table
+
+
+def full_row(row: Row, comparison: Comparison) -> list[str]:
+    """The cells of a row below `FULL_HEADINGS`."""
+    size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
+    if row.timings is None or row.latency is None:
+        return [row.backend, row.precision, *[NO_NUMBER] * 4, size, *[NO_NUMBER] * 7, "not run, see below"]
+    percents = [percent for percent in (50, 90, 99) if getattr(row.latency, f"p{percent}_ms") is not None]
+    intervals = statistics.percentiles(row.timings.rounds_ms, percents)
+    latencies = [f"{interval:.3f}" for interval in intervals] + [NO_NUMBER] * (3 - len(intervals))
+    end_to_end = row.timings.summary("end_to_end")
+    return [
+        row.backend,
+        row.precision,
+        _number(row.top1_percent, 2),
+        _number(row.top5_percent, 2),
+        _number(row.agreement_percent, 2),
+        _number(row.lowest_cosine, 6),
+        size,
+        _number(row.timings.peak_memory_mb, 0),
+        _number(row.timings.load_ms, 0),
+        _number(row.timings.first_inference_ms, 1),
+        *latencies,
+        _number(end_to_end.p50_ms if end_to_end else None, 3),
+        _speed_up(row, comparison),
+    ]
 
 
 def _number(value: float | None, digits: int) -> str:
     return NO_NUMBER if value is None else f"{value:.{digits}f}"
 
 
-def _notes(comparison: Comparison) -> list[str]:
+def notes(comparison: Comparison) -> list[str]:
+    """What the columns mean, how it was measured, and remarks on rows."""
     reference = comparison.reference.name if comparison.reference else "the reference"
     labels = "with labels" if comparison.labeled else "without labels, so no top-1"
-    notes = [
+    lines = [
         f"{comparison.network}.",
-        _machine(comparison),
+        machine_line(comparison),
         f"top-1, agrees: on {comparison.image_count:,} images ({comparison.images}) {labels}; "
         f"agrees = same top-1 as {reference}.",
         "memory: peak of the backend's process, with Python and packages, without GPU memory.",
-        "load: package import and model load in a fresh process, measured once per row. first inference: right after "
-        "the load.",
-        f"model latency: inference only, with the exported batch size; one backend runs at a time, in its own process; "
-        f"the order changes in each of the {comparison.rounds} rounds.",
-        f"end-to-end latency: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
+        "p50, p99: model latency, inference only, with the exported batch size; one backend runs at a time, in its own "
+        f"process; the order changes in each of the {comparison.rounds} rounds.",
+        f"end to end: p50 from a {comparison.frame} frame to its top-5, with preprocessing (resized by "
         f"{comparison.machine.get('resizer', 'an unknown library')}) and softmax. {_stages(comparison)}",
         f"speed-up: model latency of {reference} over that of the row, with a 95 % interval over the rounds.",
         _noise(comparison),
     ]
     counts = {row.latency.n for row in comparison.rows if row.latency}
     if counts and min(counts) < SAMPLES_FOR_P99:
-        notes.append(
-            f"{NO_NUMBER} as p90 or p99: only {min(counts)} samples per row; a p90 needs {SAMPLES_FOR_P90} and a p99 "
-            f"{SAMPLES_FOR_P99} (--samples)."
+        lines.append(
+            f"{NO_NUMBER} as p99: only {min(counts)} samples per row; a p99 needs {SAMPLES_FOR_P99} (--samples)."
         )
     if comparison.busy_percent > 10:
-        notes.append(
+        lines.append(
             f"warning: other programs used {comparison.busy_percent:.0f} % of the processor; close them and repeat."
         )
     if comparison.until_percent is not None:
-        notes.append(_until(comparison, comparison.until_percent))
+        lines.append(_until(comparison, comparison.until_percent))
     rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
         for remark in _remarks(row):
             rows_by_remark.setdefault(remark, []).append(row.name)
-    return notes + [f"{', '.join(names)}: {remark}" for remark, names in rows_by_remark.items()]
+    return lines + [f"{', '.join(names)}: {remark}" for remark, names in rows_by_remark.items()]
 
 
 def _remarks(row: Row) -> list[str]:
@@ -112,11 +137,10 @@ def _remarks(row: Row) -> list[str]:
     return [*remarks, *(row.description.notes if row.description else ())]
 
 
-def _machine(comparison: Comparison) -> str:
+def machine_line(comparison: Comparison) -> str:
     """The processor, the threads, the system and every package's version."""
     machine = comparison.machine
-    versions = {k: v for row in comparison.rows if row.description for k, v in row.description.versions.items()}
-    short = ", ".join(f"{package} {version.split('-')[0]}" for package, version in sorted(versions.items()))
+    short = ", ".join(f"{package} {version.split('-')[0]}" for package, version in sorted(comparison.versions.items()))
     return (
         f"{machine.get('processor', 'unknown processor')}, {comparison.threads} threads; "
         f"{machine.get('system', '')}; Python {machine.get('python', '')}; {short}."
@@ -157,7 +181,7 @@ def _until(comparison: Comparison, percent: float) -> str:
     )
 
 
-def _conclusion(comparison: Comparison) -> str:
+def conclusion(comparison: Comparison) -> str:
     """Name the fastest row with a negligible loss, and those that cannot be told apart from it."""
     if not (fastest := comparison.fastest()):
         return "No row has a top-1 or an agreement close to the best."
@@ -176,7 +200,9 @@ def _conclusion(comparison: Comparison) -> str:
     return f"{text}."
 
 
-def _speed_up(speed_up: Interval | None, noise: float) -> str:
-    if speed_up is None:
+def _speed_up(row: Row, comparison: Comparison) -> str:
+    if row is comparison.reference:
+        return "1 (reference)"
+    if (speed_up := row.speed_up_over(comparison.reference)) is None:
         return NO_NUMBER
-    return str(speed_up) if speed_up.low is None or speed_up.differs(noise) else "no difference"
+    return str(speed_up) if speed_up.low is None or speed_up.differs(comparison.noise) else "no difference"
