@@ -303,10 +303,12 @@ def evaluation_images(manifest: Manifest, source: str, limit: int | None) -> Ima
     """Load at most `limit` images of a folder or shipped set, preprocessed and labeled for a model.
 
     Raises:
-        DataError: no such folder or set, or no image in it.
+        DataError: no such folder or set, or no image in it, or none of a class that can be read.
     """
     classes = {"labels": manifest.labels, "class_ids": manifest.class_ids}
-    return image_sets.load(source, "evaluation", manifest.preprocessing, **classes, limit=limit)
+    found = image_sets.load(source, "evaluation", manifest.preprocessing, **classes, limit=limit)
+    found.check_classes()
+    return found
 
 
 def is_untrained(model: runtimes.Runtime) -> bool:

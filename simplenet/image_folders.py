@@ -28,7 +28,7 @@ _HINTS = {
 }
 _MAX_KINDS, _OTHER = 8, "of other kinds"
 _SPLIT_NAMES = {
-    split: re.compile(f"({names})(ing)?([ _-]?(set|data|dataset|images|imgs|split))?")
+    split: re.compile(f"({names})(ing)?([ _-]?(set|data|dataset|images|imgs|split))?\\d*")
     for split, names in (("train", "train"), ("val", "val|valid|validation|dev"), ("test", "test|eval|evaluation"))
 }
 _MAX_WRAPPERS = 3
@@ -132,6 +132,8 @@ def dataset_folders(folder: Path) -> tuple[Path, dict[str, Path]]:
         DataError: there is no such folder, one cannot be read, or two are the same split.
     """
     if not files.is_folder(folder):
+        if files.is_file(folder):
+            raise DataError(f"{folder} is a file; unpack it if it is an archive, and name the dataset's folder")
         raise DataError(f"there is no folder {folder}; name the dataset's folder")
     root = _without_wrappers(folder)
     splits: dict[str, Path] = {}

@@ -134,7 +134,8 @@ def train_and_test(folder: Path) -> tuple[Path, Path | None]:
     root, splits = image_folders.dataset_folders(folder)
     folders = image_folders.list_folder(root).folders
     if "train" not in splits:
-        if splits or (folders and all(map(image_folders.split_of, folders))):
+        named = {split for path in folders if (split := image_folders.split_of(path))}
+        if splits or len(named) > 1 or (named and len(folders) == 1):
             raise DataError(f"{root} has no train/<class>/*, only {_names(folders)}; make it {root}/train/<class>/*")
         return root, None
     train, test = splits["train"], splits.get("val", splits.get("test"))

@@ -87,14 +87,15 @@ def _mnist_files(folder: Path, prefixes: tuple[str, ...]) -> tuple[str, dict[str
         if whole:
             return prefix, whole[0][1]
     if others := sorted({prefix for prefix, _ in found if prefix not in prefixes}):
+        readable = ", ".join(f"{prefix}-*" if prefix else _MNIST_NAMES[0] for prefix in prefixes)
         raise DataError(
-            f"the files in {folder} are those of another dataset: their names begin with {', '.join(others)}; choose "
-            "another --dataset, or rename them if they are not"
+            f"{folder} has the files of {', '.join(others)}, not of this dataset ({readable}); choose another "
+            "--dataset, or sort the images into train/<class>/* and test/<class>/* for --dataset folder"
         )
     largest = max(found.values(), key=len, default={})
     missing = next(name for name in _MNIST_NAMES if name not in largest)
     raise DataError(
-        f"{folder} has no {missing} (also as {missing}.gz, or {missing.replace('-idx', '.idx')}); {_content(folder)}; "
+        f"{folder} has no {missing} (also as {missing}.gz, or {missing.replace('-idx', '.idx')}); {_content(folder)} "
         "name the folder that has the four files: --data DIR"
     )
 
@@ -104,8 +105,12 @@ def _content(folder: Path) -> str:
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    return f"it has {one_line(', '.join(names[:5]), 200)}{', ...' * (len(names) > 5)}" if names else "it is empty"
+        return f"it cannot be read: {error.strerror};"
+    packed = [name for name in names if name.endswith((".zip", ".tar", ".tgz", ".7z", ".rar"))]
+    unpack = f"; unpack {one_line(packed[0])}, or" if packed else ";"
+    return (
+        f"it has {one_line(', '.join(names[:5]), 200)}{', ...' * (len(names) > 5)}{unpack}" if names else "it is empty;"
+    )
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
@@ -159,7 +164,8 @@ def read_cifar(
     Raises:
         DataError: the archive or a file in it is missing, damaged or has another form.
     """
-    path = next((folder / name for name in archives if (folder / name).is_file()), folder)
+    packed = [folder / name for archive in archives for name in (archive, archive.removesuffix(".gz"))]
+    path = next((path for path in packed if path.is_file()), folder)
     found: dict[str, Split] = {}
     record = label_bytes + _CIFAR_PIXELS
     try:
@@ -177,7 +183,7 @@ def read_cifar(
     if missing := [name for name in (*train, *test) if name not in found]:
         if path == folder:
             raise DataError(
-                f"{folder} has neither {' nor '.join(archives)} nor the unpacked {missing[0]}; {_content(folder)}; "
+                f"{folder} has neither {' nor '.join(archives)} nor the unpacked {missing[0]}; {_content(folder)} "
                 "name the folder that has one of these: --data DIR"
             )
         raise DataError(f"{path} has no {missing[0]}; it is not this dataset; name another folder: --data DIR")
@@ -196,7 +202,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
                 with open(found, "rb") as file:
                     yield found.name, found.stat().st_size, file
         return
-    with tarfile.open(path, "r:gz") as members:
+    with tarfile.open(path, "r:*") as members:
         for member in members:
             if member.isreg():
                 content = members.extractfile(member)

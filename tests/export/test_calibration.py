@@ -109,6 +109,20 @@ def test_only_folders_named_as_classes_label_their_images(
     assert len(calibration.for_calibration(random, tmp_path)) == 4
 
 
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"<html>", b"", b"\xff\xd8\xff"])
+def test_rejects_a_class_without_a_readable_image(shipped: LoadedWeights, folder: Path, content: bytes) -> None:
+    paths = sorted(folder.iterdir())
+    for name, part in (("Bag", paths[:30]), ("Coat", paths[30:])):
+        (folder / name).mkdir()
+        for path in part:
+            path.rename(folder / name / path.name)
+    assert len(calibration.for_calibration(shipped, folder)) == 30
+    for path in (folder / "Coat").iterdir():
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"none of the 30 images in {folder / 'Coat'} can be read: 30 x "):
+        calibration.for_calibration(shipped, folder)
+
+
 @pytest.mark.parametrize("requested", ["fashion-mist", "/no/such/folder"])
 def test_rejects_unknown_sets_and_folders(random: LoadedWeights, requested: str) -> None:
     with pytest.raises(DataError, match="neither a folder"):

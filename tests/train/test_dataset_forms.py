@@ -96,7 +96,7 @@ def test_says_which_dataset_or_file_is_wrong(tmp_path: Path) -> None:
     assert "if the files are another dataset's, type --dataset emnist-balanced" in refusal("mnist", plain)
     letters = _write_idx(tmp_path / "letters", tuple(f"emnist-letters-{name}" for name in PARTS), classes=26)
     for dataset in ("mnist", "fashion-mnist", "emnist-balanced"):
-        assert "their names begin with emnist-letters; choose another --dataset" in refusal(dataset, letters)
+        assert "has the files of emnist-letters, not of this dataset (" in refusal(dataset, letters)
     two = tmp_path / "two"
     _write_idx(two / "a"), _write_idx(two / "b")
     assert f"has several datasets; name the folder of one, such as --data {two / 'a'}" in refusal("mnist", two)
@@ -104,6 +104,9 @@ def test_says_which_dataset_or_file_is_wrong(tmp_path: Path) -> None:
     (two / "a/labels.csv").write_text("")
     assert "has no t10k-labels-idx1-ubyte (also as" in refusal("mnist", two / "a")
     assert "it has labels.csv, t10k-images-idx3-ubyte, train-images-idx3-ubyte" in refusal("mnist", two / "a")
+    (two / "a/archive.zip").write_bytes(b"PK")
+    assert "; unpack archive.zip, or name the folder" in refusal("mnist", two / "a")
+    assert "; unpack archive.zip, or name the folder" in refusal("cifar100", two / "a")
     (two / "b" / PARTS[0]).rename(two / "b/x")
     (two / "b" / PARTS[1]).rename(two / "b" / PARTS[0])
     (two / "b/x").rename(two / "b" / PARTS[1])
@@ -135,21 +138,21 @@ def _cifar_batch(labels_key: bytes, labels: list[int]) -> tuple[bytes, npt.NDArr
 
 
 def _tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
 
 
-@pytest.mark.parametrize("place", ["cifar-10-batches-py", ".", "cifar-10-python.tar.gz"])
+@pytest.mark.parametrize("place", ["cifar-10-batches-py", ".", "cifar-10-python.tar.gz", "cifar-10-python.tar"])
 def test_reads_cifars_python_version(place: str, tmp_path: Path) -> None:
     batches = {f"data_batch_{n}": _cifar_batch(b"labels", [n] * n) for n in range(1, 6)}
     batches["test_batch"] = _cifar_batch(b"labels", [9, 0, 3])
     contents = {name: content for name, (content, _) in batches.items()}
-    if place.endswith(".gz"):
+    if ".tar" in place:
         _tar(tmp_path / place, {f"cifar-10-batches-py/{name}": content for name, content in contents.items()})
-    for name, content in contents.items() if not place.endswith(".gz") else ():
+    for name, content in contents.items() if ".tar" not in place else ():
         (tmp_path / place).mkdir(exist_ok=True)
         (tmp_path / place / name).write_bytes(content)
     train, test = data.load(data.get("cifar10"), tmp_path)

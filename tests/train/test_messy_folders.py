@@ -189,6 +189,10 @@ def _write_splits(folder: Path, **classes: str) -> None:
          "no images in {at}/train/pets, only 2 nested folder(s); move the folders of classes up"),
         (lambda at: write_classes(at, ""), "{at} has no folders of classes beside 4 images; training needs two"),
         (lambda at: write_classes(at, "train", "test"), "{at} has no train/<class>/*, only test, train; make"),
+        (lambda at: write_classes(at, "train", "test1", "x"), "{at} has no train/<class>/*, only test1, train, x"),
+        (lambda at: at.with_suffix(".zip").write_bytes(b"PK") and at.symlink_to(at.with_suffix(".zip")),
+         "{at} is a file; unpack it if it is an archive, and name the dataset's folder"),
+        (lambda at: None, "there is no folder {at}; name the dataset's folder"),
         (lambda at: write_classes(at, "oak"), "{at} has only one folder of a class, oak; training needs two"),
         (lambda at: _write_splits(at, val="ab"), "{at} has no train/<class>/*, only val; make it {at}/train/<class>/*"),
         (lambda at: _write_splits(at, train="ab", val="ab", Valid="ab"), "{at}/Valid and {at}/val are both val images"),
@@ -202,9 +206,9 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: write_classes(at, unicodedata.normalize("NFC", "caf\xe9"), unicodedata.normalize("NFD", "caf\xe9")),
          "look the same ('caf\\xe9'); merge them"),
     ],
-    ids=["nested", "no classes", "flat splits", "one class", "only val", "val twice", "flat val",
-         "classes without test",
-         "unknown class in val", "link to the parent", "link to itself", "spaces", "Unicode normalization"],
+    ids=["nested", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one class", "only val", "val twice",
+         "flat val", "classes without test", "unknown class in val", "link to the parent", "link to itself", "spaces",
+         "Unicode normalization"],
 )  # fmt: skip
 def test_refuses_other_folders_in_one_line(
     train: Run, tmp_path: Path, make: Callable[[Path], object], complaint: str
