@@ -14,9 +14,10 @@ from demos.live.sources.ffmpeg import VideoReader
 from demos.live.sources.files import ImageSequenceSource, VideoFile
 from demos.live.sources.opencv import is_unicode
 from demos.live.sources.synthetic import open_synthetic
-from simplenet.errors import DataError, SourceError, UsageError, one_line
+from simplenet.errors import DataError, ImageError, SourceError, UsageError, one_line
 from simplenet.files import error_message
 from simplenet.image_folders import SUFFIXES, find_images
+from simplenet.images import read_rgb
 
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 _SIZE = r"(?::(\d{1,5})x(\d{1,5}))?(?:@(\d{1,3}))?"
@@ -112,15 +113,32 @@ def _open_file(path: Path, loop: bool, pace: bool) -> Source:
     except (OSError, ValueError) as error:
         reason = one_line(error_message(error))
         raise SourceError(f"cannot read {_redacted_path(name)}: {reason}; {HINT}") from None
-    if is_folder or (is_file and path.suffix.lower() in SUFFIXES):
+    if is_folder:
         try:
             return ImageSequenceSource(name, find_images(path), loop=loop, pace=pace)
         except DataError as error:
             raise SourceError(f"{one_line(error)}; {HINT}") from error
     if not is_file or not size_bytes:
         raise SourceError(f"{name} is {'empty' if is_file else 'not a regular file'}; {HINT}")
-    # The path is absolute, because FFmpeg takes the start of a relative one, such as "concat:", for a protocol.
-    return VideoFile(name, lambda: VideoReader(str(path.absolute()), name, is_file=True), loop=loop, pace=pace)
+    # Read as what the suffix says; if that fails, as the other. The path is absolute, because FFmpeg takes the start
+    # of a relative one, such as "concat:", for a protocol.
+    has_suffix, images = path.suffix.lower() in SUFFIXES, ImageSequenceSource(name, [path], loop=loop, pace=pace)
+    if has_suffix and _is_image(path):
+        return images
+    try:
+        return VideoFile(name, lambda: VideoReader(str(path.absolute()), name, is_file=True), loop=loop, pace=pace)
+    except OpenError:
+        if has_suffix or _is_image(path):
+            return images  # an image that cannot be read says why when it is read
+        raise
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        read_rgb(path)
+    except ImageError:
+        return False
+    return True
 
 
 def _redacted_path(name: str) -> str:

@@ -17,7 +17,6 @@ import re
 import socket
 import time
 import urllib.parse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +58,8 @@ _ERRORS = {
     "ExitError": ("does not answer", "check host and port, and that the camera is on"),
     "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
     "EOFError": ("closes the connection without a frame", "check the path"),
+    "InvalidDataError": ("sends nothing that FFmpeg can read", "check the path"),
+    "ArgumentError": ("sends a format that is not allowed", "check the path"),
 }
 _CONTENTS = {  # what a file or address holds that is no video, by its first bytes
     "a web page": rb"\s*<(!doctype html|html)",
@@ -67,7 +68,6 @@ _CONTENTS = {  # what a file or address holds that is no video, by its first byt
     "an MP4 without its index, such as a recording that was not finished": rb"....ftyp",
     "only zeros": rb"\0+$",
 }
-_NAME_STREAM = "name the address of the camera's stream"
 
 
 @functools.cache
@@ -108,8 +108,8 @@ class VideoReader(FrameReader):
             if self._first is None:
                 why = f": FFmpeg cannot decode its {self._decoder.name} video" if self._suspect else ""
                 raise OpenError(f"{name} opens but gives no frame{why}")
-            if not is_file and self._format == "jpeg_pipe":
-                self._check_for_second_image()
+            if self._format == "jpeg_pipe" and not self._has_second_frame():
+                raise OpenError(*_is_not(name, "one image", is_file))
         except BaseException:
             self.release()
             raise
@@ -197,8 +197,7 @@ class VideoReader(FrameReader):
                 if isinstance(error, pyav().error.InvalidDataError):
                     continue
                 if self.is_live:
-                    cause = _ERRORS.get(type(error).__name__, (f"reports {one_line(error.strerror)}", ""))[0]
-                    raise DecodeError(f"{self._name} stopped giving frames: it {cause}") from None
+                    raise DecodeError(f"{self._name} stopped giving frames: it {_explain(error)[0]}") from None
                 break  # the rest of a file cannot be read
         return None
 
@@ -259,11 +258,11 @@ class VideoReader(FrameReader):
             total = self._announced or self._shown + len(self._decoded) + lost
             self.note = f"{self._name}: {lost} of {total} frames are damaged or missing"
 
-    def _check_for_second_image(self) -> None:
+    def _has_second_frame(self) -> bool:
         second = self._next_frame()
-        if second is None:
-            raise OpenError(f"{self._name} gives one image, not a stream", f"{_NAME_STREAM}, or {HINT}")
-        self._decoded.appendleft(second)
+        if second is not None:
+            self._decoded.appendleft(second)
+        return second is not None
 
     def _to_rgb(self, frame: Any) -> UInt8Array:
         """Convert to RGB with square pixels, upright."""
@@ -289,50 +288,45 @@ def _turn(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
 
 def _open(address: str, name: str, is_file: bool) -> Any:
     """Open a container and read its header. Raises OpenError."""
-    protocols = "file" if is_file else _PROTOCOLS
+    av = pyav()
     options = {
         "format_whitelist": _FORMATS,
-        "protocol_whitelist": protocols,
+        "protocol_whitelist": "file" if is_file else _PROTOCOLS,
         "rtsp_flags": "prefer_tcp",
         "fflags": "-genpts",  # PyAV turns it on; in AVI with B-frames it makes times that go back and forth
     }
     timeout = None if is_file else (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
     try:
-        return pyav().open(address, options=options, timeout=timeout, metadata_errors="replace")
-    except pyav().FFmpegError as error:
-        content = ""
+        return av.open(address, options=options, timeout=timeout, metadata_errors="replace")
+    except av.FFmpegError as error:
+        head = b""
         if isinstance(error, ValueError):  # invalid data, or a format that is not allowed
-            head = _first_bytes(address, is_file)
-            content = next((kind for kind, start in _CONTENTS.items() if re.match(start, head, re.I | re.S)), "")
-        if is_file:
-            raise OpenError(f"{name} is {content or 'not a video that FFmpeg can read'}") from None
-        if content:
-            raise OpenError(f"{name} gives {content}, not a stream", f"{_NAME_STREAM}, or {HINT}") from None
-        raise OpenError(*_explain(error, name, address)) from None
+            del options["format_whitelist"]
+            with contextlib.suppress(av.FFmpegError, StopIteration):  # the format "data" has the first kilobyte
+                head = bytes(next(av.open(address, format="data", options=options, timeout=timeout).demux()))
+        content = next((kind for kind, start in _CONTENTS.items() if re.match(start, head, re.I | re.S)), "")
+        if is_file or content:
+            raise OpenError(*_is_not(name, content, is_file)) from None
+        cause, remedy = _explain(error, address)
+        raise OpenError(f"{name} cannot be opened: it {cause}", f"{remedy}, or {HINT}") from None
 
 
-def _explain(error: Any, name: str, address: str) -> tuple[str, str]:
+def _is_not(name: str, content: str, is_file: bool) -> tuple[str, str]:
+    """What is wrong with a file or address that holds no video, and what to do."""
+    if is_file:
+        return f"{name} is not a video that FFmpeg can read" + f", but {content}" * bool(content), HINT
+    return f"{name} gives {content}, not a stream", "name the address of the camera's stream"
+
+
+def _explain(error: Any, address: str = "") -> tuple[str, str]:
     """What is wrong with a stream, and what to do. Not str(error), which contains the address."""
-    kind = type(error).__name__
-    cause, remedy = _ERRORS.get(kind, (f"cannot be read ({one_line(error.strerror)})", "check the address"))
-    host = urllib.parse.urlsplit(address).hostname
-    if error.errno == errno.EIO and host:  # FFmpeg's error for an unknown host
+    if error.errno == errno.EIO:  # also FFmpeg's error for an unknown host
         try:
-            socket.getaddrinfo(host, None)
-        except OSError:
-            cause, remedy = "has an unknown host", "check the host's name"
-    return f"{name} cannot be opened: it {cause}", f"{remedy}, or {HINT}"
-
-
-def _first_bytes(address: str, is_file: bool) -> bytes:
-    with contextlib.suppress(OSError, pyav().FFmpegError, StopIteration):
-        if is_file:
-            with Path(address).open("rb") as file:
-                return file.read(1024)
-        options = {"protocol_whitelist": _PROTOCOLS}
-        with pyav().open(address, format="data", options=options, timeout=OPEN_TIMEOUT_S) as container:
-            return bytes(next(container.demux()))
-    return b""
+            socket.getaddrinfo(urllib.parse.urlsplit(address).hostname, 80)
+        except (OSError, ValueError):
+            return "has an unknown host", "check the name of the host"
+        return "breaks off", "check the address"
+    return _ERRORS.get(type(error).__name__, (f"reports {one_line(error.strerror)}", "check the address"))
 
 
 def _codec(container: Any) -> str:
