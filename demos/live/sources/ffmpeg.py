@@ -43,7 +43,9 @@ _PROTOCOLS = "http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 
 _LONGEST_STILL_S = 60.0  # in formats whose times may jump, such as MPEG-TS; a longer one is a jump
 # Readers that skip damaged bytes without an error. Undamaged, they have at most this many bytes between two packets.
-_SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 1000
+_SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 256
+# A few frames after damage may go back this far. More of them mean that the container's times are wrong.
+_STEP_BACK_S, _MAX_STEPS_BACK = 1.0, 10
 _MAX_READ_ERRORS = 100
 _AFTER_DAMAGE = 60
 _MAX_THREADS = 4  # each holds a frame
@@ -160,6 +162,7 @@ class VideoReader(FrameReader):
         self._is_flushed = False
         self._packet_count = self._errors = self._lost = self._shown = 0
         self._suspect = 0  # for so many frames after damage, gaps between them are missing frames
+        self._steps_back = 0
         self._read_until, self._reached_s = math.inf, 0.0
         self._offset_s = math.nan  # of media_s, from the times in the container
 
@@ -231,14 +234,18 @@ class VideoReader(FrameReader):
         pts = frame.dts if frame.pts is None else frame.pts
         seconds = pts * self._time_base if self._has_times and pts is not None else math.nan
         duration_s = frame.duration * self._time_base if self._has_times and frame.duration else self._period_s
-        longest_s = _LONGEST_STILL_S if self._may_jump else self._duration_s or math.inf
-        media_s = seconds + self._offset_s
-        if not (self.media_s or 0.0) < media_s < self.end_s + longest_s:
+        longest_s = _LONGEST_STILL_S if self._may_jump else math.inf
+        media_s, last_s = seconds + self._offset_s, self.media_s or 0.0
+        if last_s - _STEP_BACK_S < media_s <= last_s and self._steps_back < _MAX_STEPS_BACK:
+            media_s, self._steps_back = last_s + 0.001, self._steps_back + 1
+        elif not last_s < media_s < self.end_s + longest_s:
             media_s = self.end_s
             self._offset_s = media_s - seconds
-        elif self._suspect and (lost := round((media_s - self.end_s) / self._period_s)) > 0:
-            self._lost, self._errors = self._lost + lost, 0
-            self._note_lost()
+        else:
+            self._steps_back = 0
+            if self._suspect and (lost := round((media_s - self.end_s) / self._period_s)) > 0:
+                self._lost, self._errors = self._lost + lost, 0
+                self._note_lost()
         self._shown, self._suspect = self._shown + 1, max(0, self._suspect - 1)
         self.media_s, self.end_s = media_s, media_s + duration_s
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from demos.live.sources.factory import open_source
 from demos.live.sources.opencv import opencv
@@ -17,6 +19,7 @@ from simplenet.errors import SourceError
 from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import (
     Request,
+    Respond,
     send_burst,
     send_file,
     send_frame,
@@ -26,6 +29,8 @@ from tests.demos.live.sources.network_camera import (
 )
 from tests.demos.live.sources.rtsp_camera import rtsp_camera
 from tests.demos.live.sources.scripted_camera import brightness, next_frame
+from tests.demos.live.sources.videos import encode, packets, regular
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("quick_pauses")
 
@@ -196,6 +201,143 @@ def test_loop_restarts_a_network_video(tmp_path: Path) -> None:
     ):
         seen = [brightness(source) for _ in range(90)]
     np.testing.assert_allclose(seen, 5 * (np.arange(90) % 40), atol=6)
+
+
+def test_paced_network_video_plays_at_its_own_times(tmp_path: Path) -> None:
+    content = encode(tmp_path / "clip.mkv", [0, 0.04, 0.3, 0.34]).read_bytes()
+    with (
+        serving(lambda request, _: send_file(request, content)) as host,
+        open_source(f"http://{host}/clip.mkv", pace=True, loop=True) as source,
+    ):
+        start_s = time.perf_counter()
+        frames = [next_frame(source, 10) for _ in range(5)]
+        assert time.perf_counter() - start_s >= 0.35  # it may be slower, never faster
+    times = [frame.media_s for frame in frames if frame]
+    assert times == pytest.approx([0, 0.04, 0.3, 0.34, 0.38], abs=0.002)
+
+
+def test_frames_of_a_stream_have_their_own_size_and_no_time_in_a_file() -> None:
+    def respond(request: Request, _: int) -> None:
+        start_stream(request)
+        for number in range(60):
+            send_frame(request, 90, *((64, 48) if number % 20 < 10 else (80, 32)))
+            time.sleep(0.005)
+
+    shapes = set()
+    with serving(respond) as host, open_source(f"HTTP://{host}/") as source:
+        assert source.name == f"HTTP://{host}/"
+        while len(shapes) < 2:
+            frame = next_frame(source, 10)
+            assert frame is not None
+            assert frame.media_s is None
+            shapes.add(frame.image.shape)
+    assert shapes == {(48, 64, 3), (32, 80, 3)}
+
+
+@pytest.mark.parametrize("skipped", [5, 40])
+def test_waits_for_the_first_key_frame_of_a_stream(tmp_path: Path, skipped: int) -> None:
+    """The stream is joined in the middle of a group of 60 pictures, without its parameter sets."""
+    path = encode(
+        tmp_path / "clip.ts",
+        regular(180),
+        noise=True,
+        options={"g": "60", "bf": "0", "sc_threshold": "0"},
+        time_base=None,
+    )
+    content = path.read_bytes()[packets(path)[skipped][0] // 188 * 188 :]
+
+    def respond(request: Request, _: int) -> None:
+        request.send_response(200)
+        request.end_headers()
+        for start in range(0, len(content), 188 * 50):
+            request.wfile.write(content[start : start + 188 * 50])
+            time.sleep(0.002)
+        time.sleep(0.5)
+
+    with serving(respond) as host, open_source(f"http://{host}/live.ts") as source:
+        assert (source.is_live, source.note) == (True, None)
+        assert next_frame(source, 10) is not None
+        assert (source.state, source.note, source.reconnects) == ("running", None, 0)
+
+
+def test_gives_up_a_stream_whose_packets_cannot_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.ffmpeg.KEY_FRAME_TIMEOUT_S", 0.1)
+    path = encode(
+        tmp_path / "clip.ts",
+        regular(100),
+        noise=True,
+        options={"g": "1000", "bf": "0", "sc_threshold": "0"},
+        time_base=None,
+    )
+    content = path.read_bytes()[packets(path)[5][0] // 188 * 188 :]
+
+    def respond(request: Request, _: int) -> None:
+        request.send_response(200)
+        request.end_headers()
+        while True:
+            request.wfile.write(content)
+
+    with serving(respond) as host, pytest.raises(SourceError, match=r"no frame that can be decoded as h264 for 0\.1 s"):
+        open_source(f"http://{host}/live.ts")
+
+
+def answer(code: int, body: bytes = b"", kind: str = "text/plain") -> Respond:
+    def respond(request: Request, _: int) -> None:
+        request.send_response(code)
+        request.send_header("Content-Type", kind)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return respond
+
+
+def image(format: str) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 60, 30)).save(content, format)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("respond", "problem"),
+    [
+        (answer(401), "it wants another user and password (401); type "),
+        (answer(403), "it refuses access (403); check "),
+        (answer(404), "it does not exist (404); check the path"),
+        (answer(410), "it reports "),
+        (answer(500), "it has an error of its own (5xx); "),
+        (answer(503), "it has an error of its own (5xx); "),
+        (answer(200, b"<html><body>Please log in</body></html>" * 50, "text/html"), "gives a web page, not a stream; "),
+        (answer(200, b"\n<!doctype html><title>Camera</title>" + b" " * 3000), "gives a web page, not a stream; "),
+        (answer(200, image("JPEG"), "image/jpeg"), "gives one image, not a stream; "),
+        (answer(200, image("PNG"), "image/png"), "gives one image, not a stream; "),
+        (answer(200, image("WEBP"), "image/webp"), "gives one image, not a stream; "),
+        (answer(200, b"#EXTM3U\n", "application/vnd.apple.mpegurl"), "gives a playlist, not a stream; "),
+        (answer(200, b"hello " * 500), "it sends nothing that FFmpeg can read; "),
+        (answer(200), "cannot be opened: it "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "Http"])
+def test_says_why_an_address_gives_no_stream(respond: Respond, problem: str, scheme: str) -> None:
+    with serving(respond) as host, pytest.raises(SourceError) as caught:
+        open_source(f"{scheme}://cook:p4ss@{host}/stream")
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith(f"{scheme}://***@{host}/stream ")
+    assert "p4ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "RTSP", "rtmp"])
+def test_names_a_refused_connection_and_an_unknown_host(scheme: str) -> None:
+    with pytest.raises(SourceError, match="cannot be opened: it refuses the connection; check host and port"):
+        open_source(f"{scheme}://127.0.0.1:9/stream")
+    with pytest.raises(SourceError, match="cannot be opened: it has an unknown host; check the name"):
+        open_source(f"{scheme}://cook:p4ss@camera.invalid/stream")
+
+
+def test_cause_is_shown_while_reconnecting() -> None:
+    with serving(answer(401)) as host, open_source(f"http://{host}/", connect_in_background=True) as source:
+        wait_until(lambda: "cannot be opened" in str(source.note))
+        assert source.note == f"http://{host}/ cannot be opened: it wants another user and password (401)"
 
 
 def test_connects_in_background_once_the_stream_is_up() -> None:
