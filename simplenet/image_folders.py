@@ -194,7 +194,9 @@ def check_class(folder: Path, paths: Sequence[Path] | None = None, kind: str = "
         listing = list_folder(folder)
         paths = listing.images
         if not paths:
-            advice = "move the folders of classes up" if listing.folders else "add some, or remove the folder"
+            advice = (
+                "put a class's images directly into its folder" if listing.folders else "add some, or remove the folder"
+            )
             raise DataError(f"no images in {folder}{_only(unused_in(listing))}; {advice}")
     reasons: Counter[str] = Counter()
     for path in paths:

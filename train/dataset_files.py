@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from simplenet import file_kinds
+from simplenet import file_kinds, image_folders
 from simplenet.errors import DataError, one_line
 from simplenet.preprocessing import UInt8Array
 
@@ -74,18 +74,16 @@ def _mnist_files(folder: Path, prefixes: tuple[str, ...]) -> tuple[str, dict[str
         for path in sorted(folder.glob(pattern), key=lambda path: (path.suffix != ".gz", path)):
             if (match := _IDX_NAME.fullmatch(path.name)) and path.is_file():
                 prefix, split, kind = (part.lower() for part in match.groups(default=""))
-                # Kaggle's archive has train-images-idx3-ubyte/train-images-idx3-ubyte.
-                parent = path.parent.parent if _IDX_NAME.fullmatch(path.parent.name) else path.parent
+                inner = path.parent  # Kaggle's archive has train-images-idx3-ubyte/train-images-idx3-ubyte
+                parent = inner.parent if _IDX_NAME.fullmatch(inner.name) or image_folders.split_of(inner) else inner
                 name = f"{'train' if split == 'train' else 't10k'}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
                 found.setdefault((prefix, parent), {}).setdefault(name, path)
     for prefix in prefixes:
-        whole = [
-            (parent, found[key, parent]) for key, parent in found if key == prefix and len(found[key, parent]) == 4
-        ]
+        whole = [parent for key, parent in found if key == prefix and len(found[key, parent]) == len(_MNIST_NAMES)]
         if len(whole) > 1:
-            raise DataError(f"{folder} has several datasets; name the folder of one, such as --data {whole[0][0]}")
+            raise DataError(f"{folder} has several datasets; name the folder of one, such as --data {whole[0]}")
         if whole:
-            return prefix, whole[0][1]
+            return prefix, found[prefix, whole[0]]
     if others := sorted({prefix for prefix, _ in found if prefix not in prefixes}):
         readable = ", ".join(f"{prefix}-*" if prefix else _MNIST_NAMES[0] for prefix in prefixes)
         raise DataError(
@@ -106,11 +104,11 @@ def _content(folder: Path) -> str:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         return f"it cannot be read: {error.strerror};"
+    if not names:
+        return "it is empty;"
     packed = [name for name in names if name.endswith((".zip", ".tar", ".tgz", ".7z", ".rar"))]
-    unpack = f"; unpack {one_line(packed[0])}, or" if packed else ";"
-    return (
-        f"it has {one_line(', '.join(names[:5]), 200)}{', ...' * (len(names) > 5)}{unpack}" if names else "it is empty;"
-    )
+    unpack = f" unpack {one_line(packed[0])}, or" if packed else ""
+    return f"it has {one_line(', '.join(names[:5]), 200)}{', ...' * (len(names) > 5)};{unpack}"
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8Array:
@@ -135,12 +133,9 @@ def _idx_array(path: Path, file: BinaryIO, dimensions: int, start: bytes) -> UIn
     if header[:4] in names and header[3] != dimensions:
         raise DataError(f"{path} has {names[header[:4]]}; swap the names of this file and the one that it belongs to")
     if len(header) != 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-        what = file_kinds.describe_other(start, path) if header[:2] == start[:2] else ""
-        raise DataError(
-            f"{path} is {what}"
-            if what
-            else f"{path} is not an IDX file of bytes with {dimensions} dimensions; download it again"
-        )
+        what = file_kinds.describe_other(start, path) if header[:2] == start[:2] else ""  # not for what gzip unpacked
+        what = what or f"not an IDX file of bytes with {dimensions} dimensions; download it again"
+        raise DataError(f"{path} is {what}")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     size = int(np.prod(shape, dtype=object))
     if not 0 < size <= MAX_BYTES:
@@ -169,10 +164,8 @@ def read_cifar(
     found: dict[str, Split] = {}
     record = label_bytes + _CIFAR_PIXELS
     try:
-        for name, size, file in _members(path):
+        for name, size, file in _members(path, {*train, *test}):
             stem = name.removesuffix(".bin")
-            if stem not in (*train, *test):
-                continue
             if not 0 < size <= _LARGEST_MEMBER or (name != stem and size % record):
                 raise DataError(f"{path}: {name} is not a file of {record}-byte records; download it again")
             planes, labels = _pickled(name, file.read()) if name == stem else _records(file.read(), record)
@@ -194,19 +187,20 @@ def read_cifar(
     return split(train), split(test)
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
-    """Yield name, size and content of the files in a .tar.gz, or in a folder and its direct subfolders."""
+def _members(path: Path, stems: set[str]) -> Iterator[tuple[str, int, BinaryIO]]:
+    """Yield name, size and content of the files with these stems in a .tar.gz, or in a folder and its subfolders."""
     if path.is_dir():
         for found in sorted([*path.glob("*/*"), *path.glob("*")]):
-            if found.is_file():
+            if found.name.removesuffix(".bin") in stems and found.is_file():
                 with open(found, "rb") as file:
                     yield found.name, found.stat().st_size, file
         return
     with tarfile.open(path, "r:*") as members:
         for member in members:
-            if member.isreg():
-                content = members.extractfile(member)
-                yield Path(member.name).name, member.size, cast(BinaryIO, content or io.BytesIO())
+            name = Path(member.name).name
+            # extractfile would follow a link
+            if name.removesuffix(".bin") in stems and member.isreg() and (content := members.extractfile(member)):
+                yield name, member.size, cast(BinaryIO, content)
 
 
 def _records(content: bytes, record: int) -> Split:

@@ -43,10 +43,11 @@ def _train(output: Path, *flags: str) -> int:
         tuple(name.replace("-idx", ".idx") for name in PARTS),
         tuple(f"{name.replace('-idx', '.idx')}/{name.replace('-idx', '.idx')}" for name in PARTS),
         tuple(f"MNIST/raw/{name}" for name in PARTS),
+        tuple(f"{folder}/{name}.gz" for folder, name in zip(("Train", "Train", "test", "test"), PARTS, strict=True)),
         tuple(name.upper().replace("T10K", "test") for name in PARTS),
         tuple(f"emnist-digits-{name.replace('t10k', 'test')}.gz" for name in PARTS),
     ],
-    ids=["unpacked", "Kaggle", "Kaggle's folders", "torchvision", "upper case", "EMNIST's digits"],
+    ids=["unpacked", "Kaggle", "Kaggle's folders", "torchvision", "folders of splits", "upper case", "EMNIST's digits"],
 )
 def test_reads_mnist_files_by_any_usual_name(
     names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
