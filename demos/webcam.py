@@ -40,7 +40,7 @@ from demos.live.sources.factory import open_source
 from demos.live.sources.scheduler import SourceScheduler
 from demos.live.summary import Summary, print_summary
 from demos.live.window import display
-from demos.live.window.recorder import CODECS
+from demos.live.window.recorder import SUFFIX
 from demos.live.window.view import Screen
 from demos.models import ModelRequest
 from simplenet import cli, files
@@ -142,10 +142,8 @@ def build_parser() -> argparse.ArgumentParser:
     timeout_help = "give up a camera or stream after this time without a frame (default: 60)"
     parser.add_argument("--reconnect-timeout", type=seconds, default=60.0, metavar="SECONDS", help=timeout_help)
     parser.add_argument("--loop", action="store_true", help="restart a file when it ends")
-    video, record_help = cli.file_ending_in(*CODECS), "record what the window shows: .mp4 or .avi"
-    parser.add_argument("--record", type=video, metavar="FILE", help=record_help)
-    fps_help = "frames per second of recordings; lower it if encoding is too slow (default: the source's)"
-    cli.add_count(parser, "--record-fps", fps_help, highest=120)
+    video = cli.file_ending_in(SUFFIX)
+    parser.add_argument("--record", type=video, metavar="FILE", help="record what the window shows, as .mp4")
     output_help = "the folder for snapshots and recordings of the keys s and r (default: ./recordings)"
     parser.add_argument("--output", type=cli.path, default=Path("recordings"), metavar="DIR", help=output_help)
     cli.add_count(parser, "--top", "predictions to show", default=5, highest=20)
@@ -187,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, model_group = config.load(cli.log)
         session = opened.enter_context(Session(scheduler, config, model_group, event=events))
         shown = opened.enter_context(display.Window() if kind == "window" else display.Display())
-        screen = Screen(session, shown, arguments.output, arguments.record, arguments.record_fps)
+        screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
             opened.enter_context(_page(session, arguments.host, arguments.port))
         status = StatusLine(session)

@@ -39,9 +39,8 @@ def test_drawing_the_window(benchmark: BenchmarkFixture, size: tuple[int, int], 
     benchmark.pedantic(draw, rounds=ROUNDS, warmup_rounds=20)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-def test_recording_a_640x480_image(benchmark: BenchmarkFixture, tmp_path: Path, suffix: str) -> None:
+def test_recording_a_640x480_image(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     frames = ((scene.frame(number), number / 30) for scene in [Scene(640, 480, 30)] for number in itertools.count())
     benchmark.group = "recording a 640x480 image"
-    with Recorder(tmp_path / f"clip{suffix}", 30) as recorder:
+    with Recorder(tmp_path / "clip.mp4") as recorder:
         benchmark.pedantic(recorder.write, setup=lambda: (next(frames), {}), rounds=ROUNDS, warmup_rounds=20)

@@ -30,11 +30,13 @@ class Frame:
         captured_s: time.perf_counter() timestamp.
         media_s: presentation time in a file, seconds from its first frame, increasing also when the file is looped.
             None for live sources.
+        duration_s: how long the file shows it, seconds; None if unknown.
     """
 
     image: UInt8Array
     captured_s: float
     media_s: float | None = None
+    duration_s: float | None = None
 
 
 class OpenError(SourceError):

@@ -1,17 +1,10 @@
-"""Record images to a video that plays in real time, and save snapshots.
-
-Files are written under an unfinished name first. An existing file is never replaced.
-"""
+"""Record images to a video in which each appears at its own time."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Iterator
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +12,67 @@ import numpy as np
 
 from demos.live.sources.opencv import is_unicode, opencv
 from demos.live.window.draw import draw_image
+from demos.live.window.saving import create_unfinished, publish, raise_if_nearly_full
 from simplenet.errors import SimpleNetError, UsageError, one_line
-from simplenet.files import error_message, sync
+from simplenet.files import error_message
 from simplenet.preprocessing import UInt8Array
+from simplenet.vendors import vendor_import
 
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-"""The codecs that OpenCV's wheels can write; H.264 is not among them."""
-MIN_FREE_BYTES = 50_000_000
-"""A recording stops when less disk space than this is free, so that its file can still be finished."""
-LONGEST_GAP_S = 1.0
-"""A longer gap between two images, such as a suspended laptop, is recorded with this length."""
+SUFFIX = ".mp4"
+# Constant quality takes three quarters of the time of x264's default, which estimates each image's complexity first.
+# PyAV's wheels have x264; a Linux distribution's build may lack it.
+_ENCODERS = {"libx264": {"preset": "ultrafast", "qp": "24"}, "mpeg4": {"qmin": "5", "qmax": "5"}}
+_TICKS_PER_S = 60_000  # 24, 25, 29.97, 30, 59.94 and 60 fps take whole ticks, and MPEG-4 allows at most 65,535
+_LONGEST_S = 35_000.0  # of one image: MP4 allows 2**31 ticks
+_BT601, _LIMITED_RANGE = 6, 1  # FFmpeg's numbers for the colors of OpenCV's YUV
 
 
 class Recorder(contextlib.AbstractContextManager["Recorder"]):
-    """A video file of a fixed frame rate. Repeats and skips images, so that it plays in real time.
+    """A video file of variable frame rate: each image appears at its own time.
 
     Until `close` the file has an unfinished name: a killed process leaves no damaged video under the final name.
     Use it as a context manager, or call `close`; from one thread at a time.
 
-        with Recorder("clip.mp4", frame_rate=30) as recorder:
+        with Recorder("clip.mp4") as recorder:
             recorder.write(image, time_s=0.0)
 
     Attributes:
         path: the requested path; after `close` the actual one, which may have a number.
         frames: frames in the file so far.
+        seconds: duration of the file so far.
     """
 
-    def __init__(self, path: str | Path, frame_rate: float) -> None:
+    def __init__(self, path: str | Path, *, longest_gap_s: float = math.inf) -> None:
         """Create the unfinished file.
 
         Args:
-            path: ends in .mp4 or .avi.
-            frame_rate: frames per second of the file, limited to 1 to 120.
+            path: ends in .mp4.
+            longest_gap_s: a longer gap between two images is recorded with this length.
 
         Raises:
-            UsageError: another suffix. SimpleNetError: the folder cannot be written to.
+            UsageError: another suffix. BackendUnavailable: PyAV is missing. SimpleNetError: the folder cannot be
+                written to.
         """
-        self.path, self.frames = Path(path), 0
-        # MPEG-4 divides a second into at most 65,535 steps, so the encoder rejects rates of many decimals.
-        self.frame_rate = round(min(120.0, max(1.0, frame_rate)), 2)
-        if self.path.suffix.lower() not in CODECS:
-            raise UsageError(f"cannot record to {self.path}: name a file that ends in {' or '.join(CODECS)}")
+        self.path, self.frames, self.seconds = Path(path), 0, 0.0
+        if self.path.suffix.lower() != SUFFIX:
+            raise UsageError(f"cannot record to {self.path}: name a file that ends in {SUFFIX}")
         if not is_unicode(str(self.path.absolute())):
             raise UsageError(f"cannot record to {one_line(repr(str(self.path)))}: no Unicode; choose another name")
+        self._av = vendor_import("av", "demos")
         # FFmpeg takes "12:30.mp4" and "file:a.mp4" for addresses, but never an absolute path.
-        self._unfinished = _create_unfinished(self.path.absolute())
-        self._writer: Any = None
-        self._size = (0, 0)
-        self._last: UInt8Array | None = None
-        self._start_s = 0.0
+        self._unfinished = create_unfinished(self.path.absolute())
+        self._container: Any = None
+        self._stream: Any = None
+        self._packet: Any = None
+        self._longest_gap_s, self._start_s = min(longest_gap_s, _LONGEST_S), 0.0
+        self._tick, self._duration_s = -1, 0.0  # of the newest image
 
-    def write(self, image: UInt8Array, time_s: float) -> None:
+    def write(self, image: UInt8Array, time_s: float, duration_s: float = 1 / 30) -> None:
         """Add RGB uint8 [H, W, 3]. The first image sets the size of the video; others are scaled to fit.
 
         Args:
-            time_s: when the image was taken, in seconds of any clock.
+            time_s: when the image appears, in seconds of any clock; if not later than the one before, right after it.
+            duration_s: how long it is shown if it is the last image.
 
         Raises:
             SimpleNetError: the disk is nearly full, or the encoder failed. The recording is closed, and the message
@@ -81,15 +80,12 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         """
         try:
             self._add(image, time_s)
-        except SimpleNetError as error:
+        except (OSError, ValueError, self._av.FFmpegError) as error:
             self.close()
             kept = f"the first {self.seconds:.0f} s are in {self.path}" if self.frames else "nothing was recorded"
-            raise SimpleNetError(f"{error}; {kept}") from error
-
-    @property
-    def seconds(self) -> float:
-        """The duration of the file so far."""
-        return self.frames / self.frame_rate
+            raise SimpleNetError(f"cannot continue recording to {self.path}: {error_message(error)}; {kept}") from error
+        self.frames, self._duration_s = self.frames + 1, duration_s
+        self.seconds = self._tick / _TICKS_PER_S + duration_s
 
     def close(self) -> None:
         """Finish the file and give it its name; without any image no file is left. May be called again.
@@ -97,12 +93,16 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         Raises:
             SimpleNetError: the file could not be finished; it is removed.
         """
+        container, self._container = self._container, None
         try:
-            if self._writer is not None:
-                self._writer.release()
-            if self.frames and self._unfinished.exists():
-                _check(self._unfinished, self.path, self.frames)
-                self.path = _publish(self._unfinished, self.path)
+            if container is not None and self.frames:
+                with container:
+                    self._encode(None, container)
+                    self._packet.duration = round(min(self._duration_s, _LONGEST_S) * _TICKS_PER_S)
+                    container.mux(self._packet)
+                self.path = publish(self._unfinished, self.path)
+        except (OSError, ValueError, self._av.FFmpegError) as error:
+            raise SimpleNetError(f"cannot finish {self.path}: {error_message(error)}; nothing was recorded") from error
         finally:
             self._unfinished.unlink(missing_ok=True)
 
@@ -110,61 +110,36 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         self.close()
 
     def _add(self, image: UInt8Array, time_s: float) -> None:
-        """Repeat the previous image until `time_s`, then write `image`, unless the video has a frame at `time_s`."""
-        if self._last is None:
+        raise_if_nearly_full(self._unfinished.parent)  # on a full disk the video could not be finished
+        if self._container is None:
             self._open(image)
             self._start_s = time_s
-        place = round((time_s - self._start_s) * self.frame_rate)
-        latest = self.frames + round(LONGEST_GAP_S * self.frame_rate)
-        if place > latest:
-            self._start_s += (place - latest) / self.frame_rate
-            place = latest
-        bgr = opencv().cvtColor(_fit(image, *self._size), opencv().COLOR_RGB2BGR)
-        if self._last is not None:
-            self._encode(self._last, place - self.frames)
-        if place >= self.frames:
-            self._encode(bgr, 1)
-        self._last = bgr
+        latest_s = max(self._tick, 0) / _TICKS_PER_S + self._longest_gap_s
+        self._start_s += max(0.0, time_s - self._start_s - latest_s)
+        self._tick = max(self._tick + 1, round((time_s - self._start_s) * _TICKS_PER_S))
+        fitted = _fit(image, self._stream.width, self._stream.height)
+        yuv = opencv().cvtColor(fitted, opencv().COLOR_RGB2YUV_I420)  # in a fifth of FFmpeg's time
+        frame = self._av.VideoFrame.from_ndarray(yuv, format="yuv420p")
+        frame.pts, frame.time_base = self._tick, Fraction(1, _TICKS_PER_S)
+        self._encode(frame, self._container)
 
     def _open(self, image: UInt8Array) -> None:
         height, width = image.shape[:2]
-        self._size = max(2, width - width % 2), max(2, height - height % 2)  # encoders need even sides
-        codec = opencv().VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
-        self._writer = opencv().VideoWriter(str(self._unfinished), codec, self.frame_rate, self._size)
-        if not self._writer.isOpened():
-            raise SimpleNetError(f"OpenCV cannot write {self._size[0]}x{self._size[1]} video to {self.path}; try .avi")
+        name = next(name for name in _ENCODERS if name in self._av.codecs_available)
+        self._container = self._av.open(str(self._unfinished), "w", format="mp4")
+        self._stream = self._container.add_stream(name, rate=30, options=_ENCODERS[name])  # rate: for H.264's level
+        self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
+        self._stream.pix_fmt = "yuv420p"  # every player shows it; its sides are even
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, _TICKS_PER_S)
+        context.colorspace, context.color_range = _BT601, _LIMITED_RANGE
 
-    def _encode(self, bgr: UInt8Array, times: int) -> None:
-        try:
-            for _ in range(times):
-                # The encoder does not report a full disk: it leaves a file that cannot be played.
-                if shutil.disk_usage(self._unfinished.parent).free < MIN_FREE_BYTES:
-                    raise SimpleNetError(f"cannot continue recording to {self.path}: the disk is nearly full")
-                self._writer.write(bgr)
-                self.frames += 1
-        except (OSError, opencv().error) as error:
-            reason = error_message(error) if isinstance(error, OSError) else one_line(error)
-            raise SimpleNetError(f"cannot continue recording to {self.path}: {reason}") from error
-
-
-def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:
-    """Write RGB uint8 [H, W, 3] as a PNG with the time in its name, completely or not at all; returns its path.
-
-    Raises:
-        SimpleNetError: the folder cannot be written to, or the disk is full.
-    """
-    cv2 = opencv()
-    png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-    path = Path(folder) / time.strftime("simplenet-%Y%m%d-%H%M%S.png")
-    unfinished = _create_unfinished(path)
-    try:
-        if shutil.disk_usage(unfinished.parent).free < MIN_FREE_BYTES:  # visitors of the page must not fill it
-            raise SimpleNetError(f"cannot write {path}: the disk is nearly full")
-        with _write_errors(path):
-            unfinished.write_bytes(png)
-        return _publish(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    def _encode(self, frame: Any, container: Any) -> None:
+        """Encode a frame, or with None the rest. The newest packet is held back: only `close` knows its duration."""
+        for packet in self._stream.encode(frame):
+            if self._packet is not None:
+                container.mux(self._packet)
+            self._packet = packet
 
 
 def _fit(image: UInt8Array, width: int, height: int) -> UInt8Array:
@@ -174,52 +149,3 @@ def _fit(image: UInt8Array, width: int, height: int) -> UInt8Array:
     fitted = np.zeros((height, width, 3), np.uint8)
     draw_image(fitted, image)
     return fitted
-
-
-def _check(video: Path, path: Path, frames: int) -> None:
-    """Raise if the file does not hold all frames: OpenCV's writer reports no error, not even on a full disk."""
-    cv2 = opencv()
-    capture = cv2.VideoCapture(str(video))
-    try:
-        found = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() and capture.grab() else 0
-    finally:
-        capture.release()
-    if found < frames:
-        raise SimpleNetError(f"{path} could not be written completely ({found} of {frames} frames); is the disk full?")
-
-
-def _create_unfinished(path: Path) -> Path:
-    """Create an empty file beside `path` whose name says that it is unfinished, and its folder if missing.
-
-    Raises:
-        SimpleNetError: the folder cannot be written to.
-    """
-    temporary = path.with_name(f"{path.stem[:100]}.unfinished-{secrets.token_hex(4)}{path.suffix}")
-    with _write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-    return temporary
-
-
-def _publish(temporary: Path, path: Path) -> Path:
-    """Rename the finished file to 'clip.mp4', or to 'clip-2.mp4' and so on if that exists; returns the path.
-
-    Raises:
-        SimpleNetError: renaming failed.
-    """
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    with _write_errors(path):
-        free = next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
-        sync(temporary)
-        temporary.rename(free)
-        sync(path.parent)
-    return free
-
-
-@contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error_message(error)
-        raise SimpleNetError(f"cannot write {path}: {reason}; choose a folder you can write to") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.window.display import Display
 from demos.live.window.draw import Renderer
-from demos.live.window.recorder import Recorder, save_snapshot
+from demos.live.window.recorder import Recorder
+from demos.live.window.saving import save_snapshot
 from simplenet.errors import SimpleNetError
 from simplenet.preprocessing import UInt8Array
 
 _QUIT = {"q": "q", "escape": "Esc"}
 _COMMANDS = {key.key: key.command for key in KEYS}
-_DEFAULT_FRAME_RATE = 30.0
+_LONGEST_GAP_S = 1.0  # in a recording of live sources: a suspended laptop leaves no still of hours
 _TEXTS_EVERY_S = 0.1  # people cannot read faster changes, and a state's percentiles take 0.15 ms
 
 
@@ -33,13 +35,11 @@ class Screen:
         display: Display,
         folder: Path,
         record_to: Path | None = None,
-        record_fps: float | None = None,
     ) -> None:
         """`record_to` records from the first frame.
 
         Args:
             folder: for snapshots and for recordings that a key starts.
-            record_fps: frames per second of recordings; None takes the source's.
 
         Raises:
             SimpleNetError: `record_to` cannot be written.
@@ -48,14 +48,14 @@ class Screen:
         self._renderer = Renderer()
         self._dashboard, self._texts_until_s = session.state()["dashboard"], 0.0
         self._recorder: Recorder | None = None
-        self._pending_recording, self._record_fps = record_to, record_fps
-        self._is_live = False  # recordings of live sources are timed by the clock, those of files by frame number
-        self._file_frames, self._file_rate = 0, _DEFAULT_FRAME_RATE
+        self._pending_recording = record_to
+        self._is_live = False  # recordings of live sources are timed by the clock, those of files by the files
+        self._media_s, self._offsets_s = 0.0, dict[int, float]()
         self._was_requested_at_start = record_to is not None
         self.recording_error: SimpleNetError | None = None
         """Why the recording that was requested at the start is incomplete."""
         if record_to is not None:
-            Recorder(record_to, _DEFAULT_FRAME_RATE).close()  # fails now if the folder cannot be written to
+            Recorder(record_to).close()  # fails now if the folder cannot be written to
         self._pending_snapshot = self._shows_help = False
 
     @property
@@ -86,10 +86,10 @@ class Screen:
             return
         self._renderer.add(result)
         if self._pending_recording is not None:
-            self._start_recording(self._pending_recording, result)
+            self._start_recording(self._pending_recording)
         image = self._draw()
-        self._file_frames += 1
-        self._record(image, result.frame.captured_s if self._is_live else self._file_frames / self._file_rate)
+        frame, rate = result.frame, result.source.frame_rate or 30
+        self._record(image, self._time_of(result), frame.duration_s or 1 / rate)
         self._deliver(image)
 
     def refresh(self) -> None:
@@ -134,24 +134,31 @@ class Screen:
             elif key in _COMMANDS:
                 self._session.command(_COMMANDS[key])
 
-    def _start_recording(self, path: Path, result: FrameResult) -> None:
+    def _start_recording(self, path: Path) -> None:
         self._pending_recording = None
-        rate = result.source.frame_rate or self._session.timer.recent_fps() or _DEFAULT_FRAME_RATE
-        self._file_frames, self._file_rate = 0, rate
+        sources = self._session.scheduler.sources
+        self._is_live = any(source.is_live for source in sources if source.kind != "visitor")
         try:
-            self._recorder = Recorder(path, self._record_fps or rate)
+            self._recorder = Recorder(path, longest_gap_s=_LONGEST_GAP_S if self._is_live else math.inf)
         except SimpleNetError as error:
             self._report_failure(error)
             return
-        sources = self._session.scheduler.sources
-        self._is_live = any(source.is_live for source in sources if source.kind != "visitor")
         self._session.recorder = self._recorder
         self._session.event("recording", path=str(self._recorder.path))
 
-    def _record(self, image: UInt8Array, time_s: float) -> None:
+    def _time_of(self, result: FrameResult) -> float:
+        """Return when the frame appears in the recording. A file that is behind another one continues from there."""
+        frame, source = result.frame, result.source.id
+        if self._is_live or frame.media_s is None:
+            return frame.captured_s
+        self._media_s = max(self._media_s, frame.media_s + self._offsets_s.get(source, 0.0))
+        self._offsets_s[source] = self._media_s - frame.media_s
+        return self._media_s
+
+    def _record(self, image: UInt8Array, *times_s: float) -> None:
         if self._recorder is not None:
             try:
-                self._recorder.write(image, time_s)
+                self._recorder.write(image, *times_s)
             except SimpleNetError as error:  # the message says what was kept
                 self._recorder = self._session.recorder = None
                 self._report_failure(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +15,14 @@ import pytest
 
 from demos import webcam
 from demos.live.result import FrameResult
-from demos.live.sources.base import LiveSource
+from demos.live.sources.base import Frame, LiveSource, Source, SourceKind
 from demos.live.sources.opencv import opencv
 from demos.live.window.display import Display
 from demos.live.window.view import Screen
 from tests.demos.conftest import WriteVideo, shades
-from tests.demos.live.conftest import MakeSession
+from tests.demos.live.conftest import MakeSession, Recorded
+from tests.demos.live.scenes import gray
+from tests.demos.live.window.videos import read
 
 
 class ScriptedDisplay(Display):
@@ -55,12 +59,7 @@ def test_keys_save_a_snapshot_and_record(make_session: MakeSession, write_video:
     cv2 = opencv()
     saved = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
     assert any(np.array_equal(saved, image) for image in window.shown[2:5])
-    capture = cv2.VideoCapture(str(clip))
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    capture.release()
-    assert count == 10
+    assert len(read(clip)[1]) == 10
     events = dict(session.events)
     assert events["snapshot"] == {"path": str(snapshot)}
     assert events["recording"] == {"path": str(clip)}
@@ -82,14 +81,10 @@ def test_records_pauses(make_session: MakeSession, tmp_path: Path) -> None:
     window = ScriptedDisplay({2: "r", 5: "space", 15: "space", 20: "r", 21: "q"})  # 10 images of a pause, one second
     assert webcam.run(session, Screen(session, window, tmp_path)) == "q"
     (clip,) = tmp_path.glob("*.mp4")
-    cv2 = opencv()
-    capture = cv2.VideoCapture(str(clip))
-    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
-    while (read := capture.read())[0]:
-        frames.append(read[1].astype(int))
-    capture.release()
-    still = sum(abs(after - before).mean() < 0.5 for before, after in itertools.pairwise(frames))
-    assert still >= 0.6 * rate  # of the frames that a second has
+    frames, times, _ = read(clip)
+    pairs = zip(itertools.pairwise(frames), np.diff(times), strict=True)
+    still_s = sum(step for (before, after), step in pairs if abs(after.astype(int) - before).mean() < 0.5)
+    assert still_s >= 0.8
 
 
 def test_failed_recording_does_not_end_the_demo(
@@ -117,18 +112,124 @@ def test_full_disk_is_the_recording_error(
     assert not (tmp_path / "out.mp4").exists()
 
 
-@pytest.mark.parametrize(("record_fps", "frames"), [(None, 30), (10.0, 10)])
-def test_recording_of_a_file_plays_in_real_time(
-    make_session: MakeSession, write_video: WriteVideo, tmp_path: Path, record_fps: float | None, frames: int
-) -> None:
-    session = make_session(str(write_video("clip.avi", shades(30))))
-    screen = Screen(session, Display(), tmp_path, tmp_path / "out.mp4", record_fps)
+MakeFileSession = Callable[..., Recorded]
+
+
+class ScriptedFile(Source):
+    """A file whose frames have these times, as fast as they are read; `kind` "camera" makes it live."""
+
+    def __init__(self, times_s: Sequence[float], *, last_s: float | None = None, kind: SourceKind = "file") -> None:
+        super().__init__("clip", kind)
+        self.is_live, self.frame_rate = kind == "camera", 30
+        durations = [None] * (len(times_s) - 1) + [last_s]
+        images = [gray(64, 48, 10 * (place % 25)) for place in range(len(times_s))]
+        frames = zip(images, times_s, durations, strict=True)
+        self._frames = [
+            Frame(image, time_s) if self.is_live else Frame(image, 0.0, time_s, duration_s)
+            for image, time_s, duration_s in frames
+        ]
+
+    def poll(self) -> Frame | None:
+        frame = self._frames.pop(0)
+        self.state = "running" if self._frames else "ended"
+        return frame
+
+    def ready_at_s(self) -> float:
+        return 0.0 if self._frames else math.inf
+
+    def close(self) -> None:
+        self._frames.clear()
+
+
+@pytest.fixture
+def session_of(make_session: MakeSession) -> MakeFileSession:
+    """`session_of(source, ...)`: a session of these sources."""
+
+    def make(*sources: Source) -> Recorded:
+        session = make_session("synthetic")
+        session.scheduler.remove(session.scheduler.sources[0])
+        for source in sources:
+            session.scheduler.add(source)
+        return session
+
+    return make
+
+
+def record(session: Recorded, path: Path, display: Display | None = None) -> tuple[list[float], float]:
+    """Record the whole session; returns the times of the recording's frames, and its duration."""
+    screen = Screen(session, display or Display(), path.parent, path)
     webcam.run(session, screen)
     screen.stop_recording()
-    capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
-    assert capture.get(opencv().CAP_PROP_FPS) == pytest.approx(record_fps or 30)
-    assert capture.get(opencv().CAP_PROP_FRAME_COUNT) == pytest.approx(frames, abs=1)
-    capture.release()
+    assert screen.recording_error is None
+    return read(path)[1:]
+
+
+@pytest.mark.parametrize(
+    "times_s",
+    [
+        [place / 29.97 for place in range(30)],
+        [place / 240 for place in range(60)],
+        [0, 0.1, 12.1, 12.2, 33.2],  # stills of a screen recording
+        [*np.arange(10) / 60, *(9 + np.arange(10) / 25), 3600],
+        [0, 0.04, 0.08, 0.5, 0.54, 0.58],  # read twice, with a last frame of 0.42 s
+    ],
+    ids=["29.97 fps", "240 fps", "stills", "mixed rates", "loop"],
+)
+def test_recording_has_every_frame_of_a_file_at_its_time(
+    session_of: MakeFileSession, tmp_path: Path, times_s: list[float]
+) -> None:
+    times, duration_s = record(session_of(ScriptedFile(times_s, last_s=2.5)), tmp_path / "out.mp4")
+    np.testing.assert_allclose(times, times_s, atol=1 / 60_000)
+    assert duration_s == pytest.approx(times_s[-1] + 2.5, abs=0.001)
+
+
+def test_last_frame_without_a_duration_lasts_one_period(session_of: MakeFileSession, tmp_path: Path) -> None:
+    _, duration_s = record(session_of(ScriptedFile([0, 20])), tmp_path / "out.mp4")
+    assert duration_s == pytest.approx(20 + 1 / 30, abs=0.001)
+
+
+@pytest.mark.parametrize("first_s", [0.0, 65.0])
+def test_pausing_a_file_leaves_no_gap_in_its_recording(
+    session_of: MakeFileSession, tmp_path: Path, first_s: float
+) -> None:
+    window = ScriptedDisplay({2: "r", 5: "space", 8: "space", 15: "r"})  # images 6 to 8 are drawn in the pause
+    session = session_of(ScriptedFile([first_s + place / 25 for place in range(20)]))
+    webcam.run(session, Screen(session, window, tmp_path))
+    (clip,) = tmp_path.glob("*.mp4")
+    np.testing.assert_allclose(read(clip)[1], np.arange(10) / 25, atol=1 / 60_000)
+
+
+@pytest.mark.parametrize(
+    ("others_s", "end_s"),
+    [
+        ([place / 25 for place in range(20)], 0.76),  # the same times
+        ([place / 25 + 0.01 for place in range(20)], 0.77),
+        ([place / 5 for place in range(10)], 2.16),  # at 1.8 s the first has 10 frames left
+    ],
+)
+def test_several_files_keep_their_pace_in_one_recording(
+    session_of: MakeFileSession, tmp_path: Path, others_s: list[float], end_s: float
+) -> None:
+    files = ScriptedFile([place / 25 for place in range(20)]), ScriptedFile(others_s)
+    times, _ = record(session_of(*files), tmp_path / "out.mp4")
+    assert len(times) == 20 + len(others_s)
+    assert times[-1] == pytest.approx(end_s, abs=0.001)
+
+
+def test_recording_of_a_camera_shortens_gaps(session_of: MakeFileSession, tmp_path: Path) -> None:
+    camera = ScriptedFile([1000, 1000.1, 1000.3, 9000, 9000.1], kind="camera")
+    times, _ = record(session_of(camera), tmp_path / "out.mp4")
+    np.testing.assert_allclose(times, [0, 0.1, 0.3, 1.3, 1.4], atol=0.001)
+
+
+def test_tiny_sources_are_enlarged_in_snapshots_and_recordings(session_of: MakeFileSession, tmp_path: Path) -> None:
+    session, window = session_of(ScriptedFile([0, 1, 2])), ScriptedDisplay({1: "s"})
+    record(session, tmp_path / "out.mp4", window)
+    (snapshot,), cv2 = tmp_path.glob("*.png"), opencv()
+    saved = cv2.cvtColor(cv2.imread(str(snapshot)), cv2.COLOR_BGR2RGB)
+    assert any(np.array_equal(saved, image) for image in window.shown)
+    assert saved.shape[1] > 640
+    assert (saved[:480, :640] == saved[240, 320]).all(axis=2).mean() > 0.8  # 64x48 pixels fill 640x480
 
 
 def test_visitors_are_not_recorded(make_session: MakeSession, write_video: WriteVideo, tmp_path: Path) -> None:
@@ -148,12 +249,7 @@ def test_visitors_are_not_recorded(make_session: MakeSession, write_video: Write
     screen = Screen(session, Display(), tmp_path, record_to=tmp_path / "out.mp4")
     assert webcam.run(session, screen) == "end of file"
     screen.stop_recording()
-    capture = opencv().VideoCapture(str(tmp_path / "out.mp4"))
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    capture.release()
-    assert count == 12
+    assert len(read(tmp_path / "out.mp4")[1]) == 12
 
 
 def test_draws_nothing_without_display_or_recording(
