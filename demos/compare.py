@@ -7,6 +7,7 @@
     python demos/compare.py --backend openvino,onnxruntime --precision fp32,int8
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
     python demos/compare.py --report comparison.html          also write a report with charts and all numbers
+    python demos/compare.py --against /other/venv/bin/python  compare with another environment's package versions
     python demos/compare.py --recommend --max-p99-ms 5        name the best artifact for this machine
     python demos/compare.py --json > comparison.json          with every raw sample (or --save FILE.json)
     python demos/compare.py --baseline before.json --fail-above 5%  exit code 3 if a row is slower than then
@@ -38,6 +39,7 @@ from demos import console, models
 from demos.benchmark import baseline, machine, plot, recommendation, report, results, table
 from demos.benchmark.comparison import Comparison, Row, compare
 from demos.benchmark.recommendation import Limits
+from demos.benchmark.workers import check_python
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from runtimes.loader import backend_class
@@ -80,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_count(parser, "--rounds", "rounds per row; 6 or more give intervals", default=30, highest=1000)
     until_help = "add rounds until the 95 %% interval between the fastest two is at most this wide, for example 2%%"
     parser.add_argument("--until", type=_percent, metavar="PERCENT", help=until_help)
+    against_help = "measure every row also under this interpreter, such as /other/venv/bin/python, in the same rounds"
+    parser.add_argument("--against", type=files.expand_home, metavar="PYTHON", help=against_help)
     limit_help = "with --until, add no round after this time (default: 300)"
     parser.add_argument("--time-limit", type=cli.positive_number, default=300.0, metavar="SECONDS", help=limit_help)
     parser.add_argument("--no-twin", action="store_true", help="do not measure the fastest row twice")
@@ -91,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", type=json_file, metavar="FILE.json", help="save the results, with every raw sample")
     baseline_help = "also compare with the results that --save has written; exit code 4 if the conditions differ"
     parser.add_argument("--baseline", type=json_file, metavar="FILE.json", help=baseline_help)
+    diff_help = "only compare two saved results; of two machines, without a ratio"
+    parser.add_argument("--diff", type=json_file, nargs=2, metavar="FILE.json", help=diff_help)
     fail_help = "with --baseline, exit code 3 if a row is slower by more than this, for example 5%%"
     parser.add_argument("--fail-above", type=_percent, metavar="PERCENT", help=fail_help)
     recommend = parser.add_argument_group("recommendation")
@@ -109,6 +115,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    if arguments.diff is not None:
+        first, second = map(results.read, arguments.diff)
+        baseline.show_side_by_side(first, second, console.output(width=100))
+        return 0
     if arguments.plot is not None or arguments.report is not None:
         with vendors.matplotlib_cache():
             import matplotlib.figure  # noqa: F401 - fail now if it is missing, not after the measurement
@@ -136,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         until_percent=arguments.until,
         time_limit_s=arguments.time_limit,
         with_twin=not arguments.no_twin,
+        against=arguments.against,
     )
     if result.reference is None:
         reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
@@ -145,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json.dump(after, sys.stdout)
         print()
     else:
-        table.show(result, console.output(width=100))
+        table.show(result, console.output(width=100 if arguments.against is None else 112))
     if arguments.recommend:
         print(recommendation.recommend(result, limits), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plot is not None:
@@ -166,7 +177,7 @@ def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argp
         )
         return baseline.EXIT_NOT_COMPARABLE
     if not arguments.json:
-        baseline.show(before, after, console.output(width=100))
+        baseline.show(before, after, console.output(width=100 if arguments.against is None else 112))
     if arguments.fail_above is not None:
         slower = [one for one in baseline.changes(before, after) if one.is_slower_than(arguments.fail_above)]
         for change in slower:
@@ -205,6 +216,7 @@ def run(
     until_percent: float | None = None,
     time_limit_s: float = 300.0,
     with_twin: bool = True,
+    against: str | None = None,
 ) -> Comparison:
     """Export missing artifacts, then compare; progress goes to stderr. Other arguments are those of `compare`.
 
@@ -212,11 +224,14 @@ def run(
         request: the model; its backend and precision are not used.
         image: a folder or the name of a shipped set; by default the images shipped with the weights.
         limit: at most this many images.
+        against: another Python interpreter, which also runs every row.
 
     Raises:
         UsageError: no backend has one of the precisions, or the device. DataError: no images.
         SimpleNetError: no artifact could be exported.
     """
+    if against is not None:
+        check_python(against)
     rows = _rows(backends, precisions, request.device)
     if image is not None:
         image_sets.check_source(image)
@@ -226,6 +241,8 @@ def run(
             update(description=f"preparing {row.name}")
             _set_artifact(row, row_request)
             update(advance=1)
+        if against is not None:
+            rows = [one for row in rows for one in (row, replace(row, python=against))]
         made = [row.artifact for row in rows if row.artifact]
         if not made:
             raise SimpleNetError(f"no artifact could be exported; the first reason: {rows[0].reason}")

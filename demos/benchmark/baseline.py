@@ -56,8 +56,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     noise = max(before["noise"], after["noise"])
     found = []
     for name in (name for name in new if name in old):
-        p50s = [statistics.percentiles(rounds_ms, [50])[0].value for rounds_ms in (old[name], new[name])]
-        found.append(Change(name, p50s[0], p50s[1], statistics.unpaired_ratio(new[name], old[name]), noise))
+        ratio = statistics.unpaired_ratio(new[name], old[name])
+        found.append(Change(name, _p50_ms(old[name]), _p50_ms(new[name]), ratio, noise))
     return found
 
 
@@ -69,8 +69,25 @@ def show(before: dict[str, Any], after: dict[str, Any], console: Console) -> Non
         table.add_row(change.name, "", *row)
     console.print(table)
     old, new = results.versions(before), results.versions(after)
-    updated = [
-        f"{name} {old[name]} -> {new[name]}" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]
-    ]
+    updated = [f"{name} {old[name]} -> {new[name]}" for name in sorted(old) if name in new and old[name] != new[name]]
     if updated:
         console.print(f"versions: {', '.join(updated)}.", markup=False, highlight=False)
+
+
+def show_side_by_side(first: dict[str, Any], second: dict[str, Any], console: Console) -> None:
+    """Print two results. There are ratios only if they are comparable: those of two machines mean nothing."""
+    if not (reasons := not_comparable(first, second)):
+        return show(first, second, console)
+    columns = [results.latencies_ms(one) for one in (first, second)]
+    table = demo_console.table("row", "", "first\np50 ms", "second\np50 ms")
+    for name in dict.fromkeys([*columns[0], *columns[1]]):
+        cells = [f"{_p50_ms(column[name]):.3f}" if name in column else "-" for column in columns]
+        table.add_row(name, "", *cells)
+    console.print(table)
+    for reason in reasons:
+        console.print(f"no ratio: {reason}", markup=False, highlight=False)
+    return None
+
+
+def _p50_ms(rounds_ms: list[list[float]]) -> float:
+    return statistics.percentiles(rounds_ms, [50])[0].value

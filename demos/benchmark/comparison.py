@@ -52,10 +52,12 @@ class Row:
     """The lowest cosine similarity of an image's logits to the reference row's."""
     is_twin: bool = False
     """Whether this is the second measurement of another row's artifact, the A/A control."""
+    python: str | None = None
+    """Another interpreter that runs this row, with its own package versions."""
 
     @property
     def name(self) -> str:
-        return f"{self.backend} {self.precision}" + " (twin)" * self.is_twin
+        return f"{self.backend} {self.precision}" + " (against)" * bool(self.python) + " (twin)" * self.is_twin
 
     @property
     def latency(self) -> LatencySummary | None:
@@ -98,7 +100,7 @@ class Comparison:
     @property
     def twins(self) -> Interval | None:
         """The latency of the twin over that of its original: 1, but for the noise of this run."""
-        original = next((row for row in self.rows if self.twin and self.twin.name.startswith(row.name)), None)
+        original = next((row for row in self.rows if self.twin and self.twin.name == f"{row.name} (twin)"), None)
         return original.speed_up_over(self.twin) if original else None
 
     @property
@@ -116,10 +118,9 @@ class Comparison:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The version of each package that ran a row."""
-        return {
-            name: version for row in self.rows if row.description for name, version in row.description.versions.items()
-        }
+        """The version of each package of this interpreter that ran a row."""
+        described = [row.description for row in self.rows if row.description and row.python is None]
+        return {name: version for one in described for name, version in one.versions.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, raw samples included."""
@@ -183,7 +184,7 @@ def compare(
             assert row.artifact is not None
             on_step(f"loading {row.name}")
             described = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
-            worker = stack.enter_context(Worker(row.name, row.artifact.folder, described))
+            worker = stack.enter_context(Worker(row.name, row.artifact.folder, described, python=row.python))
             try:
                 logits[row.name], latest_ms[row.name] = _load(worker, row, images, frame)
                 workers.append(worker)
@@ -200,7 +201,7 @@ def compare(
                 measure_correctness(row, logits[row.name], logits[reference.name], labels)
         if with_twin and latest_ms:
             fastest = min((row for row in rows if row.name in latest_ms), key=lambda row: latest_ms[row.name])
-            twin = Row(fastest.backend, fastest.precision, fastest.artifact, is_twin=True)
+            twin = dataclasses.replace(fastest, is_twin=True)
             start(twin, images[:_TIMED_IMAGES])
         measured = [*rows, twin] if twin else rows
         timings = {row.name: row.timings for row in measured if row.timings is not None}

@@ -51,29 +51,29 @@ def read(path: Path) -> dict[str, Any]:
 
 def latencies_ms(results: dict[str, Any]) -> dict[str, list[list[float]]]:
     """Return the model latency of each measured row by its name, one list for each round."""
-    return {
-        f"{row['backend']} {row['precision']}": row["timings"]["stages_ms"]["inference"]
-        for row in results["rows"]
-        if row["stages"]
-    }
+    return {name: row["timings"]["stages_ms"]["inference"] for name, row in _measured(results).items()}
 
 
 def conditions(results: dict[str, Any]) -> dict[str, Any]:
     """Return what must be equal for two results to be comparable, by name."""
     machine = {name: results["machine"].get(name) for name in ("processor", "logical_cores", "governor", "system")}
     found: dict[str, Any] = {**machine, "threads": results["threads"], "frame": results["frame"]}
-    for row in results["rows"]:
-        if row["stages"]:
-            name = f"{row['backend']} {row['precision']}"
-            found[f"artifact of {name}"] = row["manifest"]["files"]
-            found[f"device of {name}"] = row["description"]["device"]
+    for name, row in _measured(results).items():
+        found[f"artifact of {name}"] = row["manifest"]["files"]
+        found[f"device of {name}"] = row["description"]["device"]
     return found
 
 
 def versions(results: dict[str, Any]) -> dict[str, str]:
     """Return the version of each package that ran a row."""
-    described = [row["description"]["versions"] for row in results["rows"] if row["stages"]]
+    described = [row["description"]["versions"] for row in _measured(results).values()]
     return {package: version for one in described for package, version in one.items()}
+
+
+def _measured(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows with timings by name, without those of another interpreter."""
+    rows = [row for row in results["rows"] if row["stages"] and row["python"] is None]
+    return {f"{row['backend']} {row['precision']}": row for row in rows}
 
 
 def _check(results: dict[str, Any]) -> None:
@@ -82,6 +82,5 @@ def _check(results: dict[str, Any]) -> None:
     for name, rounds_ms in latencies_ms(results).items():
         if not rounds_ms or not all(samples and min(samples) > 0 for samples in rounds_ms):
             raise ValueError(f"{name} has no samples")
-    for row in results["rows"]:
-        if row["stages"] and set(row["stages"]) != set(STAGES):
-            raise ValueError("stages")
+    if any(set(row["stages"]) != set(STAGES) for row in _measured(results).values()):
+        raise ValueError("stages")

@@ -44,13 +44,13 @@ def _table(comparison: Comparison) -> Table:
         column.no_wrap = True
     for row in comparison.rows:
         if row.timings is None or row.latency is None:
-            cells = (row.backend, row.precision, *[NO_NUMBER] * 5, "not run, see below", NO_NUMBER)
+            cells = (row.backend, row.name.partition(" ")[2], *[NO_NUMBER] * 5, "not run, see below", NO_NUMBER)
             table.add_row(*cells, style="dim")
             continue
         end_to_end = row.timings.summary("end_to_end")
         table.add_row(
             row.backend,
-            row.precision,
+            row.name.partition(" ")[2],
             _number(row.top1_percent, 2),
             _number(row.agreement_percent, 2),
             _number(row.latency.p50_ms, 3),
@@ -66,14 +66,14 @@ def full_row(row: Row, comparison: Comparison) -> list[str]:
     """The cells of a row below `FULL_HEADINGS`."""
     size = f"{row.artifact.size_bytes / 1e6:.2f}" if row.artifact else NO_NUMBER
     if row.timings is None or row.latency is None:
-        return [row.backend, row.precision, *[NO_NUMBER] * 4, size, *[NO_NUMBER] * 7, "not run, see below"]
+        return [row.backend, row.name.partition(" ")[2], *[NO_NUMBER] * 4, size, *[NO_NUMBER] * 7, "not run, see below"]
     percents = [percent for percent in (50, 90, 99) if getattr(row.latency, f"p{percent}_ms") is not None]
     intervals = statistics.percentiles(row.timings.rounds_ms, percents)
     latencies = [f"{interval:.3f}" for interval in intervals] + [NO_NUMBER] * (3 - len(intervals))
     end_to_end = row.timings.summary("end_to_end")
     return [
         row.backend,
-        row.precision,
+        row.name.partition(" ")[2],
         _number(row.top1_percent, 2),
         _number(row.top5_percent, 2),
         _number(row.agreement_percent, 2),
@@ -120,6 +120,12 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.until_percent is not None:
         lines.append(_until(comparison, comparison.until_percent))
+    for row in comparison.rows:
+        same = next((other for other in comparison.rows if row.name == f"{other.name} (against)"), None)
+        if same and row.description and (ratio := same.speed_up_over(row)):
+            versions = ", ".join(f"{package} {version}" for package, version in row.description.versions.items())
+            verdict = "" if ratio.differs(comparison.noise) else "; no difference"
+            lines.append(f"{row.name}: {versions} takes {ratio} times as long as {same.name}{verdict}.")
     rows_by_remark: dict[str, list[str]] = {}
     for row in comparison.rows:
         for remark in _remarks(row):

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 import traceback
 import warnings
@@ -23,7 +28,7 @@ import numpy.typing as npt
 import runtimes
 from runtimes import timing
 from simplenet import hardware
-from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning
+from simplenet.errors import BackendError, SimpleNetError, UntrainedWarning, UsageError, one_line
 from simplenet.preprocessing import model_batch
 
 CALL_TIMEOUT_S = 600
@@ -123,6 +128,52 @@ def _rest() -> None:
             return
 
 
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def check_python(python: str) -> None:
+    """Raise UsageError unless the interpreter `python` can run a worker."""
+    try:
+        command = [python, "-c", f"import {__name__}"]
+        done = subprocess.run(command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, timeout=120)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"cannot run {python}: {one_line(error)}; name a Python interpreter") from error
+    if done.returncode:
+        reason = one_line((done.stderr.strip().splitlines() or ["no message"])[-1])
+        raise UsageError(f"{python} cannot run this project: {reason}; type: {python} -m pip install numpy pillow")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without settings of this interpreter."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+class _OtherPython(subprocess.Popen[bytes]):
+    """A process of another interpreter, with the methods of multiprocessing.Process that `Worker` uses."""
+
+    def __init__(self, python: str, theirs: socket.socket) -> None:
+        super().__init__(
+            [python, "-m", __name__, str(theirs.fileno())],
+            cwd=_ROOT,
+            env=_environment(),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # without Ctrl-C
+        )
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def is_alive(self) -> bool:
+        return self.poll() is None
+
+    def join(self, timeout_s: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(timeout_s)
+
+
 def _serve(
     connection: Connection, name: str, model_class: type[TimedModel], artifact: Path, options: dict[str, Any]
 ) -> None:
@@ -156,7 +207,12 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
     """
 
     def __init__(
-        self, name: str, artifact: Path, options: dict[str, Any], model_class: type[TimedModel] = TimedModel
+        self,
+        name: str,
+        artifact: Path,
+        options: dict[str, Any],
+        model_class: type[TimedModel] = TimedModel,
+        python: str | None = None,
     ) -> None:
         """Start the process, which loads `artifact` at the first call.
 
@@ -164,9 +220,19 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
             name: for error messages, such as 'openvino int8'.
             options: keywords of `runtimes.load`.
             model_class: what the process makes of `artifact`; a subclass can simulate a slower backend.
+            python: another interpreter that `check_python` accepts; it runs the code of this project with its own
+                package versions. Not on Windows.
         """
-        context = multiprocessing.get_context("spawn")
         self.name = name
+        self._process: multiprocessing.process.BaseProcess | _OtherPython
+        if python is not None:
+            ours, child = socket.socketpair()
+            with child:
+                self._process = _OtherPython(python, child)
+            self._connection = Connection(ours.detach())
+            self._connection.send((name, model_class, artifact, options))
+            return
+        context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, name, model_class, artifact, options), daemon=True)
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C the parent ends its workers
@@ -204,3 +270,8 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+if __name__ == "__main__":  # in another interpreter
+    parent = Connection(int(sys.argv[1]))
+    _serve(parent, *parent.recv())

@@ -161,3 +161,22 @@ def test_wrong_baseline_fails_before_the_measurement(run_demo: RunDemo, tmp_path
     result = run_demo("compare", "--fail-above", "5%")
     assert result.returncode == 2
     assert "add --baseline FILE.json" in result.stderr
+
+
+def test_diff_has_ratios_only_for_one_machine(run_demo: RunDemo, saved: dict[str, Any], tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    results.save(saved, first)
+    results.save(slower(saved, 1.5), second)
+    result = run_demo("compare", "--diff", first, second)
+    assert result.returncode == 0
+    assert "1.50 [1." in result.stdout
+    other = slower(saved, 1.5)
+    other["machine"]["processor"] = "another"
+    results.save(other, second)
+    result = run_demo("compare", "--diff", first, second)
+    assert result.returncode == 0
+    assert [line.split()[:2] for line in result.stdout.splitlines() if "fp32" in line] == [["a", "fp32"], ["b", "fp32"]]
+    assert "no ratio: processor was some, and is another" in result.stdout
+    assert "[" not in result.stdout
+    result = run_demo("compare", "--diff", first, tmp_path / "none.json")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
