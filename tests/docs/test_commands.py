@@ -61,6 +61,7 @@ MAKE_TARGETS_NOT_IN_CI = {
 NOT_OURS = {
     ". .venv/bin/activate": "a shell's",
     "git clone": "needs a network",
+    "git lfs pull": "needs a network",
     "nvidia-smi": "needs a GPU",
     "pip download": "needs a network",
     "pip install": "needs a network; the extras are checked below",
