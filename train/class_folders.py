@@ -115,6 +115,11 @@ def labeled_files(folder: Path, classes: Sequence[str], unused: Counter[str]) ->
             f"{folder} has no folder for the class {missing[0]!r}{more}; every class needs a folder of images"
         )
     listings = [image_folders.list_folder(of_class[index]) for index in range(len(classes))]
+    if not any(listing.images for listing in listings):
+        raise DataError(
+            f"no images in {folder}/<class>/*, where the folders are {_names(list(of_class.values()))}; name the "
+            "folder that has the folders of classes, or rename the splits: train/<class>/*, val/<class>/*"
+        )
     for index, listing in enumerate(listings):
         if not listing.images:
             image_folders.check_class(of_class[index])
@@ -143,7 +148,7 @@ def train_and_test(folder: Path) -> tuple[Path, Path | None]:
     if test is None and others:
         raise DataError(
             f"{root} has train/<class>/*, but neither val/<class>/* nor test/<class>/*, only {_names(others)}; "
-            f"make it one of these, or name {train} alone: a part of it will be held out"
+            f"sort test images into such folders, or name {train} alone: a part of it will be held out"
         )
     if test is not None and test != splits.get("test", test):
         cli.log(f"{test} is measured; {splits['test']} is not used: demos/evaluate.py can measure it at the end")

@@ -37,7 +37,7 @@ def test_test_images_may_be_in_val(tmp_path: Path) -> None:
     assert len(data.load(spec, folder)[1]) == 20
     (folder / "val").rename(folder / "holdout")
     with pytest.raises(
-        DataError, match=r"has train/<class>/\*, but neither val/<class>/\* nor .*, only holdout; make it"
+        DataError, match=r"has train/<class>/\*, but neither val/<class>/\* nor .*, only holdout; sort test images"
     ):
         data.load(spec, folder)
 

@@ -282,7 +282,7 @@ def test_one_folder_is_split_by_class_seed_and_share(tmp_path: Path) -> None:
         (lambda folder: (folder / "val/yew").mkdir(), r"val/yew is none of the 3 classes"),
         (
             lambda folder: (folder / "val").rename(folder / "holdout"),
-            r"has train/<class>/\*, but neither val/<class>/\* nor test/<class>/\*, only holdout; make it one of these",
+            r"has train/<class>/\*, but neither val/<class>/\* nor test/<class>/\*, only holdout; sort test images",
         ),
         (
             lambda folder: (folder / "train").rename(folder / "other"),

@@ -190,6 +190,8 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: [write_classes(at / "train/pets", "cat", "dog"), write_classes(at / "train", "oak", "yew"),
                      write_classes(at / "val", "oak", "yew")],
          "no images in {at}/train/pets, only 2 nested folder(s); put a class's images directly"),
+        (lambda at: [write_classes(at / f"seg_{name}", "oak", "yew") for name in ("train", "test")],
+         "no images in {at}/<class>/*, where the folders are seg_test, seg_train; name the folder that"),
         (lambda at: write_classes(at, ""), "{at} has no folders of classes beside 4 images; training needs two"),
         (lambda at: write_classes(at, "train", "test"), "{at} has no train/<class>/*, only test, train; make"),
         (lambda at: write_classes(at, "train", "test1", "x"), "{at} has no train/<class>/*, only test1, train, x"),
@@ -200,7 +202,7 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: _write_splits(at, val="ab"), "{at} has no train/<class>/*, only val; make it {at}/train/<class>/*"),
         (lambda at: _write_splits(at, train="ab", val="ab", Valid="ab"), "{at}/Valid and {at}/val are both val images"),
         (lambda at: [_write_splits(at, train="ab"), write_classes(at, "val")],
-         "{at} has train/<class>/*, but neither val/<class>/* nor test/<class>/*, only val; make it one of these"),
+         "{at} has train/<class>/*, but neither val/<class>/* nor test/<class>/*, only val; sort test images"),
         (lambda at: _write_splits(at, train="abcd", val="ac"), "{at}/val has no folder for the class 'b' and 1 more"),
         (lambda at: _write_splits(at, train="ab", val="abc"), "{at}/val/c is none of the 2 classes; rename"),
         (lambda at: [write_classes(at, "a", "b"), (at / "self").symlink_to(at)], "no images in {at}/self, only 3"),
@@ -209,9 +211,9 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: write_classes(at, unicodedata.normalize("NFC", "caf\xe9"), unicodedata.normalize("NFD", "caf\xe9")),
          "look the same ('caf\\xe9'); merge them"),
     ],
-    ids=["nested", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one class", "only val", "val twice",
-         "flat val", "classes without test", "unknown class in val", "link to the parent", "link to itself", "spaces",
-         "Unicode normalization"],
+    ids=["nested", "other splits", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one class",
+         "only val", "val twice", "flat val", "classes without test", "unknown class in val", "link to the parent",
+         "link to itself", "spaces", "Unicode normalization"],
 )  # fmt: skip
 def test_refuses_other_folders_in_one_line(
     train: Run, tmp_path: Path, make: Callable[[Path], object], complaint: str
