@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import functools
 import math
 import os
 import re
@@ -72,16 +71,6 @@ _CONTENTS = {  # what a file or address holds that is no video, by its first byt
 }
 
 
-@functools.cache
-def pyav() -> Any:
-    """Import PyAV, which keeps FFmpeg's log off.
-
-    Raises:
-        BackendUnavailable: it is not installed; the message has the install command.
-    """
-    return vendor_import("av", "demos")
-
-
 class VideoReader(FrameReader):
     """Reads the video of a file or a network stream, and skips damaged frames."""
 
@@ -98,12 +87,13 @@ class VideoReader(FrameReader):
             BackendUnavailable: PyAV is not installed.
         """
         self._name, self._is_file = name, is_file
-        self._container = _open(address, name, is_file)
+        self._av = vendor_import("av", "demos")  # keeps FFmpeg's log off
+        self._container = _open(self._av, address, name, is_file)
         try:
             self._stream = self._choose_stream()
             self._decoder = self._stream.codec_context
             if self._decoder is None:
-                codec = _codec(self._container)
+                codec = _codec(self._av, self._container)
                 raise OpenError(f"{name} cannot be decoded: FFmpeg has no decoder for its codec {codec}")
             self._describe()
             self._first = self._next_frame()
@@ -130,7 +120,7 @@ class VideoReader(FrameReader):
 
     def _choose_stream(self) -> Any:
         streams = self._container.streams
-        videos = [video for video in streams.video if not video.disposition & pyav().stream.Disposition.attached_pic]
+        videos = [video for video in streams.video if not video.disposition & self._av.stream.Disposition.attached_pic]
         if not videos:
             has = "holds sound but no video" if streams.audio else "holds no video"
             raise OpenError(f"{self._name} {has}")
@@ -139,7 +129,7 @@ class VideoReader(FrameReader):
 
     def _describe(self) -> None:
         """Prepare decoding, and read from the header how long the video is and how it is shown."""
-        flags, stream, decoder = pyav().format.Flags, self._stream, self._decoder
+        flags, stream, decoder = self._av.format.Flags, self._stream, self._decoder
         check_size(decoder.width, decoder.height, self._name)  # before memory is allocated for it
         self._format = self._container.format.name
         self._announced, duration = stream.frames, self._container.duration
@@ -156,7 +146,7 @@ class VideoReader(FrameReader):
         decoder.thread_count = 1 if self.is_live else min(_MAX_THREADS, os.cpu_count() or 1)
         decoder.thread_type = "AUTO"
         decoder.options = {"max_pixels": str(int(base.MAX_FRAME_MEGAPIXELS * 1e6))}  # checked before each allocation
-        self._reformatter = pyav().video.reformatter.VideoReformatter()  # caches its tables; one per frame is slower
+        self._reformatter = self._av.video.reformatter.VideoReformatter()  # caches its tables; one per frame is slower
         self._packets: Any = None
         self._decoded: collections.deque[Any] = collections.deque()
         self._is_flushed = False
@@ -195,9 +185,9 @@ class VideoReader(FrameReader):
                         if packet.stream_index == self._stream.index:
                             return packet
                 return None
-            except pyav().FFmpegError as error:
+            except self._av.FFmpegError as error:
                 self._packets, self._suspect = None, _AFTER_DAMAGE
-                if isinstance(error, pyav().error.InvalidDataError):
+                if isinstance(error, self._av.error.InvalidDataError):
                     continue
                 if self.is_live:
                     raise DecodeError(f"{self._name} stopped giving frames: it {_explain(error)[0]}") from None
@@ -222,7 +212,7 @@ class VideoReader(FrameReader):
         """Decode a packet, or with None the frames that the decoder has kept back."""
         try:
             self._decoded.extend(self._decoder.decode(packet))
-        except pyav().FFmpegError:
+        except self._av.FFmpegError:
             if packet is not None and packet.has_sidedata("encryption_info"):
                 raise OpenError(f"{self._name} is encrypted (DRM)") from None
             check_size(self._decoder.width, self._decoder.height, self._name)  # may have changed
@@ -279,9 +269,12 @@ class VideoReader(FrameReader):
             check_size(width, height, self._name)
         try:
             rgb: UInt8Array = self._reformatter.reformat(frame, width, height, format="rgb24").to_ndarray()
-        except pyav().FFmpegError as error:
+        except self._av.FFmpegError as error:
             raise SourceError(f"{self._name} has {frame.format.name} frames: {error.strerror}") from None
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV 18 does not know all kinds of side data, such as EXIF
+            return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
         return rgb if matrix is None else _turn(rgb, np.frombuffer(bytes(matrix), np.int32))
 
 
@@ -293,9 +286,8 @@ def _turn(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
     return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _open(address: str, name: str, is_file: bool) -> Any:
+def _open(av: Any, address: str, name: str, is_file: bool) -> Any:
     """Open a container and read its header. Raises OpenError."""
-    av = pyav()
     options = {
         "format_whitelist": _FORMATS,
         "protocol_whitelist": "file" if is_file else _PROTOCOLS,
@@ -336,12 +328,11 @@ def _explain(error: Any, address: str = "") -> tuple[str, str]:
     return _ERRORS.get(type(error).__name__, (f"reports {one_line(error.strerror)}", "check the address"))
 
 
-def _codec(container: Any) -> str:
+def _codec(av: Any, container: Any) -> str:
     """The name of a codec without decoder, which PyAV has only in FFmpeg's log."""
-    logging = pyav().logging
-    logging.set_level(logging.INFO)
+    av.logging.set_level(av.logging.INFO)
     try:
         found = re.search(r"Video: (?:none \()?([^\s,/)]+)", container.dumps_format())
     finally:
-        logging.set_level(None)
+        av.logging.set_level(None)
     return one_line(found[1]) if found else "unknown"

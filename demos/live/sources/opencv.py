@@ -20,7 +20,6 @@ MAX_DAMAGED_FRAMES, MAX_DAMAGED_S = 8, 1.0
 # Read by OpenCV and Qt when they load. Their messages are off: they repeat the errors that this project raises.
 _ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
-    "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "5",  # seconds
     "QT_LOGGING_RULES": "*.warning=false",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos.live.sources import base, ffmpeg
+from demos.live.sources import base
 from demos.live.sources.base import Frame, Source
 from demos.live.sources.factory import open_source
 from simplenet.errors import BackendUnavailable, SourceError
@@ -199,6 +200,20 @@ def test_turns_a_phones_video_upright(
     assert frame.image.shape == expected.shape
     assert np.abs(frame.image.astype(int) - expected).mean() < 12
     assert frame.image.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_turns_jpeg_images_by_their_exif_orientation(tmp_path: Path, orientation: int, turns: int) -> None:
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(quadrants()).save(content, "JPEG", exif=exif, quality=95)
+    (tmp_path / "clip.mjpeg").write_bytes(3 * content.getvalue())
+    with open_source(str(tmp_path / "clip.mjpeg")) as source:
+        frames = frames_of(source)
+    assert len(frames) == 3
+    expected = np.rot90(quadrants(), turns)
+    assert frames[0].image.shape == expected.shape
+    assert np.abs(frames[0].image.astype(int) - expected).mean() < 12
 
 
 @pytest.mark.parametrize(
@@ -405,9 +420,5 @@ def test_pyav_is_imported_for_videos_only() -> None:
 def test_names_the_command_that_installs_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = encode(tmp_path / "clip.mp4", regular(3))
     monkeypatch.setitem(sys.modules, "av", None)
-    ffmpeg.pyav.cache_clear()
-    try:
-        with pytest.raises(BackendUnavailable, match=r"pip install '\.\[demos\]'"):
-            open_source(str(path))
-    finally:
-        ffmpeg.pyav.cache_clear()
+    with pytest.raises(BackendUnavailable, match=r"pip install '\.\[demos\]'"):
+        open_source(str(path))
