@@ -24,33 +24,16 @@ def build_parser(docstring: str | None, format: str) -> argparse.ArgumentParser:
     cli.add_weights(parser)
     cli.add_overrides(parser)
     cli.add_precision(parser, FORMATS[format].precisions)
-    parser.add_argument(
-        "--input",
-        type=cli.choice("input", INPUTS),
-        default="uint8",
-        metavar="uint8|float32",
-        help="uint8: NHWC RGB images, normalized by the model; float32: normalized NCHW (default: uint8)",
-    )
-    parser.add_argument(
-        "--batch",
-        type=_batch,
-        default=1,
-        metavar="N|dynamic",
-        help="images per inference, or dynamic for any number (default: 1)",
-    )
+    input_help = "uint8: NHWC RGB images, normalized by the model; float32: normalized NCHW (default: uint8)"
+    input_type = cli.choice("input", INPUTS)
+    parser.add_argument("--input", type=input_type, default="uint8", metavar="uint8|float32", help=input_help)
+    batch_help = "images per inference, or dynamic for any number (default: 1)"
+    parser.add_argument("--batch", type=_batch, default=1, metavar="N|dynamic", help=batch_help)
     cli.add_calibration(parser)
-    parser.add_argument(
-        "--max-drop",
-        type=float,
-        default=1.0,
-        metavar="POINTS",
-        help="points of top-1 that int8 may lose on labeled images; a larger drop fails the export (default: 1)",
-    )
-    parser.add_argument(
-        "--allow-poor-calibration",
-        action="store_true",
-        help="warn, instead of failing, if the calibration images hardly vary or do not fit other images",
-    )
+    drop_help = "points of top-1 that int8 may lose on labeled images; a larger drop fails the export (default: 1)"
+    parser.add_argument("--max-drop", type=float, default=1.0, metavar="POINTS", help=drop_help)
+    poor_help = "warn, instead of failing, if the calibration images hardly vary or do not fit other images"
+    parser.add_argument("--allow-poor-calibration", action="store_true", help=poor_help)
     cli.add_artifacts(parser)
     cli.add_json(parser)
     return parser

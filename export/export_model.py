@@ -45,9 +45,8 @@ class ExportModel(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.normalizes:
-            # In whole rows: ONNX Runtime does not vectorize arithmetic with a constant of 3 values, and it took 38 % of
-            # an int8 inference of variant 1.5m.
-            # The cast comes first, because TensorRT supports no other operation on uint8.
+            # With constants for a whole row: with constants of 3 values, ONNX Runtime does not vectorize, and this took
+            # 38 % of an int8 inference of 1.5m. The cast comes first: TensorRT has no other operation on uint8.
             size = image.shape[1]
             rows = image.float().reshape(-1, size, 3 * size) * self.scale + self.offset
             image = rows.reshape(-1, size, size, 3).permute(0, 3, 1, 2)

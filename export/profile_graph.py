@@ -76,9 +76,7 @@ def profile(
     """
     found = loader.read_artifact(artifact)
     if found.manifest.format not in _PROFILERS:
-        raise UsageError(
-            f"{found.folder} is a {found.manifest.format} artifact; name onnx or openvino artifacts to profile"
-        )
+        raise UsageError(f"{found.folder} is a {found.manifest.format} artifact; name one of onnx or openvino")
     with runtimes.load(found, precision=precision, threads=threads) as model:  # checks the options; it does not run
         shape = [size or 1 for size in model.manifest.input.shape]
         batch = np.random.default_rng(0).integers(0, 256, shape).astype(model.manifest.input.dtype)
@@ -133,12 +131,8 @@ _PROFILERS = {"onnx": _onnxruntime, "openvino": _openvino}
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("artifacts", nargs="+", type=cli.path, metavar="ARTIFACT", help="folder or model file")
-    parser.add_argument(
-        "--precision",
-        type=cli.choice("precision", PRECISIONS),
-        metavar="NAME",
-        help="bf16 runs an fp32 OpenVINO artifact in bfloat16 (default: the artifact's)",
-    )
+    precision, help = cli.choice("precision", PRECISIONS), "bf16: run an fp32 OpenVINO artifact in bfloat16"
+    parser.add_argument("--precision", type=precision, metavar="NAME", help=f"{help} (default: the artifact's)")
     cli.add_threads(parser)
     cli.add_count(parser, "--samples", "inferences per round", default=50, highest=_MAX_INFERENCES)
     json_help = "also write the profiles as a JSON list"

@@ -41,7 +41,7 @@ def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
 
 
 def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
-    """Quantize symmetrically, and nothing between a Conv and its Relu, so that TensorRT can fuse them.
+    """Quantize symmetrically, without QDQ between a Conv and its Relu, so that TensorRT can fuse them.
 
     Arguments, result and errors are those of `for_onnxruntime`.
     """

@@ -112,21 +112,11 @@ def _targets(text: str) -> tuple[str, ...]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = command_line.build_parser(__doc__, "tensorrt")
-    parser.add_argument(
-        "--builder",
-        type=cli.choice("builder", tensorrt_engine.BUILDERS),
-        default="auto",
-        metavar="auto|tensorrt|tensorrt-rtx",
-        help="auto: the full TensorRT if it is installed and has a GPU, else TensorRT-RTX (default: auto)",
-    )
-    parser.add_argument(
-        "--target",
-        dest="targets",
-        type=_targets,
-        default=(),
-        metavar="SM,...",
-        help="TensorRT-RTX: the GPUs to build for, such as sm86,sm89 (default: all supported ones from sm80 on)",
-    )
+    builder, names = cli.choice("builder", tensorrt_engine.BUILDERS), "|".join(tensorrt_engine.BUILDERS)
+    builder_help = "auto: the full TensorRT if it is installed and has a GPU, else TensorRT-RTX (default: auto)"
+    parser.add_argument("--builder", type=builder, default="auto", metavar=names, help=builder_help)
+    target_help = "TensorRT-RTX: the GPUs to build for, such as sm86,sm89 (default: all supported ones from sm80 on)"
+    parser.add_argument("--target", dest="targets", type=_targets, default=(), metavar="SM,...", help=target_help)
     return parser
 
 
