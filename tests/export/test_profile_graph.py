@@ -60,7 +60,7 @@ def test_runs_a_dynamic_batch_of_floats(tmp_path: Path) -> None:
 
 def test_other_formats_are_one_clear_line(make_artifact: MakeArtifact) -> None:
     folder = make_artifact("torch", "fp32").folder
-    with pytest.raises(UsageError, match=r"is a torch artifact; name onnx or openvino artifacts"):
+    with pytest.raises(UsageError, match=r"is a torch artifact; name one of onnx or openvino"):
         profile_graph.profile(folder)
 
 
