@@ -207,7 +207,7 @@ def check_class(folder: Path, paths: Sequence[Path] | None = None, kind: str = "
             reasons[str(error).removeprefix(f"{path}: ")] += 1
     kinds: Counter[str] = Counter()
     for reason, count in reasons.items():
-        kinds[re.split(r" \(|; ", reason)[0]] += count
+        kinds["damaged" if reason.startswith("damaged") else reason.partition("; ")[0]] += count
     texts = ", ".join(f"{count} x {text}" for text, count in kinds.most_common(3))
     advice = reasons.most_common(1)[0][0].rpartition("; ")[2]
     raise DataError(f"none of the {len(paths)} {kind} in {folder} can be read: {texts}; {advice}")

@@ -68,6 +68,8 @@ def class_names(folder: Path) -> tuple[str, ...]:
             same.
     """
     listing = image_folders.list_folder(folder)
+    if broken := [path for path in sorted(folder.iterdir()) if path.is_symlink() and not path.exists()]:
+        raise DataError(f"{broken[0]} is a broken link, and may be that of a class; mend or remove it")
     names = sorted(path.name for path in listing.folders)
     if len(names) < 2:
         has = f"only one folder of a class, {names[0]}" if names else "no folders of classes"

@@ -6,6 +6,7 @@ pickle names is imported or called.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib
 import io
@@ -119,31 +120,37 @@ def read_idx(path: Path, dimensions: int) -> UInt8Array:
     """
     try:
         with open(path, "rb") as raw:
-            start = raw.read(512)
+            is_packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            with cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start[:2] == b"\x1f\x8b" else raw as file:
-                return _idx_array(path, file, dimensions, start)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path} ({one_line(error)}); download it again") from error
+            with cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_packed else raw as file:
+                return _idx_array(path, file, dimensions)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _idx_array(path: Path, file: BinaryIO, dimensions: int, start: bytes) -> UInt8Array:
+def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> UInt8Array:
     header = file.read(4 + 4 * dimensions)
     names = {b"\0\0\x08\x01": "labels", b"\0\0\x08\x03": "images"}
     if header[:4] in names and header[3] != dimensions:
         raise DataError(f"{path} has {names[header[:4]]}; swap the names of this file and the one that it belongs to")
     if len(header) != 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-        what = file_kinds.describe_other(start, path) if header[:2] == start[:2] else ""  # not for what gzip unpacked
-        what = what or f"not an IDX file of bytes with {dimensions} dimensions; download it again"
-        raise DataError(f"{path} is {what}")
+        raise ValueError(f"not an IDX file of bytes with {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     size = int(np.prod(shape, dtype=object))
     if not 0 < size <= MAX_BYTES:
-        raise DataError(f"{path} has an impossible shape, {list(shape)}; download it again")
+        raise ValueError(f"impossible shape, {list(shape)}")
     content = file.read(size)
     if len(content) != size or file.read(1):
-        raise DataError(f"{path} is shorter or longer than its shape {list(shape)} says; download it again")
+        raise ValueError(f"shorter or longer than its shape {list(shape)} says")
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(512)
+        if start[:2] != b"\x1f\x8b" and (what := file_kinds.describe_other(start, path)):
+            return DataError(f"{path} is {what}")
+    return DataError(f"cannot read {path} ({one_line(error)}); download it again")
 
 
 def read_cifar(
@@ -167,12 +174,12 @@ def read_cifar(
         for name, size, file in _members(path, {*train, *test}):
             stem = name.removesuffix(".bin")
             if not 0 < size <= _LARGEST_MEMBER or (name != stem and size % record):
-                raise DataError(f"{path}: {name} is not a file of {record}-byte records; download it again")
+                raise ValueError(f"{name} is not a file of {record}-byte records")
             planes, labels = _pickled(name, file.read()) if name == stem else _records(file.read(), record)
             images = np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             found[stem] = images, labels
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path} ({one_line(error)}); download it again") from error
+        raise _unreadable(path, error) from error
     if missing := [name for name in (*train, *test) if name not in found]:
         if path == folder:
             raise DataError(
@@ -270,7 +277,6 @@ def read_svhn(path: Path) -> Split:
         if images.dtype != np.uint8 or labels.dtype.kind not in "uif" or not np.isin(labels, np.arange(1, 11)).all():
             raise ValueError("a label is not 1 to 10")
     except Exception as error:  # SciPy raises many types
-        raise DataError(
-            f"{path} is not a file of SVHN's cropped digits ({one_line(error, 120)}); download it again"
-        ) from error
+        text = f"not a file of SVHN's cropped digits: {one_line(error, 120)}"
+        raise _unreadable(path, ValueError(text)) from error
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.astype(np.int64) % 10

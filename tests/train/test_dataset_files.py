@@ -115,7 +115,9 @@ def test_hostile_cifar_archives_are_refused(tmp_path: Path) -> None:
         return message
 
     path.write_bytes(b"")
-    assert "cannot read" in complaint()
+    assert "is empty; copy or download it again" in complaint()
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "is a git-lfs pointer, not the file itself; type: git lfs pull" in complaint()
     whole = _tar(path, {"a/one.bin": _records(50, 1)[0]}).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert "cannot read" in complaint()
@@ -179,7 +181,8 @@ def test_hostile_svhn_files_are_refused(tmp_path: Path) -> None:
             path.write_bytes(content)
         else:
             matlab.savemat(path, content)
-        with pytest.raises(DataError, match="not a file of SVHN's cropped digits") as caught:
+        complaint = "is empty; copy" if content == b"" else "not a file of SVHN's cropped digits"
+        with pytest.raises(DataError, match=complaint) as caught:
             dataset_files.read_svhn(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="missing"):

@@ -207,13 +207,15 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: _write_splits(at, train="ab", val="abc"), "{at}/val/c is none of the 2 classes; rename"),
         (lambda at: [write_classes(at, "a", "b"), (at / "self").symlink_to(at)], "no images in {at}/self, only 3"),
         (lambda at: [at.mkdir(), (at / "x").symlink_to(at)], "has only one folder of a class, x; training needs two"),
+        (lambda at: [write_classes(at, "a", "b"), (at / "c").symlink_to("/gone")], "{at}/c is a broken link"),
+        (lambda at: [write_classes(at, "a", "b"), (at / "c").symlink_to("c")], "{at}/c is a broken link"),
         (lambda at: write_classes(at, "oak", "oak "), "look the same ('oak '); merge them"),
         (lambda at: write_classes(at, unicodedata.normalize("NFC", "caf\xe9"), unicodedata.normalize("NFD", "caf\xe9")),
          "look the same ('caf\\xe9'); merge them"),
     ],
     ids=["nested", "other splits", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one class",
          "only val", "val twice", "flat val", "classes without test", "unknown class in val", "link to the parent",
-         "link to itself", "spaces", "Unicode normalization"],
+         "link to itself", "broken link", "loop", "spaces", "Unicode normalization"],
 )  # fmt: skip
 def test_refuses_other_folders_in_one_line(
     train: Run, tmp_path: Path, make: Callable[[Path], object], complaint: str
