@@ -74,7 +74,8 @@ def class_names(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         has = f"only one folder of a class, {names[0]}" if names else "no folders of classes"
         images = f" beside {len(listing.images)} images" if listing.images else ""
-        raise DataError(f"{folder} has {has}{images}; training needs two or more: {folder}/<class>/*")
+        inner = f", or name {folder / names[0]} if its folders are the classes" if names else ""
+        raise DataError(f"{folder} has {has}{images}; training needs two or more: {folder}/<class>/*{inner}")
     if bad := [name for name in names if not name.isprintable() or not name.strip()]:
         raise DataError(f"the class folder {one_line(repr(bad[0]), 80)} has an unprintable name; rename it")
     seen: dict[str, str] = {}

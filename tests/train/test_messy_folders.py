@@ -198,6 +198,8 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: at.with_suffix(".zip").write_bytes(b"PK") and at.symlink_to(at.with_suffix(".zip")),
          "{at} is a file; unpack it if it is an archive, and name the dataset's folder"),
         (lambda at: None, "there is no folder {at}; name the dataset's folder"),
+        (lambda at: [write_classes(at, ""), write_classes(at / "trees", "oak", "yew")],
+         "{at} has only one folder of a class, trees beside 4 images; training needs two or more: {at}/<c"),
         (lambda at: write_classes(at, "oak"), "{at} has only one folder of a class, oak; training needs two"),
         (lambda at: _write_splits(at, val="ab"), "{at} has no train/<class>/*, only val; make it {at}/train/<class>/*"),
         (lambda at: _write_splits(at, train="ab", val="ab", Valid="ab"), "{at}/Valid and {at}/val are both val images"),
@@ -213,7 +215,8 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: write_classes(at, unicodedata.normalize("NFC", "caf\xe9"), unicodedata.normalize("NFD", "caf\xe9")),
          "look the same ('caf\\xe9'); merge them"),
     ],
-    ids=["nested", "other splits", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one class",
+    ids=["nested", "other splits", "no classes", "flat splits", "Kaggle's", "a file", "nothing", "one level too high",
+         "one class",
          "only val", "val twice", "flat val", "classes without test", "unknown class in val", "link to the parent",
          "link to itself", "broken link", "loop", "spaces", "Unicode normalization"],
 )  # fmt: skip
