@@ -22,7 +22,7 @@ from simplenet.artifacts import Artifact
 from simplenet.errors import ArtifactError, ExportError, one_line
 from simplenet.formats import FORMATS
 from simplenet.manifest import InputSpec, Manifest
-from simplenet.vendors import telemetry_off, vendor_import
+from simplenet.vendors import vendor_import
 
 if TYPE_CHECKING:
     import onnx
@@ -116,7 +116,6 @@ class BuildResult:
     check: Callable[[Artifact], dict[str, Any]] | None = None
 
 
-@telemetry_off()
 def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult], packages: Sequence[str]) -> Artifact:
     """Build, check and publish one artifact; after any failure the old artifact is unchanged.
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from runtimes import pt2_archive
 from runtimes.base import Description, Float32Array, Runtime
+from simplenet import hardware
 from simplenet.errors import BackendUnavailable
 from simplenet.vendors import vendor_import
 
@@ -35,7 +34,7 @@ class Backend(Runtime):
         is_passive = os.environ.get(_WAIT_POLICY, "").lower() == "passive"
         self._spins_anyway = not self.options.allow_spinning and not is_passive
         # The OpenMP library of Linux hangs in a thread that used it before a fork; a new thread works.
-        self._thread = ThreadPoolExecutor(1) if "torch" in sys.modules and _is_forked() else None
+        self._thread = ThreadPoolExecutor(1) if "torch" in sys.modules and hardware.is_forked() else None
         torch = self._torch = vendor_import("torch", "torch")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BackendUnavailable("PyTorch finds no NVIDIA GPU; check the driver, or use device='cpu'")
@@ -45,14 +44,13 @@ class Backend(Runtime):
         from simplenet.model import torch_defaults
 
         torch = self._torch
-        with torch_defaults():
+        with self._settings(), torch_defaults():
             program = torch.export.load(pt2_archive.checked(self.artifact.model_file, self.artifact.read()))
         if self.device == "cuda":
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, f"cuda:{torch.cuda.current_device()}")
         self._module = program.module()
-        self._autocast = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
         if self.precision == "bf16":
             for parameter in self._module.parameters():
                 if parameter.ndim > 1:  # otherwise autocast converts the weights in every inference
@@ -64,34 +62,28 @@ class Backend(Runtime):
 
     def _infer(self, batch: npt.NDArray[Any]) -> Float32Array:
         torch = self._torch
-        # Entered only where it changes something, because that takes 9 microseconds.
-        is_needed = self.precision == "bf16" or torch.is_autocast_enabled(self.device)
-        autocast = self._autocast if is_needed else contextlib.nullcontext()
-        with torch.inference_mode(), autocast:
+        with self._settings(), torch.inference_mode():
             logits: Float32Array = self._module(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
         return logits
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function` with this runtime's settings; in a forked process, in this runtime's own thread."""
-        if self._thread:
-            return self._thread.submit(self._with_settings, function, *arguments).result()
-        return self._with_settings(function, *arguments)
+        return self._thread.submit(function, *arguments).result() if self._thread else function(*arguments)
 
-    def _with_settings(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Set the number of threads, or on a GPU turn off TF32, during the call."""
-        torch = self._torch
-        set_value: Callable[[Any], None] = torch.set_num_threads
-        value, callers_value = self.threads, torch.get_num_threads()
-        if self.device == "cuda":  # TF32 is the default, and its mantissa has 10 bits
-            set_value = functools.partial(setattr, torch.backends.cudnn, "allow_tf32")
-            value, callers_value = False, torch.backends.cudnn.allow_tf32
-        if value == callers_value:
-            return function(*arguments)
-        set_value(value)
-        try:
-            return function(*arguments)
-        finally:
-            set_value(callers_value)
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Replace the caller's settings of PyTorch during the block."""
+        torch, is_bf16 = self._torch, self.precision == "bf16"
+        with contextlib.ExitStack() as callers:
+            if self.device == "cuda":
+                for operation in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):
+                    callers.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
+                    operation.fp32_precision = "ieee"  # TF32, the default of convolutions, has a mantissa of 10 bits
+            elif (threads := torch.get_num_threads()) != self.threads:
+                callers.callback(torch.set_num_threads, threads)
+                torch.set_num_threads(self.threads)
+            if is_bf16 or torch.is_autocast_enabled(self.device):  # entering it takes 9 microseconds
+                callers.enter_context(torch.autocast(self.device, torch.bfloat16, enabled=is_bf16))
+            yield
 
     def _close(self) -> None:
         del self._module
@@ -118,12 +110,3 @@ class Backend(Runtime):
     @classmethod
     def embedded_manifest(cls, model_file: str) -> str | None:
         return pt2_archive.embedded_manifest(model_file)
-
-
-def _is_forked() -> bool:
-    """Whether this process was forked without exec (PF_FORKNOEXEC); False where there is no /proc."""
-    try:
-        flags = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6])
-    except OSError:
-        return False
-    return bool(flags & 0x40)

@@ -1,4 +1,4 @@
-"""The machine behind a measurement: processor, usable cores, peak memory."""
+"""The machine and this process: processor, usable cores, peak memory, fork."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-_CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
+_CPUINFO, _STATUS, _STAT = Path("/proc/cpuinfo"), Path("/proc/self/status"), Path("/proc/self/stat")
 _CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_int8": "AMX"}
 
@@ -65,3 +65,12 @@ def peak_resident_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_forked() -> bool:
+    """Whether this process was forked without exec (PF_FORKNOEXEC); False where there is no /proc."""
+    try:
+        flags = int(_STAT.read_text().rpartition(")")[2].split()[6])
+    except OSError:
+        return False
+    return bool(flags & 0x40)

@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-_MAX_PICKLE_BYTES = (
-    64 << 20
-)  # the pickle has names and numbers, and no tensors: a deflated one could unpack to any size
+_MAX_PICKLE_BYTES = 64 << 20
+"""The largest data.pkl, which has names and numbers, but no tensors. A small deflated one can unpack to any size."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
     "FloatStorage": torch.float32,

@@ -233,6 +233,10 @@ def test_rejects_a_zip_bomb(tmp_path: Path) -> None:
         archive.infolist()[0].file_size = 2 << 30  # torch allocates what the directory says
     with pytest.raises(WeightsError, match="unpacks to over 1 GiB"):
         weights.load(VARIANT, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(65 << 20))
+    with pytest.raises(WeightsError, match=r"its data\.pkl is too large"):
+        weights.load(VARIANT, tmp_path / "a.pth")
 
 
 def test_rejects_files_that_are_no_checkpoints(tmp_path: Path) -> None:
