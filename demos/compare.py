@@ -8,6 +8,7 @@
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
     python demos/compare.py --report comparison.html          also write a report with charts and all numbers
     python demos/compare.py --against /other/venv/bin/python  compare with another environment's package versions
+    python demos/compare.py --mode stream --fps 30            also throughput, cold and soak
     python demos/compare.py --recommend --max-p99-ms 5        name the best artifact for this machine
     python demos/compare.py --json > comparison.json          with every raw sample (or --save FILE.json)
     python demos/compare.py --baseline before.json --fail-above 5%  exit code 3 if a row is slower than then
@@ -36,21 +37,19 @@ if not __package__:
 import numpy as np
 
 from demos import console, models
-from demos.benchmark import baseline, machine, plot, recommendation, report, results, table
-from demos.benchmark.comparison import Comparison, Row, compare
+from demos.benchmark import baseline, machine, modes, plot, recommendation, report, results, table
+from demos.benchmark import rows as benchmark_rows
+from demos.benchmark.comparison import Comparison, compare
 from demos.benchmark.recommendation import Limits
 from demos.benchmark.workers import check_python
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
-from runtimes.loader import backend_class
 from simplenet import cli, files, hardware, image_folders, image_sets, vendors
 from simplenet.artifacts import Artifact
 from simplenet.errors import (
-    BackendUnavailable,
     DataError,
     SimpleNetError,
     SimpleNetWarning,
-    UntrainedWarning,
     UsageError,
 )
 from simplenet.formats import PRECISIONS
@@ -86,6 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", type=files.expand_home, metavar="PYTHON", help=against_help)
     limit_help = "with --until, add no round after this time (default: 300)"
     parser.add_argument("--time-limit", type=cli.positive_number, default=300.0, metavar="SECONDS", help=limit_help)
+    mode_help = "what to measure (default: latency); the other modes have a table of their own"
+    parser.add_argument("--mode", choices=("latency", *modes.NAMES), default="latency", help=mode_help)
+    seconds_help = "seconds of each row in the modes stream, throughput and soak (defaults: 10, 5, 120)"
+    parser.add_argument("--seconds", type=cli.positive_number, metavar="N", help=seconds_help)
+    cli.add_count(parser, "--fps", "frames per second in the mode stream", default=30, highest=1000)
     parser.add_argument("--no-twin", action="store_true", help="do not measure the fastest row twice")
     device_help = "cpu, cuda, gpu or npu; only backends that have it are compared (default: each backend's first)"
     parser.add_argument("--device", metavar="NAME", help=device_help)
@@ -119,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, second = map(results.read, arguments.diff)
         baseline.show_side_by_side(first, second, console.output(width=100))
         return 0
+    if arguments.mode != "latency":
+        return _measure_mode(arguments)
     if arguments.plot is not None or arguments.report is not None:
         with vendors.matplotlib_cache():
             import matplotlib.figure  # noqa: F401 - fail now if it is missing, not after the measurement
@@ -167,6 +173,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.save is not None:
         results.save(after, arguments.save)
     return 0 if before is None else _compare_with(before, after, arguments)
+
+
+def _measure_mode(arguments: argparse.Namespace) -> int:
+    """Measure another mode than latency, and print its table."""
+    request = ModelRequest.from_flags(arguments)
+    rows = benchmark_rows.choose(arguments.backend, arguments.precision, request.device)
+    with console.progress_bar("preparing", len(rows)) as update:
+        benchmark_rows.export_missing(rows, request, update)
+    settings = modes.Settings(_random_frame(), arguments.fps, arguments.seconds, request.threads, request.device)
+    result = modes.measure(arguments.mode, rows, settings, cli.log)
+    if arguments.json:
+        json.dump({**result, "machine": machine.describe()}, sys.stdout)
+        print()
+    else:
+        modes.show(result, console.output(width=100))
+    return 0
 
 
 def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argparse.Namespace) -> int:
@@ -232,30 +254,16 @@ def run(
     """
     if against is not None:
         check_python(against)
-    rows = _rows(backends, precisions, request.device)
+    rows = benchmark_rows.choose(backends, precisions, request.device)
     if image is not None:
         image_sets.check_source(image)
-    requests = models.with_named_model([replace(request, backend=row.backend, precision=row.precision) for row in rows])
     with console.progress_bar("preparing", len(rows)) as update:
-        for row, row_request in zip(rows, requests, strict=True):
-            update(description=f"preparing {row.name}")
-            _set_artifact(row, row_request)
-            update(advance=1)
+        made = benchmark_rows.export_missing(rows, request, update)
         if against is not None:
             rows = [one for row in rows for one in (row, replace(row, python=against))]
-        made = [row.artifact for row in rows if row.artifact]
-        if not made:
-            raise SimpleNetError(f"no artifact could be exported; the first reason: {rows[0].reason}")
-        if len({artifact.manifest.weights.sha256 for artifact in made}) > 1:
-            raise SimpleNetError(
-                f"artifacts of {request.variant} in {request.artifacts_root} were made from different weights; "
-                "remove the old ones"
-            )
         name, inputs, labels = _load_images(made[0], image, limit)
-        # Random pixels suffice: the latency does not depend on a frame's content.
-        frame = np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
         busy = machine.busy_percent()
-        update(total=len(made) + with_twin + rounds, completed=0)
+        update(total=sum(row.artifact is not None for row in rows) + with_twin + rounds, completed=0)
         log = (lambda step: None) if cli.is_terminal(sys.stderr) else functools.cache(cli.log)
 
         def report(step: str) -> None:
@@ -267,7 +275,7 @@ def run(
             inputs,
             labels,
             images_name=name,
-            frame=frame,
+            frame=_random_frame(),
             threads=request.threads or hardware.physical_cores(),
             samples=samples,
             rounds=rounds,
@@ -278,34 +286,12 @@ def run(
             on_step=report,
         )
         busy = max(busy, machine.busy_percent())
-    if made[0].manifest.weights.source == "random":
-        message = f"{request.variant} is UNTRAINED: its latencies are real, its predictions are meaningless"
-        warnings.warn(message, UntrainedWarning, stacklevel=2)
     return replace(result, machine=machine.describe(), busy_percent=busy)
 
 
-def _rows(backends: Sequence[str], precisions: Sequence[str], device: str | None) -> list[Row]:
-    """One row for each backend and precision; raises UsageError if there is none."""
-    if device is not None:
-        backends = [backend for backend in backends if device in backend_class(backend).DEVICES]
-        if not backends:
-            raise UsageError(f"none of these backends runs on {device!r}; choose among cpu, cuda, gpu and npu")
-    rows = [Row(backend, precision) for backend in backends for precision in models.precisions_of(backend)
-            if precision in precisions]  # fmt: skip
-    if not rows:
-        possible = "; ".join(f"{backend}: {', '.join(models.precisions_of(backend))}" for backend in backends)
-        raise UsageError(f"none of these backends has one of these precisions; they have: {possible}")
-    return rows
-
-
-def _set_artifact(row: Row, request: ModelRequest) -> None:
-    """Set the row's artifact, exported if it is missing, or the reason why it has none."""
-    try:
-        row.artifact = request.resolve()
-    except BackendUnavailable as error:
-        row.reason = str(error)
-    except SimpleNetError as error:
-        row.reason = f"cannot be exported: {error}"
+def _random_frame() -> np.typing.NDArray[np.uint8]:
+    """Random pixels suffice: the latency does not depend on a frame's content."""
+    return np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
 
 
 def _load_images(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 _CPUINFO, _STATUS, _STAT = Path("/proc/cpuinfo"), Path("/proc/self/status"), Path("/proc/self/stat")
 _CPUS, _QUOTA = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup/cpu.max")
+_THERMAL = Path("/sys/class/thermal")
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_int8": "AMX"}
 
 
@@ -74,3 +76,20 @@ def is_forked() -> bool:
     except OSError:
         return False
     return bool(flags & 0x40)
+
+
+def clock_mhz() -> float | None:
+    """Return the current clock frequency of the first processor, if the system reports it."""
+    try:
+        return int((_CPUS / "cpu0" / "cpufreq" / "scaling_cur_freq").read_text()) / 1e3
+    except (OSError, ValueError):
+        return None
+
+
+def temperature_c() -> float | None:
+    """Return the temperature of the hottest thermal zone in degrees Celsius, if the system reports one."""
+    found = []
+    for zone in _THERMAL.glob("thermal_zone*/temp"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(zone.read_text()) / 1e3)
+    return max(found, default=None)

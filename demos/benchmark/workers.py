@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ class TimedModel:
         latencies_ms |= zip(STAGES[1:], classifications.T.tolist(), strict=True)
         _rest()
         return latencies_ms
+
+    def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Return `function(runtime, *arguments)`; the function is one of a module."""
+        return function(self._runtime, *arguments)
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Run model-sized uint8 [N, S, S, 3] images -> float32 [N, classes]."""
