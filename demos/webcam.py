@@ -33,6 +33,7 @@ from demos import models
 from demos.live.dashboard import UNTRAINED, keys_help
 from demos.live.events import EventWriter, StatusLine
 from demos.live.model_config import ModelConfig
+from demos.live.page.hosts import allowed_host
 from demos.live.result import FrameResult
 from demos.live.session import Session
 from demos.live.sources.base import Source
@@ -133,8 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
     display_help = "window, browser, none, or auto: the first of these that is available (default: auto)"
     kind = cli.choice("display", display.DISPLAYS)
     parser.add_argument("--display", type=kind, default="auto", metavar="NAME", help=display_help)
-    host_help = "the page's address; any but the default lets other machines use the page (default: 127.0.0.1)"
+    host_help = "the page's address; 0.0.0.0 lets other machines use the page (default: 127.0.0.1)"
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help=host_help)
+    allow_help = "a name under which the page may be opened, for example that of a reverse proxy. May be repeated"
+    parser.add_argument("--allow-host", action="append", default=[], type=allowed_host, metavar="NAME", help=allow_help)
     cli.add_count(parser, "--port", "the page's port", default=8000, highest=65_535)
     cli.add_count(parser, "--max-frames", "stop after N frames (default: never)", highest=10**12)
     seconds, duration_help = cli.positive_number, "stop after this time, pauses not counted (default: never)"
@@ -187,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = opened.enter_context(display.Window() if kind == "window" else display.Display())
         screen = Screen(session, shown, arguments.output, arguments.record)
         if kind == "browser":
-            opened.enter_context(_page(session, arguments.host, arguments.port))
+            opened.enter_context(_page(session, arguments.host, arguments.port, arguments.allow_host))
         status = StatusLine(session)
         session.subscribe(status.update)
         if events is not None:
@@ -259,11 +262,13 @@ def why_no_page() -> str | None:
     return f"{', '.join(missing)} not installed; type: pip install '.[web]'" if missing else None
 
 
-def _page(session: Session, host: str, port: int) -> contextlib.AbstractContextManager[object]:
+def _page(
+    session: Session, host: str, port: int, allowed_hosts: Sequence[str]
+) -> contextlib.AbstractContextManager[object]:
     from demos.live.page.server import Page
 
-    page = Page(session, host, port)
-    cli.log(f"open {page.url}")
+    page = Page(session, host, port, allowed_hosts)
+    cli.log(f"open {' or '.join(page.urls)}")
     if page.is_public:
         cli.log("no password: everyone who can reach this machine can watch, switch models, pause and write recordings")
     return page

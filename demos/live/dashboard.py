@@ -71,7 +71,11 @@ class ModelTexts(TypedDict):
 
 
 class SourceTexts(TypedDict):
-    """What is shown of one source. `banner` covers its last image while no new ones come; '' while it runs."""
+    """What is shown of one source.
+
+    `banner` covers its last image while no new ones come; '' while it runs. `crop` is the part of the image that the
+    first model sees: left, top, right and bottom as shares of the image's width and height; None before the first one.
+    """
 
     id: int
     name: str
@@ -81,6 +85,7 @@ class SourceTexts(TypedDict):
     note: str
     banner: str
     figures: list[Figure]
+    crop: list[float] | None
 
 
 class Dashboard(TypedDict):
@@ -201,4 +206,5 @@ def _source(source: Mapping[str, Any]) -> SourceTexts:
         "note": note or "",
         "banner": f"{banner}; showing its last image" if state == "reconnecting" and source["frames"] else banner,
         "figures": figures,
+        "crop": source["crop"],
     }

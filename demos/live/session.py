@@ -115,7 +115,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "loop_fps": self.timer.recent_fps(),
             "frames": self.timer.frames,
             "ended": self.quit or None,
-            "sources": [self._stats_of(source).state() for source in self.scheduler.sources],
+            "sources": [self._stats_of(source).state(manifest.preprocessing) for source in self.scheduler.sources],
             "models": self.model_group.state(),
             "choices": self.config.choices(),
             "selected": self.config.selected(),

@@ -7,6 +7,7 @@ from typing import Any
 from demos.live.sources.base import Frame, Source
 from demos.live.stage_timer import LIVE_SAMPLES, LatencyWindow
 from demos.live.summary import SourceSummary
+from simplenet.preprocessing import Preprocessing, crop_geometry
 
 
 class SourceStats:
@@ -37,14 +38,17 @@ class SourceStats:
         """Forget the frames that were dropped during the pause."""
         self.source.dropped = self._dropped_before_pause
 
-    def state(self) -> dict[str, Any]:
-        """The state for window and page, JSON-serializable."""
+    def state(self, preprocessing: Preprocessing) -> dict[str, Any]:
+        """The state for window and page, JSON-serializable. `crop` is what a model with `preprocessing` sees."""
         age = self._ages.summary(LIVE_SAMPLES)
+        size = self._width, self._height
+        box = crop_geometry(*size, preprocessing).box if self._frames else None
         fields = ("id", "name", "kind", "is_live", "state", "note", "dropped", "reconnects")
         return {
             **{field: getattr(self.source, field) for field in fields},
             "width": self._width,
             "height": self._height,
+            "crop": box and [round(edge / side, 4) for edge, side in zip(box, size * 2, strict=True)],
             "frames": self._frames,
             "frame_age_p50_ms": age and age.p50_ms,
             "frame_age_p90_ms": age and age.p90_ms,

@@ -42,9 +42,13 @@ from websockets.sync.client import connect
 with connect(sys.argv[1], origin=sys.argv[2], max_size=None) as socket:
     print("connected", flush=True)
     for message in socket:
-        if isinstance(message, bytes):
-            head = json.loads(message[4 : 4 + int.from_bytes(message[:4], "big")])
-            socket.send(json.dumps({"shown": head["number"]}))
+        if isinstance(message, str):
+            head = json.loads(message)
+            missing = head.get("jpeg_bytes", 0)
+        else:
+            missing -= len(message)
+            if missing == 0:
+                socket.send(json.dumps({"shown": head["number"]}))
 """
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from typing import Any
 
-from demos.live.page.protocol import pack_frame, result_message
+from demos.live.page.protocol import result_message
 from demos.live.result import FrameResult
 from demos.live.sources.opencv import opencv
 from simplenet.preprocessing import UInt8Array
+
+Encoded = tuple[dict[str, Any], bytes]
 
 _LONGEST_SIDE = 1280  # the page shows no more pixels, and encoding 4K would take CPU time from the models
 
@@ -19,7 +22,7 @@ class FrameEncoder:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._newest: dict[int, FrameResult] = {}
-        self._messages: dict[int, tuple[FrameResult, asyncio.Future[bytes]]] = {}
+        self._encoded: dict[int, tuple[FrameResult, asyncio.Future[Encoded]]] = {}
         self._waiting: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -40,12 +43,12 @@ class FrameEncoder:
     def stop_waiting(self, event: asyncio.Event) -> None:
         self._waiting.discard(event)
 
-    async def message(self, result: FrameResult) -> bytes:
-        """The `pack_frame` message of `result`, encoded in the executor and shared by all viewers."""
-        known = self._messages.get(result.source.id)
+    async def encode(self, result: FrameResult) -> Encoded:
+        """The "frame" message of `result` and its JPEG, encoded in the executor and shared by all viewers."""
+        known = self._encoded.get(result.source.id)
         if known is None or known[0] is not result:
-            known = result, asyncio.get_running_loop().run_in_executor(self._executor, _encode_message, result)
-            self._messages[result.source.id] = known
+            known = result, asyncio.get_running_loop().run_in_executor(self._executor, _encode, result)
+            self._encoded[result.source.id] = known
         return await asyncio.shield(known[1])  # a viewer that leaves must not cancel it for the others
 
     def _wake(self) -> None:
@@ -54,19 +57,19 @@ class FrameEncoder:
             event.set()
 
 
-def encode_jpeg(image: UInt8Array) -> tuple[bytes, int, int]:
-    """Encode RGB uint8 [H, W, 3] as JPEG of at most 1280 pixels a side; returns it with its width and height."""
+def encode_jpeg(image: UInt8Array) -> bytes:
+    """Encode RGB uint8 [H, W, 3] as JPEG of at most 1280 pixels a side."""
     cv2 = opencv()
     height, width = image.shape[:2]
     scale = _LONGEST_SIDE / max(height, width)
     if scale < 1:
-        width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return content.tobytes(), width, height
+    return bytes(content)
 
 
-def _encode_message(result: FrameResult) -> bytes:
-    content, width, height = encode_jpeg(result.frame.image)
-    return pack_frame({**result_message(result), "shown_width": width, "shown_height": height}, content)
+def _encode(result: FrameResult) -> Encoded:
+    jpeg = encode_jpeg(result.frame.image)
+    return {"type": "frame", "jpeg_bytes": len(jpeg), **result_message(result)}, jpeg

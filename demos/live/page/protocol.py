@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import struct
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -74,12 +73,6 @@ def result_message(result: FrameResult) -> dict[str, Any]:
     """The result of one frame, the id of its source, and the frame's size in pixels; JSON-serializable."""
     height, width = result.frame.image.shape[:2]
     return {**result.to_json(), "source": result.source.id, "width": width, "height": height}
-
-
-def pack_frame(head: dict[str, Any], jpeg: bytes) -> bytes:
-    """Pack one binary message: the length of `head` (4 bytes, big-endian), `head` as JSON in UTF-8, the JPEG."""
-    text = json.dumps(head).encode()
-    return struct.pack(">I", len(text)) + text + jpeg
 
 
 def parse_request(text: str | None) -> dict[str, Any]:

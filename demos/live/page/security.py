@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
-import socket
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+from demos.live.page.hosts import own_names, parse_host, to_address
 
 # WebAssembly threads need COOP and COEP; 'wasm-unsafe-eval' only allows compiling WebAssembly.
 HEADERS = {
@@ -37,17 +35,13 @@ class SecurityMiddleware:
       mark such a request with Sec-Fetch-Site.
 
     Origin and Host must have the same port. It may differ from the server's port, for example behind
-    `ssh -L 9000:127.0.0.1:8000 device`.
+    `ssh -L 9000:127.0.0.1:8000 device`. `allowed_hosts` are accepted in both headers with any port, also if the other
+    header has another host: a reverse proxy may replace the Host header.
     """
 
-    def __init__(self, app: ASGIApp, bound_host: str) -> None:
-        self._app = app
-        self._is_local = is_loopback(bound_host)
-        self._names = {"localhost", bound_host.lower().strip("[]")}
-        if not self._is_local:
-            name = socket.gethostname().lower()
-            short = name.partition(".")[0]
-            self._names |= {name, short, f"{short}.local"}
+    def __init__(self, app: ASGIApp, bound_host: str, is_public: bool, allowed_hosts: Collection[str] = ()) -> None:
+        self._app, self._is_public, self._allowed = app, is_public, frozenset(allowed_hosts)
+        self._names = {"localhost", bound_host.lower().strip("[]"), *allowed_hosts, *(own_names() if is_public else ())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -76,37 +70,22 @@ class SecurityMiddleware:
     def _reason_to_reject(self, scope: Scope, headers: Headers) -> str | None:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self.allows_host(hosts[0]):
-            return "unknown host name; open the address that the demo printed, or the IP address"
+            return "unknown host name; open the address that the demo printed, or start it with --allow-host NAME"
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
             is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
             return "requests from other sites are not allowed" if is_foreign and not is_link else None
-        same = [f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")]
-        if len(origins) != 1 or origins[0].lower() not in same:
-            return "requests from other sites are not allowed"
-        return None
+        scheme, _, origin = origins[0].lower().partition("://") if len(origins) == 1 else ("", "", "")
+        is_same = origin == hosts[0].lower() or parse_host(origin) in self._allowed
+        return None if scheme in ("http", "https") and is_same else "requests from other sites are not allowed"
 
     def allows_host(self, header: str) -> bool:
-        """Check a Host header. A server on the loopback accepts only the loopback's names and addresses.
+        """Check a Host header. Any server accepts the loopback's names and addresses, and the allowed hosts.
 
-        Other servers accept this machine's names and any IP address. DNS rebinding cannot use an IP address.
+        A public server also accepts this machine's names and any IP address. DNS rebinding cannot use an IP address.
         """
-        match = _HOST.fullmatch(header)
-        if match is None:
-            return False
-        name = match[1].lower().strip("[]").removesuffix(".")
-        if name in self._names:
-            return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or not self._is_local
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+        host = parse_host(header)
+        if host is None or host in self._names:
+            return host is not None
+        address = to_address(host)
+        return address is not None and (address.is_loopback or self._is_public)

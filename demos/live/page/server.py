@@ -3,9 +3,10 @@
 It binds to the loopback by default: there is no password, and browsers allow a camera (getUserMedia) only on https
 pages and on pages of their own machine. From another machine, use a tunnel: ssh -L 8000:127.0.0.1:8000 device
 
-Limits: 128 connections at once (uvicorn answers 503 to more), 5 s between two requests of a connection, and on Linux
-30 s for a client to read some of what it was sent. uvicorn does not limit the time for sending a request: a client that
-sends half of one keeps its connection until it leaves, but delays neither other clients nor `close`.
+Limits: 128 connections at once (uvicorn answers 503 to more), 5 s between two requests of a connection, 15 s without
+a WebSocket's pong, and on Linux 30 s for a client to read some of what it was sent, or to vanish. uvicorn does not
+limit the time for sending a request: a client that sends half of one keeps its connection until it leaves, but delays
+neither other clients nor `close`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,8 @@ from starlette.staticfiles import StaticFiles
 
 from demos.live.browser import routes as browser_routes
 from demos.live.page.frames import FrameEncoder, encode_jpeg
-from demos.live.page.security import SecurityMiddleware, is_loopback
+from demos.live.page.hosts import reachable_hosts, to_address
+from demos.live.page.security import SecurityMiddleware
 from demos.live.page.viewer import Viewers
 from demos.live.page.visitor import MAX_BYTES, Visitors
 from demos.live.result import FrameResult
@@ -41,26 +44,40 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 _MAX_CONNECTIONS = 128
+_PING_EVERY_S, _PONG_TIMEOUT_S = 5.0, 10.0
 _STALLED_TIMEOUT_S = 30.0
 
 
 class Page(contextlib.AbstractContextManager["Page"]):
     """Shows a session in browsers until `close`, or until its block as a context manager ends."""
 
-    def __init__(self, session: Session, host: str = "127.0.0.1", port: int = 8000) -> None:
+    def __init__(
+        self, session: Session, host: str = "127.0.0.1", port: int = 8000, allowed_hosts: Collection[str] = ()
+    ) -> None:
         """Bind the socket, then serve in a thread; port 0 takes any free one.
+
+        Args:
+            allowed_hosts: names or addresses, from `hosts.allowed_host`, under which the page may also be opened.
 
         Raises:
             SimpleNetError: the port is taken or forbidden, or this machine has no such address.
         """
         listener = bind(host, port)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections inherit it
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux, where accepted connections inherit these
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STALLED_TIMEOUT_S * 1e3))
-        shown_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host).strip("[]")
-        shown_host = f"[{shown_host}]" if ":" in shown_host else shown_host
-        self.url = f"http://{shown_host}:{listener.getsockname()[1]}/"
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+        bound, port = listener.getsockname()[:2]
+        address = to_address(bound)
+        assert address is not None
+        is_anywhere, is_ipv6 = address.is_unspecified, address.version == 6
+        host = ("::1" if is_ipv6 else "127.0.0.1") if is_anywhere else host.strip("[]")
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         """The address to open in a browser on this machine."""
-        self.is_public = not is_loopback(host)
+        hosts = reachable_hosts(is_ipv6) if is_anywhere else []
+        self.urls = [f"http://{reachable}:{port}/" for reachable in hosts] or [self.url]
+        """The addresses to open on other machines, or `url` if there are none."""
+        self.is_public = not address.is_loopback
         """Whether other machines can reach it."""
         self._session = session
         self._executor = ThreadPoolExecutor(2, "page worker")
@@ -68,7 +85,7 @@ class Page(contextlib.AbstractContextManager["Page"]):
         self.viewers = Viewers(session, self.frames)
         self.visitors = Visitors(session, self._executor)
         config = uvicorn.Config(
-            SecurityMiddleware(self._application(), host),
+            SecurityMiddleware(self._application(), host, self.is_public, allowed_hosts),
             http="h11",
             ws="websockets-sansio",
             lifespan="off",
@@ -78,6 +95,8 @@ class Page(contextlib.AbstractContextManager["Page"]):
             proxy_headers=False,
             server_header=False,
             ws_max_size=MAX_BYTES,
+            ws_ping_interval=_PING_EVERY_S,
+            ws_ping_timeout=_PONG_TIMEOUT_S,
             ws_per_message_deflate=False,  # JPEG does not compress, and a small message could inflate to a huge one
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=5,
@@ -105,7 +124,7 @@ class Page(contextlib.AbstractContextManager["Page"]):
             for source in self._session.scheduler.sources:
                 result = self.frames.newest(source.id)
                 if result is not None and requested in (None, str(source.id)):
-                    jpeg, _, _ = await run_in_threadpool(encode_jpeg, result.frame.image)
+                    jpeg = await run_in_threadpool(encode_jpeg, result.frame.image)
                     return Response(jpeg, media_type="image/jpeg")
             return PlainTextResponse("there is no frame yet\n", 404)
 

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from demos.live.session import Session
 
 STATE_EVERY_S = 0.25
+_SLOW_STATE_EVERY_S = 1.0  # while the last frame has not been shown: a hidden tab, or a slow network
 _FAST_STATE_EVERY_S, _FAST_STATES_FOR_S = 0.05, 0.5  # after a command
 MAX_VIEWERS = 16
+PIECE_BYTES = 32_768
+"""A JPEG is sent in pieces, because a browser sees no part of a message and would call a slow network dead."""
 _REQUEST_PAUSE_S, _COMMAND_PAUSE_S = 0.005, 0.05
 
 
@@ -54,7 +57,7 @@ class _Viewer:
         self._requested_source: int | None = None
         self._sent: FrameResult | None = None
         self._is_ready, self._is_closed = True, False
-        self._next_state_s = self._fast_until_s = 0.0
+        self._next_state_s = self._fast_until_s = self._sent_s = 0.0
 
     async def run(self) -> None:
         """Serve until the viewer leaves. Raises Disconnect if it sent something invalid."""
@@ -112,10 +115,16 @@ class _Viewer:
                 await protocol.send(self._websocket, self._replies.popleft())
             if (now_s := loop.time()) >= self._next_state_s:
                 await protocol.send(self._websocket, self._state_message())
-                self._next_state_s = now_s + (_FAST_STATE_EVERY_S if now_s < self._fast_until_s else STATE_EVERY_S)
+                is_slow = not self._is_ready and now_s > self._sent_s + STATE_EVERY_S
+                every_s = _SLOW_STATE_EVERY_S if is_slow else STATE_EVERY_S
+                self._next_state_s = now_s + (_FAST_STATE_EVERY_S if now_s < self._fast_until_s else every_s)
             if result is not None:
                 self._sent, self._is_ready = result, False
-                await protocol.send(self._websocket, await self._frames.message(result))
+                message, jpeg = await self._frames.encode(result)
+                await protocol.send(self._websocket, message)
+                for start in range(0, len(jpeg), PIECE_BYTES):
+                    await protocol.send(self._websocket, jpeg[start : start + PIECE_BYTES])
+                self._sent_s = loop.time()
 
     def _new_result(self) -> FrameResult | None:
         """Return the newest frame of the selected source; None if it has been sent or the last one is not yet shown."""

@@ -84,7 +84,7 @@ def source_state(number: int = 0, **changes: Any) -> dict[str, Any]:
     state = {
         "id": number, "name": f"camera {number}", "kind": "camera", "is_live": True, "state": "running", "note": None,
         "width": 640, "height": 480, "frames": 10, "dropped": 3, "reconnects": 0, "frame_age_p50_ms": 0.2,
-        "frame_age_p90_ms": None,
+        "frame_age_p90_ms": None, "crop": [0.125, 0.0, 0.875, 1.0],
     }  # fmt: skip
     return {**state, **changes}
 

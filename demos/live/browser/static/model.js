@@ -115,7 +115,7 @@ export function mount(element) {
     let response;
     let body;
     try {
-      response = await fetch("/model/manifest.json", { cache: "no-cache" });
+      response = await fetch("/model/manifest.json", { cache: "no-cache", signal: AbortSignal.timeout(MODEL_CHECK_MS) });
       body = await (response.ok ? response.json() : response.text());
     } catch {
       return; // the page reports that the server is gone

@@ -19,13 +19,12 @@ export function showTitle({ title, untrained, keys }) {
   syncChildren(byId("key-list"), terms, (term) => term.kbd ?? term.text, makeTerm, () => {});
 }
 
-/** Shows one status: "not connected" or "connecting", else badges such as "REC 01:12", else the state of the demo. */
+/** Shows one status: "connecting" or "not connected", else badges such as "REC 01:12", else the state of the demo. */
 export function showStatus(isConnected, dashboard) {
-  const isUp = isConnected && dashboard !== null;
-  const lost = dashboard === null ? "connecting" : "not connected";
-  const isLive = isUp && ["live", "recording"].includes(dashboard.status);
-  write(byId("status"), isUp ? dashboard.badges.join(", ") || dashboard.status : lost);
-  byId("status").dataset.kind = isLive ? "live" : isConnected || dashboard === null ? "waiting" : "lost";
+  const isLive = ["live", "recording"].includes(dashboard?.status);
+  const status = dashboard ? dashboard.badges.join(", ") || dashboard.status : "connecting";
+  write(byId("status"), isConnected === false ? "not connected" : status);
+  byId("status").dataset.kind = isConnected === false ? "lost" : isLive ? "live" : "waiting";
 }
 
 /** Shows [{name, value, note}] in a <dl>. */

@@ -4,6 +4,7 @@ import { byId, percent, write } from "./dom.js";
 import { selectedResult } from "./predictions.js";
 
 const DESCRIBE_EVERY_MS = 2000; // for screen readers
+const MIN_LONG_SIDE = 640; // of saved images, as in the window: smaller ones are enlarged
 
 const canvas = byId("image");
 const context = canvas.getContext("2d", { alpha: false });
@@ -47,17 +48,29 @@ export async function saveSnapshot(dashboard) {
 }
 
 function drawSnapshot(lines) {
-  const size = Math.max(12, Math.round(canvas.width / 36));
+  const scale = Math.max(1, MIN_LONG_SIDE / Math.max(canvas.width, canvas.height));
+  const [wide, high] = [Math.round(canvas.width * scale), Math.round(canvas.height * scale)];
+  const width = Math.max(wide, Math.round(high / 2)); // room for text below narrow images
+  const size = Math.max(12, Math.round(width / 36));
   const row = Math.round(1.5 * size);
-  const [width, height] = [canvas.width, canvas.height + row * (lines.length + 1)];
+  const height = high + row * (lines.length + 1);
   const snapshot = Object.assign(document.createElement("canvas"), { width, height });
   const pen = snapshot.getContext("2d", { alpha: false });
   pen.fillStyle = "#15191e";
   pen.fillRect(0, 0, width, height);
-  pen.drawImage(canvas, 0, 0);
+  pen.imageSmoothingEnabled = scale < 4; // tiny images keep sharp pixels, as in the window
+  pen.drawImage(canvas, (width - wide) / 2, 0, wide, high);
   Object.assign(pen, { fillStyle: "#ffffff", font: `${size}px system-ui, sans-serif`, textBaseline: "middle" });
-  lines.forEach((line, at) => pen.fillText(line, size, canvas.height + row * (at + 1), width - 2 * size));
+  lines.forEach((line, at) => pen.fillText(line, size, high + row * (at + 1), width - 2 * size));
   return new Promise((done) => snapshot.toBlob(done, "image/jpeg", 0.92));
+}
+
+/** Draws the frame around what the models see: [left, top, right, bottom], as shares of the image. */
+export function showCrop(crop) {
+  const { width, height } = canvas;
+  const [left, top, right, bottom] = (crop ?? []).map((share, at) => share * (at % 2 ? height : width));
+  byId("crop").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  byId("crop").firstChild.setAttribute("d", latest && crop ? `M${left} ${top}H${right}V${bottom}H${left}Z` : "");
 }
 
 /** Sets the text over the image; "" removes it. */

@@ -2,30 +2,37 @@
 
 import { Connection } from "./connection.js";
 
+const SILENCE_MS = 3000; // the server sends a state at least every second, also while the demo is paused
 const CONFIRM_MS = 1500; // afterwards the state shows the outcome of a command
 
-/** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`, `onChange(isOpen, reason)`. */
+/** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`, `onChange(isConnected, reason)`. */
 export class Live {
   constructor({ onState, onImage, onError, onChange }) {
     this.lookingAt = null;
     this.pending = new PendingRequests();
     this.showsImages = true;
     this.unacknowledged = null;
+    this.arriving = null; // the image whose JPEG is being received: {head, pieces, missing}
     this.connection = new Connection("live", {
+      silenceMs: SILENCE_MS,
       onText: (message) => {
         if (message.type === "error") onError(message.command, message.message);
+        else if (message.type === "frame") this.arriving = { head: message, pieces: [], missing: message.jpeg_bytes };
         else onState({ ...message, looking_at: this.pending.value("look", message.looking_at) });
       },
-      onBinary: async (message) => {
-        const { head, jpeg } = split(message);
-        if (this.showsImages) await onImage(head, jpeg);
+      onBinary: async (piece) => {
+        const { head, pieces } = this.arriving;
+        pieces.push(piece);
+        this.arriving.missing -= piece.byteLength;
+        if (this.arriving.missing > 0) return;
+        if (this.showsImages) await onImage(head, new Blob(pieces, { type: "image/jpeg" }));
         this.unacknowledged = head.number;
         this.acknowledge();
       },
-      onChange: (isOpen, reason) => {
+      onChange: (isConnected, reason) => {
         this.unacknowledged = null;
-        if (isOpen && this.lookingAt !== null) this.look(this.lookingAt);
-        onChange(isOpen, reason);
+        if (isConnected && this.lookingAt !== null) this.look(this.lookingAt);
+        onChange(isConnected, reason);
       },
     });
     document.addEventListener("visibilitychange", () => this.acknowledge());
@@ -84,11 +91,4 @@ export class PendingRequests {
   value(name, reported) {
     return this.has(name) ? this.requests.get(name).value : reported;
   }
-}
-
-/** The server's binary message: the head's length, the head as JSON, the JPEG. */
-function split(message) {
-  const length = new DataView(message).getUint32(0);
-  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(message, 4, length)));
-  return { head, jpeg: new Blob([new Uint8Array(message, 4 + length)], { type: "image/jpeg" }) };
 }

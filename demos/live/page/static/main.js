@@ -5,20 +5,21 @@ import { tunnel } from "./camera.js";
 import { Controls } from "./controls.js";
 import { showFigures, showFirstPredictions, showModels, showSources, showStatus, showTitle } from "./dashboard.js";
 import { byId, make, milliseconds, write } from "./dom.js";
-import { clearImage, latestFrame, saveSnapshot, showImage, showOverlay } from "./image.js";
+import { clearImage, latestFrame, saveSnapshot, showCrop, showImage, showOverlay } from "./image.js";
 import { Live } from "./live.js";
 import { showResults } from "./predictions.js";
 import { Visitor } from "./visitor.js";
 
 const NOTICE_MS = 6000;
-const DISCONNECTED = "The demo does not answer. If it was stopped, start it again; this page reconnects by itself.";
+const DISCONNECTED =
+  "The demo does not answer. Check the network, or start the demo again if it was stopped; this page reconnects by itself.";
 
 const page = {
   state: null,
   lookingAt: null, // the source whose images the server sends
   isMine: false, // the visitor's camera is shown, not a source of the server
   hasCameraError: false,
-  isConnected: false,
+  isConnected: null, // null: connecting for the first time
   roundTripMs: null,
   notice: "", // set by this page; the server's notice is state.dashboard.notice
 };
@@ -44,6 +45,7 @@ const live = new Live({
 
   onChange(isConnected, reason) {
     page.isConnected = isConnected;
+    if (!isConnected && !reason) visitor.connection.reconnect(); // the network is gone for it as well
     const closed = reason ? `The demo closed the connection: ${reason}. Reconnecting.` : DISCONNECTED;
     showBar("error", isConnected ? "" : closed);
     draw();
@@ -57,8 +59,8 @@ const visitor = new Visitor({
   },
   onError: showCameraError,
   onCameras: showCameras,
-  onChange(isOpen, reason) {
-    if (!isOpen && reason) notify(`Your camera: ${reason}.`);
+  onChange(isConnected, reason) {
+    if (!isConnected && (reason || page.isConnected)) notify(`Your camera: ${reason || "no answer"}. Reconnecting.`);
   },
 });
 
@@ -73,8 +75,10 @@ function showFrame(drawable, message, source) {
 
 function draw() {
   const { state, isMine } = page;
-  showStatus(page.isConnected, state?.dashboard ?? null);
+  showStatus(page.isConnected, state?.dashboard);
+  byId("image").classList.toggle("stale", page.isConnected === false && !isMine);
   drawOverlay();
+  showCrop(source()?.crop);
   if (state === null) return;
   const { dashboard } = state;
   showTitle(dashboard);
@@ -103,7 +107,7 @@ function drawOverlay() {
   const frame = latestFrame();
   const reasons = [
     [hasCameraError, ""],
-    [!isConnected && state !== null, "not connected; this is the last image"],
+    [isConnected === false, `not connected${frame === null ? "" : isMine ? ": no predictions" : "; this is the last image"}`],
     [state?.paused, "paused"],
     [frame === null, isMine ? "starting your camera…" : source()?.banner || waitingFor(state)],
     [isMine && frame?.results.length === 0, "waiting for the server’s predictions…"],

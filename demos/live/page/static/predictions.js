@@ -46,7 +46,9 @@ function draw() {
   drawnMs = performance.now();
   const result = selectedResult();
   write(byId("predictions-model"), result?.name ?? "");
-  showPredictions(byId("predictions"), result?.predictions ?? []);
+  const predictions = result?.predictions ?? [];
+  showPredictions(byId("predictions"), predictions);
+  write(byId("best"), predictions.length ? `${predictions[0].label}  ${percent(predictions[0].probability)}` : "");
 }
 
 function makeItem() {

@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 
 const LONGEST_SIDE = 640;
 const JPEG_QUALITY = 0.85;
+const ANSWER_TIMEOUT_MS = 8000; // the server answers within 3 s, also while the demo is paused
 const OFFLINE_PAUSE_MS = 100; // without the server the image still moves, for the model in the browser
 
 export class Visitor {
@@ -18,10 +19,10 @@ export class Visitor {
         if (message.type === "welcome") this.source = message.source;
         else this.resolve?.(message);
       },
-      onChange: (isOpen, reason) => {
-        this.source = isOpen ? this.source : null;
+      onChange: (isConnected, reason) => {
+        this.source = null;
         this.resolve?.(null);
-        onChange(isOpen, reason);
+        onChange(isConnected, reason);
       },
     });
   }
@@ -98,7 +99,8 @@ export class Visitor {
     const sentMs = performance.now();
     const result = await new Promise((done) => {
       this.resolve = done;
-      if (!this.connection.send(jpeg)) done(null);
+      if (this.connection.send(jpeg)) this.connection.expectMessage(ANSWER_TIMEOUT_MS);
+      else done(null);
     });
     this.resolve = null;
     if (result === null) return this.skipServer();

@@ -25,6 +25,7 @@ from simplenet.errors import ArtifactError, UsageError
 from tests.demos.live.page.chromium import OpenTab, Tab
 
 COLORS = ("red", "green", "blue")
+CROP = [0.125, 0.0, 0.875, 1.0]
 CHOICES = {"backend": ["onnxruntime", "openvino", "torch"], "precision": ["fp32", "int8"], "variant": ["1.5m", "3m"]}
 
 
@@ -152,6 +153,7 @@ class Demo:
             "id": source.id, "name": source.name, "kind": source.kind, "is_live": True, "state": source.state,
             "note": source.note, "width": width, "height": height, "frames": frames, "dropped": source.dropped,
             "reconnects": source.reconnects, "frame_age_p50_ms": 0.2, "frame_age_p90_ms": None,
+            "crop": CROP if frames else None,
         }  # fmt: skip
 
 
@@ -210,6 +212,6 @@ def open_tab(browser: Callable[..., Any]) -> Iterator[OpenTab]:
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Chromium's flag for a fake camera: green for a second, then blue, and so on."""
     path = tmp_path_factory.mktemp("film") / "film.mjpeg"
-    frames = [encode_jpeg(plain(color, 320, 240))[0] for color in ("green", "blue") for _ in range(30)]
+    frames = [encode_jpeg(plain(color, 320, 240)) for color in ("green", "blue") for _ in range(30)]
     path.write_bytes(b"".join(frames))
     return f"--use-file-for-fake-video-capture={path}"

@@ -32,7 +32,7 @@ LOW_CONTRAST = """() => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    const isElsewhere = element.closest(".overlay, .skip, .hidden, noscript");
+    const isElsewhere = element.closest(".captions, .skip, .hidden, noscript");
     if (!texts.currentNode.data.trim() || !element.checkVisibility() || isElsewhere) continue;
     let under = element;
     while (under && rgba(getComputedStyle(under).backgroundColor)[3] < 255) under = under.parentElement;

@@ -47,17 +47,14 @@ def test_gray_and_cmyk_become_rgb(mode: str) -> None:
 
 
 def test_encode_then_decode() -> None:
-    content, width, height = encode_jpeg(plain("blue", 640, 480))
-    assert (width, height) == (640, 480)
+    content = encode_jpeg(plain("blue", 640, 480))
     np.testing.assert_allclose(decode_frame(content), plain("blue", 640, 480), atol=6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(4000, 3000), (3000, 4000), (5000, 1), (1, 5000)])
 def test_encodes_at_most_1280_pixels_a_side(width: int, height: int) -> None:
-    content, shown_width, shown_height = encode_jpeg(plain("red", width, height))
-    assert max(shown_width, shown_height) == 1280
-    with Image.open(io.BytesIO(content)) as image:
-        assert image.size == (shown_width, shown_height)
+    with Image.open(io.BytesIO(encode_jpeg(plain("red", width, height)))) as image:
+        assert max(image.size) == 1280
 
 
 def test_rejects_100_megapixel_header_before_decoding() -> None:

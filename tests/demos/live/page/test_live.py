@@ -27,12 +27,17 @@ def receive(client: ClientConnection, kind: type, timeout_s: float = 10) -> Any:
     """The next message of that kind: a state or error as a dictionary, or a frame as (head, JPEG)."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        message = client.recv(max(0.001, deadline_s - time.monotonic()))
-        if isinstance(message, kind):
-            if isinstance(message, str):
-                return json.loads(message)
-            length = int.from_bytes(message[:4], "big")
-            return json.loads(message[4 : 4 + length]), message[4 + length :]
+        message = json.loads(client.recv(max(0.001, deadline_s - time.monotonic())))
+        if message["type"] == "frame":
+            jpeg = b""
+            while len(jpeg) < message["jpeg_bytes"]:
+                piece = client.recv(10)
+                assert isinstance(piece, bytes)
+                jpeg += piece
+            if kind is bytes:
+                return message, jpeg
+        elif kind is str:
+            return message
 
 
 def state_where(client: ClientConnection, name: str, value: object) -> dict[str, Any]:
@@ -88,13 +93,13 @@ def test_encodes_once_for_all_viewers_and_never_for_none(
     page: Page, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[FrameResult] = []
-    encode = frames._encode_message
+    encode = frames._encode
 
-    def count_and_encode(result: FrameResult) -> bytes:
+    def count_and_encode(result: FrameResult) -> frames.Encoded:
         encoded.append(result)
         return encode(result)
 
-    monkeypatch.setattr(frames, "_encode_message", count_and_encode)
+    monkeypatch.setattr(frames, "_encode", count_and_encode)
     start = demo._number
     while demo._number < start + 10:
         time.sleep(0.01)

@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 
 
 def jpeg_of(color: str, width: int = 320, height: int = 240) -> bytes:
-    return encode_jpeg(plain(color, width, height))[0]
+    return encode_jpeg(plain(color, width, height))
 
 
 @contextmanager
