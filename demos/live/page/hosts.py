@@ -26,8 +26,8 @@ def allowed_host(text: str) -> str:
     """argparse type: a host as `parse_host` returns it. Names may have any letters; a port is ignored."""
     name = unicodedata.normalize("NFKC", text.strip().lower()).replace("\u3002", ".")  # the full stop of Chinese
     labels = (label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in name.split("."))
-    host = parse_host(f"[{name}]" if to_address(name) and ":" in name else ".".join(labels))
-    if host is None or not (to_address(host) or _NAME.fullmatch(host)):
+    host = str(to_address(name) or parse_host(".".join(labels)) or "")
+    if not (to_address(host) or _NAME.fullmatch(host)):
         hint = "type only the name, such as raspberrypi.local or demo.example"
         raise argparse.ArgumentTypeError(f"{text!r} is not a host name; {hint}")
     return host

@@ -12,11 +12,8 @@ import pytest
 from PIL import Image
 
 from demos.live.page.server import Page
-from tests.demos.live.page.chromium import (
-    OpenTab,
-    in_chromium,
-)
-from tests.demos.live.page.conftest import Demo, Scene
+from tests.demos.live.page.chromium import OpenTab, Tab, in_chromium
+from tests.demos.live.page.conftest import CROP, Demo, Scene
 from tests.demos.live.scenes import make_full_dashboard_state, texts_of
 from tests.waiting import wait_until
 
@@ -119,6 +116,66 @@ def test_pause_record_and_snapshots_by_button_and_by_key(
         assert saved.size[0] == 640
         assert saved.size[1] > 480 + 60  # the predictions are below the image
         assert saved.convert("RGB").getpixel((320, 240))[0] > 200
+    assert not tab.complaints
+
+
+@pytest.mark.parametrize(
+    ("size", "saved_size"), [((32, 24), (640, 480)), ((200, 400), (320, 640)), ((10, 200), (320, 640))]
+)
+def test_saved_image_of_a_small_source_is_enlarged(
+    page: Page, scene: Scene, open_tab: OpenTab, tmp_path: Path, size: tuple[int, int], saved_size: tuple[int, int]
+) -> None:
+    scene.size = size
+    tab = open_tab(page)
+    tab.view.locator(f"#image[width='{size[0]}']").wait_for()
+    with tab.view.expect_download() as download:
+        tab.view.get_by_role("button", name="Save image").click()
+    download.value.save_as(tmp_path / "saved.jpg")
+    with Image.open(tmp_path / "saved.jpg") as saved:
+        assert saved.size[0] == saved_size[0]
+        assert saved.size[1] > saved_size[1] + 60  # readable predictions below
+        assert saved.convert("RGB").getpixel((saved_size[0] // 2, saved_size[1] // 2))[0] > 200
+
+
+def crop_on_screen(tab: Tab) -> list[float]:
+    """The crop's frame on the screen, as shares of the image as it is drawn: left, top, right, bottom."""
+    return list(
+        tab.view.evaluate(
+            """() => {
+                const [canvas, path] = [document.getElementById("image"), document.querySelector("#crop path")];
+                const [image, frame] = [canvas.getBoundingClientRect(), path.getBoundingClientRect()];
+                const scale = Math.min(image.width / canvas.width, image.height / canvas.height);
+                const [width, height] = [canvas.width * scale, canvas.height * scale];
+                const left = image.left + (image.width - width) / 2, top = image.top + (image.height - height) / 2;
+                return [(frame.left - left) / width, (frame.top - top) / height,
+                        (frame.right - left) / width, (frame.bottom - top) / height];
+            }"""
+        )
+    )
+
+
+@pytest.mark.parametrize("viewport", [(1200, 900), (1600, 400), (375, 812)])
+def test_shows_what_the_model_sees(page: Page, scene: Scene, open_tab: OpenTab, viewport: tuple[int, int]) -> None:
+    tab = open_tab(page, viewport={"width": viewport[0], "height": viewport[1]})
+    tab.best("red")
+    for size in ((640, 480), (300, 400)):
+        scene.size = size
+        tab.view.locator(f"#image[width='{size[0]}']").wait_for()
+        tab.view.locator(f"#crop[viewBox='0 0 {size[0]} {size[1]}'] path[d^=M]").wait_for()
+        assert crop_on_screen(tab) == pytest.approx(CROP, abs=0.01)
+    assert not tab.complaints
+
+
+def test_best_prediction_is_on_the_image_on_a_phone(page: Page, open_tab: OpenTab) -> None:
+    tab = open_tab(page, viewport={"width": 375, "height": 812})
+    tab.shows("#best", "red")
+    tab.shows("#best", "%")
+    best, image = (tab.view.locator(each).bounding_box() for each in ("#best", "#image"))
+    assert image["y"] < best["y"] < best["y"] + best["height"] <= image["y"] + image["height"] + 1
+    tab.view.get_by_role("button", name="openvino fp32").click()
+    tab.shows("#best", "red")
+    tab.view.set_viewport_size({"width": 1200, "height": 800})
+    tab.hides("#best")
     assert not tab.complaints
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,10 @@ import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from demos.live.page import protocol, server
+from demos.live.page.hosts import allowed_host
 from demos.live.page.server import Page
 from simplenet.errors import SimpleNetError
 from tests.demos.live.page.conftest import Demo, Scene
@@ -139,6 +142,78 @@ def test_public_page_accepts_addresses_and_own_names(demo: Demo) -> None:
 
 def test_loopback_page_is_not_public(shared_page: Page) -> None:
     assert not shared_page.is_public
+    assert shared_page.urls == [shared_page.url]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "0"])
+def test_public_page_lists_addresses_that_others_reach(demo: Demo, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(server, "reachable_hosts", lambda with_ipv6: ["192.0.2.7", "[fd00::7]"][: 1 + with_ipv6])
+    with Page(demo, host, 0) as page:
+        port = urllib.parse.urlsplit(page.url).port
+        reachable = ["192.0.2.7", "[fd00::7]"] if ":" in host else ["192.0.2.7"]
+        assert page.urls == [f"http://{each}:{port}/" for each in reachable]
+        assert page.is_public
+        for each in (*reachable, "127.0.0.1", f"{socket.gethostname()}.local"):
+            assert get(page, Host=f"{each}:{port}").status == 200
+        assert get(page, Host="evil.example").status == 403
+    monkeypatch.setattr(server, "reachable_hosts", lambda with_ipv6: [])  # no network
+    with Page(demo, host, 0) as page:
+        assert page.urls == [page.url]
+        assert get(page).status == 200
+
+
+def test_name_of_the_loopback_is_not_public(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's /etc/hosts maps the name of the machine to 127.0.1.1."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
+    with Page(demo, "Pi", 0) as page:
+        assert not page.is_public
+        assert page._server is not None
+        monkeypatch.undo()
+        local = page.url.replace("Pi", "127.0.1.1")
+        assert urllib.request.urlopen(urllib.request.Request(local, headers={"Host": "pi"})).status == 200
+
+
+@pytest.fixture
+def proxied(demo: Demo) -> Iterator[Page]:
+    """A page behind a reverse proxy."""
+    allowed = [allowed_host(name) for name in ("Demo.Example.", "b\u00fccher.example", "fd00::5")]
+    with Page(demo, port=0, allowed_hosts=allowed) as page:
+        yield page
+
+
+@pytest.mark.parametrize("host", ["demo.example", "DEMO.example.:8443", "xn--bcher-kva.example", "[FD00::5]:80"])
+def test_allowed_hosts_are_accepted(proxied: Page, host: str) -> None:
+    assert get(proxied, Host=host).status == 200
+    address = urllib.parse.urlsplit(proxied.url)
+    tcp = socket.create_connection((address.hostname, address.port), timeout=10)
+    with connect(f"ws://{host}/live", sock=tcp, origin=Origin(f"https://{host}")) as client:
+        assert client.recv(10)
+    with open_socket(proxied, origin=f"https://{host}") as client:  # the proxy has replaced the Host header
+        assert client.recv(10)
+
+
+@pytest.mark.parametrize("host", ["example", "x.demo.example", "demo.example.evil.example", "fd00::5", "[fd00::6]"])
+def test_other_hosts_than_the_allowed_are_rejected(proxied: Page, host: str) -> None:
+    assert get(proxied, Host=host).status in (400, 403)
+    for origin in (f"https://{host}", f"https://demo.example@{host}", "file://demo.example", "null"):
+        with pytest.raises(InvalidStatus), open_socket(proxied, origin=origin):
+            pass
+
+
+@pytest.mark.parametrize("path", ["/live", "/visitor"])
+def test_silent_client_frees_its_place(demo: Demo, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Its network accepts everything and answers nothing."""
+    monkeypatch.setattr(server, "_PING_EVERY_S", 0.2)
+    monkeypatch.setattr(server, "_PONG_TIMEOUT_S", 0.2)
+    with Page(demo, port=0) as page, open_socket(page) as other, deaf_client(page, path):
+        endpoint = page.viewers if path == "/live" else page.visitors
+        others = int(path == "/live")
+        wait_until(lambda: endpoint.connections == others + 1)
+        wait_until(lambda: endpoint.connections == others)
+        assert other.recv(10)
 
 
 def test_taken_port_error_names_a_free_one(page: Page, demo: Demo) -> None:
