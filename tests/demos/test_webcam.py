@@ -155,6 +155,8 @@ def test_wrong_flags_are_one_line(
         (("--source", clip, "--precision", "int8", "--backend", "torch"), 2, "torch"),
         (("--source", ""), 2, "names no camera"),
         (("--source", "-1"), 2, "counted from 0"),
+        (("--source", clip, "--allow-host", "http://pi.local/"), 2, "is not a host name; type only the name, such as"),
+        (("--source", clip, "--allow-host", "*"), 2, "is not a host name"),
         (("--source", "visitor", "--display", "none"), 2, "leave out --display"),
         (("--source", clip, "--source", "visitor", "--display", "none"), 2, "leave out --display"),
         (("--source", "visitor", "--display", "browser", "--record", tmp_path / "x.mp4"), 2, "leave out --record"),
