@@ -18,11 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import runtimes
 from demos import webcam
 from demos.live.sources.factory import open_source
+from demos.live.window.recorder import Recorder
 from simplenet.artifacts import Artifact
 from tests.conftest import MakeArtifact
 from tests.demos.conftest import ROOT, RunDemo, WriteVideo, shades
@@ -180,17 +182,23 @@ def test_taken_port_is_reported_before_loading(run_demo: RunDemo, tmp_path: Path
     assert result.stderr.count("\n") == 1
 
 
-def test_recording_has_every_frame_with_predictions(
-    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, tmp_path: Path
+@pytest.mark.parametrize("loops", [1, 2])
+def test_recording_has_every_frame_at_its_time_with_predictions(
+    run_demo: RunDemo, onnx_artifact: Artifact, tmp_path: Path, loops: int
 ) -> None:
-    clip = write_video("clip.avi", shades(45, 320, 240))
-    film = tmp_path / "film.mp4"
+    clip, film = tmp_path / "clip.mp4", tmp_path / "film.mp4"
+    expected = [*np.arange(20) / 30, *(12 + np.arange(5) / 60), 20]  # two stills, and the last frame stays for 3 s
+    with Recorder(clip) as recorder:
+        for image, time_s in zip(shades(26, 320, 240), expected, strict=True):
+            recorder.write(image, time_s, duration_s=3)
     flags = ("--source", clip, "--display", "none", "--record", film, "--artifact", onnx_artifact.folder, "--json")
-    result = run_demo("webcam", *flags)
+    result = run_demo("webcam", *flags, *(("--loop", "--max-frames", 26 * loops) if loops > 1 else ()))
     assert result.returncode == 0, result.stderr
     assert [event["path"] for event in events_of(result.stdout) if event["event"] == "recording"] == [str(film)]
-    frames = read(film)[0]
-    assert len(frames) == 45
+    frames, times, duration_s = read(film)
+    expected = [23 * loop + time_s for loop in range(loops) for time_s in expected]
+    np.testing.assert_allclose(times, expected, rtol=0, atol=1e-4)
+    assert duration_s == pytest.approx(23 * loops, abs=1e-4)
     assert all((frame.min(axis=2) > 150).sum() > 30 for frame in frames)  # white letters on a red scene
 
 

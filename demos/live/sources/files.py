@@ -65,7 +65,7 @@ class FileSource(Source):
             if frame is None:
                 self.state = "ended"
                 return None
-        return Frame(frame[0], now_s, frame[1])
+        return Frame(frame[0], now_s, frame[1], self._end_s - frame[1])
 
     def close(self) -> None:
         with self._lock:  # releasing during a read crashes

@@ -24,7 +24,10 @@ SUFFIX = ".mp4"
 _ENCODERS = {"libx264": {"preset": "ultrafast", "qp": "24"}, "mpeg4": {"qmin": "5", "qmax": "5"}}
 _TICKS_PER_S = 60_000  # 24, 25, 29.97, 30, 59.94 and 60 fps take whole ticks, and MPEG-4 allows at most 65,535
 _LONGEST_S = 35_000.0  # of one image: MP4 allows 2**31 ticks
-_BT601, _LIMITED_RANGE = 6, 1  # FFmpeg's numbers for the colors of OpenCV's YUV
+# Those of OpenCV's YUV. Browsers assume others above 720 rows, and unless all four are given.
+_COLORS = {
+    "colorspace": "smpte170m", "color_range": "tv", "color_primaries": "bt709", "color_trc": "iec61966-2-1"
+}  # fmt: skip
 
 
 class Recorder(contextlib.AbstractContextManager["Recorder"]):
@@ -127,12 +130,11 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         height, width = image.shape[:2]
         name = next(name for name in _ENCODERS if name in self._av.codecs_available)
         self._container = self._av.open(str(self._unfinished), "w", format="mp4")
-        self._stream = self._container.add_stream(name, rate=30, options=_ENCODERS[name])  # rate: for H.264's level
+        options = {**_ENCODERS[name], **_COLORS}
+        self._stream = self._container.add_stream(name, rate=30, options=options)  # rate: for H.264's level
         self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
         self._stream.pix_fmt = "yuv420p"  # every player shows it; its sides are even
-        context = self._stream.codec_context
-        context.time_base = Fraction(1, _TICKS_PER_S)
-        context.colorspace, context.color_range = _BT601, _LIMITED_RANGE
+        self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
 
     def _encode(self, frame: Any, container: Any) -> None:
         """Encode a frame, or with None the rest. The newest packet is held back: only `close` knows its duration."""
