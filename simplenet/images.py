@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simplenet import file_kinds, files
+from simplenet import file_kinds, files, tiff, tiff_pages
 from simplenet.errors import ImageError, one_line, raise_if_from_signal_handler
 from simplenet.preprocessing import UInt8Array, check_image
 
@@ -35,7 +35,7 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     """Read an image file as RGB uint8 [H, W, 3], turned upright by its EXIF orientation.
 
     Transparent pixels become white, 16-bit values are scaled to 8 bits (65535 becomes 255), CMYK is converted without
-    its color profile, and only the first frame of an animation is read.
+    its color profile. Only the first frame of an animation and the largest page of a TIFF are read.
 
     Args:
         reduction: a function that gets width and height of the upright image and returns how many times smaller the
@@ -84,11 +84,8 @@ def decode_rgb(
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _open(content, formats) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(
-                    f"{image.width}x{image.height} pixels are over {max_pixels / 1e6:g} million; make it smaller"
-                )
+        with _open_page(content, formats, max_pixels) as image:
+            _check_pixels(image.width, image.height, max_pixels)
             if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
                 raise ImageError(f"a JPEG of more than {_MAX_JPEG_SCANS} scans; save it again")
             if reduction is not None and (factor := reduction(*_upright_size(image))) >= 2:
@@ -115,6 +112,20 @@ def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
     with _filters_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(content), formats=[name for name in formats if name in Image.OPEN])
+
+
+def _open_page(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
+    """Open an image, or the largest page of a TIFF; a TIFF may be decoded."""
+    if "TIFF" not in formats or not tiff_pages.is_tiff(content):
+        return _open(content, formats)
+    page = tiff_pages.largest_page(content)
+    _check_pixels(*page.size, max_pixels)
+    return tiff.decode(page, lambda content: _open(content, ["TIFF"]))
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels are over {max_pixels / 1e6:g} million; make it smaller")
 
 
 def _orientation(image: Image.Image) -> int:
