@@ -172,7 +172,15 @@ def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, t
         report = json.loads(found.stdout)
         assert report["preprocessing_source"] == source
         assert top1[0] < report["top1_percent"] < top1[1]
-    assert run_demo("classify", tmp_path / "a.png", *model).stderr.count("exporting") == 1  # not the flags' artifact
+    guessed = run_demo("classify", tmp_path / "a.png", *model)
+    assert guessed.stderr.count("exporting") == 1  # not the flags' artifact
+    assert "\npreprocessing: assumed for cifar-310k\n" in guessed.stdout
+    some = ("--dataset", "fashion-mnist", "--mean", "0.286", "0.286", "0.286")
+    assert "preprocessing" not in run_demo("evaluate", "fashion-mnist", "--limit", 9, *model, *some).stdout
+    named = [f"--{name}={value}" for name, value in (("size", 32), ("labels", "names"))]
+    evaluated = run_demo("evaluate", "fashion-mnist", "--limit", 9, *model, *named, cwd=tmp_path)
+    source = "flags --size, --labels; mean, std, resize, padding assumed for cifar-310k"
+    assert f"\npreprocessing: {source}\n" in evaluated.stdout
 
 
 def test_flags_of_preprocessing_need_weights(run_demo: RunDemo) -> None:

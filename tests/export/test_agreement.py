@@ -125,15 +125,17 @@ def test_few_outputs_are_compared_by_their_error(outputs: int) -> None:
 
 
 def test_int8_is_compared_on_images_of_other_kinds() -> None:
-    def compare(noise: float, **options: Any) -> Any:
-        wrong = LOGITS.copy()
+    def compare(noise: float, expected: Any = LOGITS, **options: Any) -> Any:
+        wrong = expected.copy()
         wrong[100:, 0] -= noise  # only in one half
         settings = {"check_error": 0.02, "required": True, "allow_poor": False} | options
-        return agreement.compare_on_varied(wrong, LOGITS, image_batch(), **settings)
+        return agreement.compare_on_varied(wrong, expected, image_batch(), **settings)
 
     assert 0 < compare(0.1)["relative_error"] < agreement.VARIED_ERROR_LIMIT
-    with pytest.raises(AgreementError, match=r"not calibrated with.*--allow-poor-calibration"):
-        compare(2)
+    for scale in (1, 1000):  # of the logits in the other half
+        expected = LOGITS * np.repeat([[scale], [1]], 100, axis=0).astype(np.float32)
+        with pytest.raises(AgreementError, match=r"not calibrated with.*--allow-poor-calibration"):
+            compare(2, expected)
     assert compare(2, required=False)["relative_error"] > agreement.VARIED_ERROR_LIMIT
     with pytest.warns(SimpleNetWarning, match="not calibrated with"):
         assert "not calibrated with" in compare(2, allow_poor=True)["doubt"]
@@ -159,6 +161,15 @@ def test_fp16_overflow_names_the_layer(layer: int) -> None:
     assert 0 < agreement.check_fp16_range(scaled(layer, 10), images)["largest_activation"] < 30_000
     with pytest.raises(AgreementError, match=f"layer {re.escape(convolutions[layer])} .*--precision fp32"):
         agreement.check_fp16_range(scaled(layer, 50_000), images)
+
+
+def test_fp16_may_use_half_of_its_range() -> None:
+    images = calibration.varied(weights.load("cifar-310k", "fashion-mnist"))
+    factor = 10_000 / agreement.check_fp16_range(scaled(0, 1000), images)["largest_activation"]
+    largest = agreement.check_fp16_range(scaled(0, 3000 * factor), images)["largest_activation"]
+    assert largest == pytest.approx(30_000, rel=0.1)
+    with pytest.raises(AgreementError, match=r"reaches 4e\+04 .* ends at 65504, of which 1/2 may be used"):
+        agreement.check_fp16_range(scaled(0, 4000 * factor), images)
 
 
 def test_fp16_range_is_that_of_the_half_precision_network() -> None:

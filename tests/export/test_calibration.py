@@ -225,6 +225,8 @@ def test_varied_images_are_equal_in_every_export(shipped: LoadedWeights) -> None
     one, other = calibration.varied(shipped), calibration.varied(shipped)
     np.testing.assert_array_equal(one.inputs, other.inputs)
     assert len(one) == calibration.VARIED_IMAGES
+    dark, inverted = one.inputs[:80:2], one.inputs[1:80:2]
+    assert dark.mean() < 128 < inverted.mean()
     assert not {image.tobytes() for image in one.inputs} & {
         image.tobytes() for image in calibration.for_calibration(shipped, "auto").inputs
     }

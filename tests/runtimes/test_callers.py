@@ -67,6 +67,7 @@ def test_accepts_subclasses_of_arrays(model: runtimes.Runtime, kind: str, tmp_pa
     # An image of the model's size is cropped without a resize, which would make it a plain array.
     for image in (IMAGE, BATCH[0]):
         assert model.classify([KINDS[kind](image, tmp_path)]) == model.classify([image])
+        assert type(model.preprocess([KINDS[kind](image, tmp_path)])) is np.ndarray
 
 
 def test_accepts_either_byte_order(make_artifact: MakeArtifact) -> None:

@@ -113,6 +113,34 @@ for _ in range(3):
 """
 
 
+SETTINGS_IN_ANOTHER_THREAD = """
+import os, signal, threading
+from simplenet.model import torch_defaults
+
+entered, leave = threading.Event(), threading.Event()
+def hold():
+    with torch_defaults():
+        entered.set()
+        leave.wait()
+threading.Thread(target=hold).start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    with torch_defaults():
+        os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+leave.set()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_process_does_not_wait_for_a_thread_of_its_parent() -> None:
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SETTINGS_IN_ANOTHER_THREAD], cwd=ROOT, check=True, timeout=100
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("format", ["onnx", "openvino", pytest.param("torch", marks=pytest.mark.slow)])

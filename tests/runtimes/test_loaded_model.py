@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,6 +52,24 @@ def test_files_overwritten_in_place_change_nothing(copy: Path, backend: str, is_
             assert model.classify([IMAGE]) == expected
         shutil.rmtree(copy)
         assert model.classify([IMAGE]) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="this system has no /proc")
+@pytest.mark.parametrize("format", ["openvino"])
+def test_no_file_is_mapped_while_its_manifest_is_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps: list[str] = []
+
+    class Core(openvino.Core):
+        def read_model(self, *args: Any, **options: Any) -> Any:
+            model = super().read_model(*args, **options)
+            maps.append(Path("/proc/self/maps").read_text())  # if another program truncates a mapped file: SIGBUS
+            return model
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    (copy / "manifest.json").unlink()
+    loader.read_artifact(copy / "model.xml")
+    assert len(maps) == 1
+    assert str(copy) not in maps[0]
 
 
 @pytest.mark.parametrize(("format", "backend"), BACKENDS)

@@ -18,6 +18,7 @@ from simplenet.errors import AssumedCardWarning, SimpleNetWarning, UsageError
 from simplenet.model_card import NO_OVERRIDES, CardOverrides
 from simplenet.preprocessing import CIFAR10_PREPROCESSING, IMAGENET_PREPROCESSING, Preprocessing
 from simplenet.weights import LoadedWeights
+from tests.conftest import MakeArtifact
 from tests.simplenet.networks import VARIANT, card, sha256, state
 
 
@@ -151,6 +152,19 @@ def test_warns_of_flags_that_differ_from_the_card(tmp_path: Path) -> None:
         with pytest.warns(SimpleNetWarning, match=text):
             loaded = weights.load(VARIANT, path, overrides=other)
         assert loaded.preprocessing_source == f"flags {other.flags}"
+
+
+def test_artifacts_match_the_same_flags_and_values(make_artifact: MakeArtifact) -> None:
+    exported = dataclasses.replace(
+        make_artifact("onnx", "fp32").manifest,
+        preprocessing=Preprocessing(36, 32, (0.5,) * 3, (0.2,) * 3),
+        preprocessing_source="flags --mean, --size; std, resize, padding, labels assumed for cifar-310k",
+    )
+    assert parse("--mean 0.5 0.5 0.5 --size 32").match(exported)
+    for other in ("--mean 0.4 0.5 0.5 --size 32", "--mean 0.5 0.5 0.5 --size 48"):  # other values
+        assert not parse(other).match(exported)
+    for other in ("", "--mean 0.5 0.5 0.5", "--mean 0.5 0.5 0.5 --size 32 --padding 0"):  # other flags, equal values
+        assert not parse(other).match(exported)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import threading
@@ -64,6 +65,15 @@ def test_backends_classify_the_same_frames(make_session: MakeSession) -> None:
     assert state["sources"][0]["frame_age_p90_ms"] is not None
     assert (state["sources"][0]["width"], state["sources"][0]["height"]) == (160, 120)
     assert json.loads(json.dumps(state)) == state
+
+
+def test_state_says_that_preprocessing_is_assumed(make_session: MakeSession) -> None:
+    session = make_session("synthetic:160x120@60")
+    session.run(max_frames=1)
+    assert session.state()["preprocessing_doubt"] == ""
+    model = session.model_group.models[0]
+    model.manifest = dataclasses.replace(model.manifest, preprocessing_source="assumed for cifar-310k")
+    assert session.state()["preprocessing_doubt"] == "preprocessing: assumed for cifar-310k"
 
 
 def test_predictions_follow_the_scene(make_session: MakeSession) -> None:
