@@ -74,7 +74,7 @@ class SourceTexts(TypedDict):
     """What is shown of one source.
 
     `banner` covers its last image while no new ones come; '' while it runs. `crop` is the part of the image that the
-    first model sees: left, top, right and bottom as shares of the image's width and height; None before the first one.
+    first model sees: left, top, right and bottom as shares of its width and height; None before the first image.
     """
 
     id: int

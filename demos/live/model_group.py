@@ -45,7 +45,7 @@ class ModelStats:
 class ModelGroup(contextlib.AbstractContextManager["ModelGroup"]):
     """One or several loaded models. The first is the reference; the others are compared with it.
 
-    Use it as a context manager, or call `close`. Only one thread may call `classify`; any thread may call the others.
+    Use it as a context manager, or call `close`. Only one thread may call `classify`; other methods are thread-safe.
     """
 
     def __init__(self, models: Sequence[Runtime], top_k: int = 5, skipped: Sequence[str] = ()) -> None:

@@ -64,7 +64,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._pending: ModelConfig | None = None
         """The newest requested config, until it is loaded. Meanwhile an older one may still be loading."""
         self._failed: list[dict[str, Any]] = []
-        """`ModelConfig.selected`, or only its backends, of what failed to load; the next-... commands skip it."""
+        """What failed to load, as `ModelConfig.selected` or only its backends; the next-... commands skip it."""
         self._notice, self._notice_until_s = "", 0.0
         self._source_stats: dict[int, SourceStats] = {}
         self._model_stats: dict[tuple[str, str], ModelStats] = {}
@@ -137,7 +137,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             onnx = replace(request, backend=FORMATS["onnx"].default_backend, precision="fp32")
             return replace(onnx, variant=first.manifest.variant).resolve(self.log)
         if first.manifest.format != "onnx":
-            raise UsageError(f"a browser runs ONNX, --artifact is in {first.manifest.format} format; name an ONNX one")
+            raise UsageError(f"browsers run ONNX, and --artifact is {first.manifest.format}; name an ONNX artifact")
         return first.artifact
 
     # For the loop.
@@ -232,7 +232,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return any(all(selected[kind] == value for kind, value in failed.items()) for failed in self._failed)
 
     def _request(self, config: ModelConfig) -> None:
-        """Load a config, after the one that is being loaded. A newer request replaces one that waits."""
+        """Load a config as soon as no other is being loaded; it replaces a config that waits."""
         is_new = config.selected() != self.config.selected()
         self._pending = config if is_new else None
         if is_new and self._loader is None:

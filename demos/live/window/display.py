@@ -168,7 +168,7 @@ def why_no_window() -> str | None:
 def _probe(screens: tuple[str, str]) -> str | None:
     """Open a window in a separate process, because OpenCV aborts the process if it fails.
 
-    The process stays until this one has a window: when its last client leaves, an X server resets or ends.
+    That process stays until this one has a window, because an X server resets or ends when its last client leaves.
     """
     command, screen = [sys.executable, "-c", _PROBE], " ".join(filter(None, screens))
     pipe = subprocess.PIPE

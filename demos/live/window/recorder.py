@@ -24,7 +24,7 @@ SUFFIX = ".mp4"
 _ENCODERS = {"libx264": {"preset": "ultrafast", "qp": "24"}, "mpeg4": {"qmin": "5", "qmax": "5"}}
 _TICKS_PER_S = 60_000  # 24, 25, 29.97, 30, 59.94 and 60 fps take whole ticks, and MPEG-4 allows at most 65,535
 _LONGEST_S = 35_000.0  # of one image: MP4 allows 2**31 ticks
-# Those of OpenCV's YUV. Browsers assume others above 720 rows, and unless all four are given.
+# The colors of OpenCV's YUV. For videos of 720 rows and more, browsers assume others unless all four are named.
 _COLORS = {
     "colorspace": "smpte170m", "color_range": "tv", "color_primaries": "bt709", "color_trc": "iec61966-2-1"
 }  # fmt: skip
@@ -74,8 +74,8 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         """Add RGB uint8 [H, W, 3]. The first image sets the size of the video; others are scaled to fit.
 
         Args:
-            time_s: when the image appears, in seconds of any clock; if not later than the one before, right after it.
-            duration_s: how long it is shown if it is the last image.
+            time_s: when the image appears, in seconds of any clock. One that is not later follows at once.
+            duration_s: how long the image is shown if it is the last one.
 
         Raises:
             SimpleNetError: the disk is nearly full, or the encoder failed. The recording is closed, and the message
@@ -117,8 +117,8 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         if self._container is None:
             self._open(image)
             self._start_s = time_s
-        latest_s = max(self._tick, 0) / _TICKS_PER_S + self._longest_gap_s
-        self._start_s += max(0.0, time_s - self._start_s - latest_s)
+        gap_s = time_s - self._start_s - max(self._tick, 0) / _TICKS_PER_S
+        self._start_s += max(0.0, gap_s - self._longest_gap_s)
         self._tick = max(self._tick + 1, round((time_s - self._start_s) * _TICKS_PER_S))
         fitted = _fit(image, self._stream.width, self._stream.height)
         yuv = opencv().cvtColor(fitted, opencv().COLOR_RGB2YUV_I420)  # in a fifth of FFmpeg's time
@@ -131,7 +131,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         name = next(name for name in _ENCODERS if name in self._av.codecs_available)
         self._container = self._av.open(str(self._unfinished), "w", format="mp4")
         options = {**_ENCODERS[name], **_COLORS}
-        self._stream = self._container.add_stream(name, rate=30, options=options)  # rate: for H.264's level
+        self._stream = self._container.add_stream(name, rate=30, options=options)  # H.264's level follows from the rate
         self._stream.width, self._stream.height = max(2, width - width % 2), max(2, height - height % 2)
         self._stream.pix_fmt = "yuv420p"  # every player shows it; its sides are even
         self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)

@@ -1,4 +1,4 @@
-"""Save snapshots, and write new files: under an unfinished name first; an existing file is never replaced."""
+"""Save snapshots and other new files: under an unfinished name first, and never in place of another file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simplenet.files import error_message, sync
 from simplenet.preprocessing import UInt8Array
 
 MIN_FREE_BYTES = 50_000_000
-"""A recording needs some of it to finish its file."""
+"""Kept free on the disk, so that a recording can finish its file."""
 
 
 def save_snapshot(folder: str | Path, image: UInt8Array) -> Path:

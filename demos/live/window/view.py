@@ -147,7 +147,7 @@ class Screen:
         self._session.event("recording", path=str(self._recorder.path))
 
     def _time_of(self, result: FrameResult) -> float:
-        """Return when the frame appears in the recording. A file that is behind another one continues from there."""
+        """Return the frame's time in the recording. A file that is behind others is moved to their time."""
         frame, source = result.frame, result.source.id
         if self._is_live or frame.media_s is None:
             return frame.captured_s
@@ -155,10 +155,10 @@ class Screen:
         self._offsets_s[source] = self._media_s - frame.media_s
         return self._media_s
 
-    def _record(self, image: UInt8Array, *times_s: float) -> None:
+    def _record(self, image: UInt8Array, time_s: float, duration_s: float = 1 / 30) -> None:
         if self._recorder is not None:
             try:
-                self._recorder.write(image, *times_s)
+                self._recorder.write(image, time_s, duration_s)
             except SimpleNetError as error:  # the message says what was kept
                 self._recorder = self._session.recorder = None
                 self._report_failure(error)
