@@ -1,4 +1,4 @@
-"""Fixtures: an empty cache, and a server that has the official weights."""
+"""Fixtures: an empty cache, a server that has the official weights, and an artifact."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from simplenet import variants
 from tests.simplenet.broken_server import CONTENT, Server
+from tests.simplenet.published import publish
 
 
 @pytest.fixture
@@ -45,3 +46,10 @@ def expect(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 @pytest.fixture
 def target(cache: Path) -> Path:
     return cache / "simplenetv1_small_m2_05-ca4b3e2b.pth"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A good artifact."""
+    publish(tmp_path / "cifar-310k-fashion-mnist" / "onnx-int8")
+    return tmp_path / "cifar-310k-fashion-mnist" / "onnx-int8"

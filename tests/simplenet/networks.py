@@ -32,3 +32,15 @@ def same(loaded: LoadedWeights, tensors: Tensors) -> bool:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+GOOD = state()
+
+
+def write(path: Path, content: Any, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def prefixed(prefix: str, tensors: Tensors = GOOD) -> Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
