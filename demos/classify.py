@@ -23,9 +23,11 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from demos import console, models  # before NumPy: handles Ctrl-C during its import
+
+# isort: split
 import numpy as np
 
-from demos import console, models
 from demos.models import ModelRequest, is_untrained
 from runtimes import Prediction, Runtime
 from simplenet import cli, files, image_folders, images
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths, failures = _find_images(arguments.images)
     if not paths:
         return 1
-    as_lines = not arguments.json and not cli.is_terminal(sys.stdout)
+    as_lines = not arguments.json and not sys.stdout.isatty()
     results: list[Classified] = []
     with ModelRequest.from_flags(arguments).open() as model:
         if as_lines:

@@ -34,9 +34,11 @@ from typing import Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from demos import console, models  # before NumPy: handles Ctrl-C during its import
+
+# isort: split
 import numpy as np
 
-from demos import console, models
 from demos.benchmark import baseline, machine, modes, plot, recommendation, report, results, table
 from demos.benchmark import rows as benchmark_rows
 from demos.benchmark.comparison import Comparison, compare
@@ -264,7 +266,7 @@ def run(
         name, inputs, labels = _load_images(made[0], image, limit)
         busy = machine.busy_percent()
         update(total=sum(row.artifact is not None for row in rows) + with_twin + rounds, completed=0)
-        log = (lambda step: None) if cli.is_terminal(sys.stderr) else functools.cache(cli.log)
+        log = (lambda step: None) if sys.stderr.isatty() else functools.cache(cli.log)
 
         def report(step: str) -> None:
             update(description=step, advance=1)

@@ -19,7 +19,7 @@ def output(width: int) -> Console:
     """A console on stdout, `width` characters wide if stdout is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if cli.is_terminal(sys.stdout) else width)
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def table(*headings: str) -> Table:
@@ -46,5 +46,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = cli.console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # redirect_stdout would write lines for a pipe to the terminal.
+    show = functools.partial(Progress, transient=True, redirect_stdout=False)
+    with show(*columns, console=console, disable=not console.is_terminal) as progress:
         yield functools.partial(progress.update, progress.add_task(description, total=total))

@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import functools
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,8 +43,8 @@ from demos.live.window import display
 from demos.live.window.recorder import SUFFIX
 from demos.live.window.view import Screen
 from demos.models import ModelRequest
-from simplenet import cli, files
-from simplenet.errors import ImageError, SimpleNetError, SourceError, UsageError
+from simplenet import cli, files, signals
+from simplenet.errors import ImageError, SourceError, UsageError
 
 SYNTHETIC, VISITOR = "synthetic", "visitor"
 _REFRESH_S = 0.1
@@ -59,10 +58,10 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         duration_s: stop after this many seconds, pauses not counted.
 
     Returns:
-        What ended it: 'end of file', 'end of stream', 'q', 'Esc', 'SIGTERM', '--max-frames' or '--duration'.
+        What ended it: 'end of file', 'end of stream', 'q', 'Esc', '--max-frames', '--duration', 'Ctrl-C' or 'SIGTERM'.
 
     Raises:
-        SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: Ctrl-C.
+        SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: the third Ctrl-C.
     """
     timer, scheduler = session.timer, session.scheduler
     timer.start()
@@ -196,37 +195,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if events is not None:
             session.subscribe(events.frame)
         _start(session, events)
-        ended, exit_code = "an error", 0
-        opened.enter_context(_quit_on_signals(session))
+        ended = "an error"
+        opened.enter_context(signals.handled(functools.partial(setattr, session, "quit")))
         try:
             ended = run(session, screen, max_frames=arguments.max_frames, duration_s=arguments.duration)
-        except KeyboardInterrupt:
-            ended, exit_code = "Ctrl-C", 130
         finally:
             summary = session.summary(ended)
             screen.stop_recording()
             status.clear()
+            if screen.recording_error is not None:
+                cli.log(f"error: the recording is incomplete: {screen.recording_error}")
             _report(session, summary, events, stdout)
     if screen.recording_error is not None:
-        raise SimpleNetError(f"the recording is incomplete: {screen.recording_error}")
-    return exit_code
-
-
-@contextlib.contextmanager
-def _quit_on_signals(session: Session) -> Iterator[None]:
-    """Make SIGTERM and SIGHUP quit like the key q: recordings are finished and the summary is printed."""
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-    def quit(number: int, frame: object) -> None:
-        session.quit = signal.Signals(number).name
-        session.scheduler.wake()
-
-    before = {name: signal.signal(getattr(signal, name), quit) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        return 1
+    return 130 if ended == "Ctrl-C" else 0
 
 
 def _sources(names: Sequence[str] | None, open_one: Callable[..., Source]) -> Iterator[Source]:
@@ -301,7 +283,7 @@ def _report(session: Session, summary: Summary, events: EventWriter | None, stdo
 
     state = session.state()
     title = state["dashboard"]["title"] + (f"  {UNTRAINED}" if state["untrained"] else "")
-    print_summary(summary, title, Console(file=stdout, width=None if cli.is_terminal(stdout) else 120))
+    print_summary(summary, title, Console(file=stdout, width=None if stdout.isatty() else 120))
 
 
 if __name__ == "__main__":

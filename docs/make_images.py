@@ -17,7 +17,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -131,13 +130,13 @@ def save(image: Image.Image, path: Path) -> None:
 
 @contextlib.contextmanager
 def _demo(flags: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run demos/webcam.py and end it with Ctrl-C."""
+    """Run demos/webcam.py until the block ends."""
     command = [sys.executable, str(ROOT / "demos" / "webcam.py"), *_DEMO, *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
         try:
             yield demo
         finally:
-            demo.send_signal(signal.SIGINT)
+            demo.terminate()  # a background job of a script would ignore Ctrl-C
             demo.communicate(timeout=60)  # reads the remaining events: a full pipe would block the demo
 
 

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simplenet import signals  # noqa: F401 - first, so that Ctrl-C during the other imports is one line
 from simplenet.errors import check_choice
 
 if TYPE_CHECKING:

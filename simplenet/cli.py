@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -15,9 +16,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from simplenet import files, labels, variants
+from simplenet import files, labels, signals, variants
 from simplenet.errors import SimpleNetError, SimpleNetWarning, UsageError, check_choice, one_line
 from simplenet.labels import KNOWN_DATASETS
 from simplenet.model_card import MAX_SIZE, NO_OVERRIDES
@@ -53,43 +54,47 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's main and exit; expected errors become one line, others keep their traceback.
 
-    Exit codes: 1 for a SimpleNetError, a full disk, a path that cannot be accessed or a missing package; 2 for a usage
-    error; 130 for Ctrl-C; 141 if the process that reads stdout has ended; else what main returns.
+    Exit codes: 1 for a SimpleNetError, an output that cannot be written, a full disk, a path that cannot be accessed or
+    a missing package; 2 for a usage error; 128 and its number for a signal, so 130 for Ctrl-C; 141 if the process that
+    reads stdout has ended; else what main returns.
     """
+    _prepare_streams()
     warnings.simplefilter("always", SimpleNetWarning)  # PYTHONWARNINGS=ignore is for other programs' warnings
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, set())
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
-    code: Any
-    try:
-        code = main()
-    except SimpleNetError as error:
+    with signals.handled():
+        try:
+            code = main()
+        except BaseException as error:  # noqa: BLE001 - raised again if it is not expected
+            is_interrupt = signals.raised() or isinstance(error, KeyboardInterrupt)
+            code = signals.end_interrupted() if is_interrupt else _log_error(error)
+        try:
+            sys.stdout.flush()
+        except (SimpleNetError, SystemExit) as error:
+            code = code or _log_error(error)
+    atexit.register(signals.ignore_all)  # runs first: after threads, before packages' own functions
+    sys.exit(code)
+
+
+def _log_error(error: BaseException) -> Any:
+    """Log an expected error and return the exit code; raise others."""
+    if isinstance(error, SystemExit):  # argparse: --help or a usage error; or the process that reads stdout has ended
+        return error.code
+    if isinstance(error, SimpleNetError):
         log(f"error: {error}")
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = _log_interrupt()
-    except BrokenPipeError:
-        code = 141
-    except ModuleNotFoundError as error:
+        return error.exit_code
+    if isinstance(error, ModuleNotFoundError):
         extra = Path(sys.argv[0]).resolve().parent.name  # the extras have the names of the scripts' folders
         package = str(error.name).partition(".")[0]
-        if extra not in ("demos", "export") or package not in _PACKAGES_OF_EXTRAS:
-            raise
-        log(f"error: {package} is not installed; type: pip install '.[{extra}]'")
-        code = 1
-    except SystemExit as ending:  # argparse: --help or a usage error
-        code = ending.code
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            log(f"error: {error.strerror}: {error.filename or 'the output'}; free some space")
-        elif error.errno in _ACCESS_ERRORS and error.filename:
-            log(f"error: {error.strerror}: {error.filename}; name another path, or change its permissions")
-        else:
-            raise
-        code = 1
-    code = _flush(sys.stdout) or code
-    _flush(sys.stderr)
-    sys.exit(code)
+        if extra in ("demos", "export") and package in _PACKAGES_OF_EXTRAS:
+            log(f"error: {package} is not installed; type: pip install '.[{extra}]'")
+            return 1
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        log(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}; free some space")
+        return 1
+    if isinstance(error, OSError) and error.errno in _ACCESS_ERRORS and error.filename:
+        log(f"error: {error.strerror}: {error.filename}; name another path, or change its permissions")
+        return 1
+    raise error
 
 
 def _check_working_directory() -> None:
@@ -99,47 +104,50 @@ def _check_working_directory() -> None:
         raise UsageError("the working directory no longer exists; type: cd DIR, with a DIR that exists") from error
 
 
-def _log_interrupt() -> int:
-    log("interrupted; no incomplete file was kept")
-    return 130
-
-
 def _handle_uncaught(
     default: Callable[..., None], kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Handle Ctrl-C and a removed working directory before `run`, while a script imports PyTorch, as `run` does."""
-    if issubclass(kind, KeyboardInterrupt):
-        sys.exit(_log_interrupt())
-    if issubclass(kind, SimpleNetError):
-        log(f"error: {error}")
-        sys.exit(kind.exit_code)
+    """Handle Ctrl-C after `run`, and a removed working directory before it, as `run` does."""
+    if issubclass(kind, (KeyboardInterrupt, SimpleNetError)) and not hasattr(
+        sys, "ps1"
+    ):  # an interactive session stays
+        sys.exit(signals.end_interrupted() if isinstance(error, KeyboardInterrupt) else _log_error(error))
     default(kind, error, traceback)
 
 
-def _flush(stream: TextIO | None) -> int:
-    """Flush stdout or stderr; return 0, or the exit code if that fails.
+def _prepare_streams() -> None:
+    """Replace closed streams, end the program at output that cannot be written, and drop messages that cannot."""
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a file of the program would get the stream's number
+        os.set_inheritable(null, True)
+    os.close(null)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a file's name
+    for stream, on_error in ((sys.stdout, _end_output), (sys.stderr, lambda error: None)):
+        for name in ("write", "flush"):
+            setattr(stream, name, functools.partial(_call, getattr(stream, name), on_error))
 
-    What cannot be written is dropped: the interpreter would print a traceback or exit with code 120.
-    """
-    if stream is None:  # closed
-        return 0
+
+def _call(function: Callable[..., Any], on_error: Callable[[OSError], Any], *arguments: Any) -> Any:
     try:
-        stream.flush()
-        return 0
-    except BrokenPipeError:
-        code = 141
+        return function(*arguments)
     except OSError as error:
-        log(f"error: cannot write the output: {error.strerror}; free some space or write it elsewhere")
-        code = 1
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return code
+        return on_error(error)
+
+
+def _end_output(error: OSError) -> NoReturn:
+    """End the program with 141 or an error. rich would exit with 1 if it got the BrokenPipeError."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest cannot be written either
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(141)
+    advice = "free some space or write it elsewhere" if error.errno in _DISK_FULL else "write it elsewhere"
+    raise SimpleNetError(f"cannot write the output: {error.strerror}; {advice}") from error
 
 
 def log(message: str) -> None:
-    """Print one line on stderr, without control characters; nothing if stderr is closed."""
-    if sys.stderr is not None:  # print would use stdout instead
-        with contextlib.suppress(OSError):
-            print(one_line(message, limit=2000), file=sys.stderr)
+    """Print one line on stderr, without control characters."""
+    print(one_line(message, limit=2000), file=sys.stderr)
 
 
 def _show_warning(
@@ -289,11 +297,6 @@ def add_threads(to: argparse.ArgumentParser) -> None:
 
 def add_json(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal; a closed stream is None."""
-    return stream is not None and stream.isatty()
 
 
 def console() -> Console:

@@ -30,6 +30,8 @@ import traceback
 from collections.abc import Collection
 from typing import Any
 
+from simplenet import signals
+
 _TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -130,7 +132,13 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int | None = Non
 
 
 def raise_if_from_signal_handler(error: Exception) -> None:
-    """Raise `error` again if a signal handler of the caller raised it, for example at a time limit."""
+    """Raise `error` again if a signal handler of the caller raised it, for example at a time limit.
+
+    Raises:
+        KeyboardInterrupt: it was raised before, and a package has turned it into `error`.
+    """
+    if signals.raised():
+        raise KeyboardInterrupt from error
     for frame, _ in traceback.walk_tb(error.__traceback__):
         names, rest, _, values = inspect.getargvalues(frame)
         arguments = (*(values.get(name) for name in names), *(values.get(rest, ()) if rest else ()))

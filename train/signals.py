@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from types import FrameType
 
-from simplenet import cli
+from simplenet import cli, signals
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Set by the first Ctrl-C or SIGTERM."""
 
-    A Ctrl-C within one second of the first is ignored: terminal and launcher may both deliver the same one.
-    """
-
-    def __init__(self, logs: bool = False) -> None:
-        self.is_set = False
-        self._logs = logs
-        self._since = 0.0
-
-    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
-        if not self.is_set:
-            self.is_set, self._since = True, time.monotonic()
-            if self._logs:
-                cli.log("stopping after this step; press Ctrl-C again to quit without saving")
-        elif signal_number == signal.SIGINT and time.monotonic() - self._since > 1:
-            raise KeyboardInterrupt
+    is_set = False
 
 
 @contextlib.contextmanager
 def deferred(logs: bool) -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a StopRequest; outside the main thread, do nothing."""
-    request = StopRequest(logs)
-    if threading.current_thread() is not threading.main_thread():
+    """Turn the first Ctrl-C or SIGTERM into a StopRequest; see `simplenet.signals.handled` for later ones."""
+    request = StopRequest()
+
+    def stop(name: str) -> None:
+        request.is_set = True
+        if logs:
+            cli.log("stopping after this step; press Ctrl-C twice more to quit without saving")
+
+    with signals.handled(stop):
         yield request
-        return
-    before = {number: signal.signal(number, request._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -54,6 +53,5 @@ class StatusLine:
             self._write("")
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a closed terminal must not prevent the summary, which may go to a file
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()

@@ -248,7 +248,8 @@ def test_ctrl_c_reports_an_incomplete_recording(
 ) -> None:
     def run_until_ctrl_c(*arguments: Any, max_frames: int | None, duration_s: float | None) -> str:
         run(*arguments, max_frames=3)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        return run(*arguments)
 
     run = webcam.run
     monkeypatch.setattr(webcam, "run", run_until_ctrl_c)
@@ -284,9 +285,11 @@ def test_closed_terminal_does_not_lose_events(onnx_artifact: Artifact, environme
     assert summary["frames"] > 10
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
-def test_kill_finishes_recording_and_prints_summary(
-    onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, kind: signal.Signals
+@pytest.mark.parametrize(("sent", "code", "ended"), [
+    ("TERM", 0, "SIGTERM"), ("HUP", 0, "SIGHUP"), ("INT INT", 130, "Ctrl-C"), ("TERM INT", 0, "SIGTERM"),
+])  # fmt: skip
+def test_signals_finish_recording_and_print_summary(
+    onnx_artifact: Artifact, environment: dict[str, str], tmp_path: Path, sent: str, code: int, ended: str
 ) -> None:
     film = tmp_path / "film.mp4"
     command = [sys.executable, str(ROOT / "demos" / "webcam.py"), "--source", "synthetic:160x120@60", "--json"]
@@ -294,11 +297,13 @@ def test_kill_finishes_recording_and_prints_summary(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(20)]
-        process.send_signal(kind)
+        for name in sent.split():
+            process.send_signal(signal.Signals[f"SIG{name}"])
+            time.sleep(0.05)
         rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == code
     summary = events_of("".join(lines) + rest)[-1]
-    assert summary["ended"] == kind.name
+    assert summary["ended"] == ended
     assert read(film)[0]
 
 

@@ -240,7 +240,7 @@ def test_signal_to_the_process_group_saves_and_resumes(
     wait_while_running(process, (tmp_path / checkpoint.STATE_NAME).is_file)
     os.killpg(process.pid, signal.SIGTERM)
     out, errors = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "Traceback" not in errors
     assert "with --resume continues it" in errors
     assert out == ""

@@ -86,7 +86,7 @@ def test_resumed_run_gives_the_same_weights(tmp_path: Path, small: Path, whole: 
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == (-sent if sent == signal.SIGKILL else 130)
     assert "Traceback" not in stderr
-    for message in ("stopping after this step; press Ctrl-C again", "ago; the same command with --resume continues it"):
+    for message in ("stopping after this step; press Ctrl-C twice", "ago; the same command with --resume continues it"):
         assert (message in stderr) == (sent != signal.SIGKILL)
     assert not (tmp_path / "cifar-310k.safetensors").exists()
 
