@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_ARTIFACTS = Path("artifacts")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ACCESS_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 _PACKAGES_OF_EXTRAS = ("rich", "psutil", "matplotlib")
 
@@ -88,7 +87,7 @@ def _log_error(error: BaseException) -> Any:
         if extra in ("demos", "export") and package in _PACKAGES_OF_EXTRAS:
             log(f"error: {package} is not installed; type: pip install '.[{extra}]'")
             return 1
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and error.errno in files.DISK_FULL:
         log(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}; free some space")
         return 1
     if isinstance(error, OSError) and error.errno in _ACCESS_ERRORS and error.filename:
@@ -141,7 +140,7 @@ def _end_output(error: OSError) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest cannot be written either
     if isinstance(error, BrokenPipeError):
         raise SystemExit(141)
-    advice = "free some space or write it elsewhere" if error.errno in _DISK_FULL else "write it elsewhere"
+    advice = "free some space or write it elsewhere" if error.errno in files.DISK_FULL else "write it elsewhere"
     raise SimpleNetError(f"cannot write the output: {error.strerror}; {advice}") from error
 
 

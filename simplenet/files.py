@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from simplenet.errors import SimpleNetError, UsageError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME_CHARACTERS = 40  # start of the file's name in a temporary name: at most 160 of the 255 bytes that are allowed
 
 
@@ -37,9 +39,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary = path.parent / f".{path.name[:_NAME_CHARACTERS]}.{secrets.token_hex(4)}{path.suffix[:20]}"
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: a link loop
-        raise SimpleNetError(
-            f"cannot write {path}: {error_message(error)}; choose a folder you can write to"
-        ) from error
+        raise _write_error(path, error) from error
     try:
         yield temporary
         sync(temporary)
@@ -48,9 +48,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SimpleNetError(f"cannot write {path}: {error_message(error)}; the old file is unchanged") from error
+        raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_error(path: str | Path, error: Exception) -> SimpleNetError:
+    kept = "; the old file is unchanged" if is_file(path) else ""
+    is_full = isinstance(error, OSError) and error.errno in DISK_FULL
+    advice = "free some space" if is_full else "choose a folder you can write to"
+    return SimpleNetError(f"cannot write {path}: {error_message(error)}{kept}; {advice}")
 
 
 def remove_leftovers(path: Path) -> None:

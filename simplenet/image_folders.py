@@ -42,7 +42,7 @@ class Listing:
     images: list[Path]
     """Sorted."""
     folders: list[Path]
-    """Sorted, without hidden ones."""
+    """Sorted, without hidden ones and the output of training."""
     unused: Counter[str]
     """How many of the other entries there are of each kind, for `describe_unused`."""
 
@@ -66,7 +66,7 @@ def list_folder(folder: Path) -> Listing:
             if path.name.startswith(".") or path.name in _HIDDEN:
                 listing.unused["hidden"] += 1
             elif path.is_dir():
-                listing.folders.append(path)
+                listing.folders.extend([] if _is_training_output(path) else [path])
             elif not path.is_file():
                 listing.unused["broken link(s)" if path.is_symlink() else "device(s)"] += 1
             elif suffix in suffixes:
@@ -77,6 +77,16 @@ def list_folder(folder: Path) -> Listing:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder}: {files.error_message(error)}; name a folder of images") from error
     return listing
+
+
+def _is_training_output(folder: Path) -> bool:
+    """Whether a folder has a training run, in it or below, and no images but its curve."""
+    has_run = False
+    for _, _, names in os.walk(folder):
+        if any(Path(name).suffix.lower() in SUFFIXES and not name.endswith(".training.png") for name in names):
+            return False
+        has_run |= any(name in (".lock", "log.jsonl") or name.startswith("events.out.tfevents.") for name in names)
+    return has_run
 
 
 def describe_unused(unused: Counter[str]) -> str:

@@ -98,7 +98,7 @@ def average(
                 f"{path} ({other.variant}, {other.training['dataset']}) and {paths[-1]} ({card.variant}, {dataset}) "
                 "have different networks, classes or preprocessing; leave one of them out"
             )
-    with checkpoint.lock(output, group):
+    with checkpoint.lock(output, group, command):
         if checkpoint.holds_run(output, card.variant):
             raise UsageError(f"{output} holds a run already; choose another --output")
         spec = data.get(dataset)

@@ -1,7 +1,7 @@
 """The state of a training run, from which --resume continues, and the lock on the output folder.
 
-training-state.safetensors holds the network, its EMA and the optimizer's momentum; the JSON in its header holds the
-options and the progress. The file is replaced atomically, and reading it executes no code. It holds no state of random
+training-state.safetensors holds the network, its EMA and the optimizer's momentum; its header holds options, progress
+and model card. The file is replaced atomically, and reading it executes no code. It holds no state of random
 generators: every random number follows from the seed and the step (recipe.seed_for).
 """
 
@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from simplenet import files
+from simplenet import checkpoints, datasets, files, weights
 from simplenet.errors import SimpleNetError, UsageError, WeightsError, one_line
+from simplenet.model_card import CARD_KEY, ModelCard
 from train.distributed import Group
 
 STATE_NAME = "training-state.safetensors"
@@ -39,34 +42,48 @@ def holds_run(output: Path, variant: str) -> bool:
 
 
 @contextlib.contextmanager
-def lock(output: Path, group: Group) -> Iterator[None]:
+def lock(output: Path, group: Group, command: str = "") -> Iterator[None]:
     """Keep other runs out of `output`; the first process of a group holds the lock for all.
 
-    The operating system releases the lock when the process ends, even if it is killed.
+    The operating system releases the lock when the process ends, even if it is killed. Child processes do not inherit
+    it. The lock file names the process and its `command`.
 
     Raises:
         UsageError: another run uses the folder.
     """
     with contextlib.ExitStack() as stack:
         if group.is_first:
+            made = [folder for folder in (output, *output.parents) if not folder.exists()]
             try:
-                is_new = not output.exists()
                 output.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
-                stack.callback(_clean_up, output, is_new)
+                held = stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
+                stack.callback(_clean_up, output, made)
+                if not isinstance(held, filelock.SoftFileLock):  # whose file has a format of its own
+                    text = f"{os.getpid()} on {platform.node()}: {command}"
+                    (output / LOCK_NAME).write_text(text, "utf-8", "surrogateescape")
             except filelock.Timeout:
-                raise UsageError(f"{output} is in use by another run; choose another --output") from None
+                text = f"{output} is in use by another run; choose another --output{_holder(output)}"
+                raise UsageError(text) from None
             except (OSError, NotImplementedError):
                 pass  # the first write reports an unwritable folder; some network file systems have no locks
         yield
 
 
-def _clean_up(output: Path, is_new: bool) -> None:
-    """Remove the lock file; also remove an empty output folder that this run made, as a refused run does."""
+def _holder(output: Path) -> str:
+    """Return how to stop the process that holds the lock."""
+    with contextlib.suppress(OSError):  # on Windows, a locked file cannot be read
+        process, _, where = (output / LOCK_NAME).read_text("utf-8", "replace").partition(" ")
+        if process.isdecimal():
+            return f", or stop that run: kill {process} ({one_line(where)})"
+    return ", or wait until that run ends"
+
+
+def _clean_up(output: Path, made: Sequence[Path]) -> None:
+    """Remove the lock file, and the empty ones of the folders that this run made, as a refused run does."""
     with contextlib.suppress(OSError):  # on Windows, filelock itself removes the open file
         (output / LOCK_NAME).unlink(missing_ok=True)
-        if is_new:
-            output.rmdir()
+        for folder in made:
+            folder.rmdir()
 
 
 @dataclass
@@ -107,6 +124,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: TrainState,
     options: Mapping[str, Any],
+    card: ModelCard | None = None,
 ) -> None:
     """Write the state atomically: after a crash, a full disk or a power cut, the old file is intact.
 
@@ -123,7 +141,15 @@ def save(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"schema_version": _SCHEMA_VERSION, "options": dict(options), "position": dataclasses.asdict(state)}
     with files.replacing(path) as temporary:
-        temporary.write_bytes(serialize(tensors, {_KEY: json.dumps(header)}))
+        cards = {CARD_KEY: card.to_json()} if card else {}
+        temporary.write_bytes(serialize(tensors, {_KEY: json.dumps(header), **cards}))
+
+
+def saved_card(output: Path) -> ModelCard | None:
+    """Return the model card of the run in `output`; None if its state cannot be read, which `load` reports."""
+    with contextlib.suppress(WeightsError):
+        return checkpoints.read(output / STATE_NAME).card
+    return None
 
 
 def load(
@@ -152,7 +178,7 @@ def load(
             if header["schema_version"] != _SCHEMA_VERSION:
                 raise WeightsError(f"{path} was written by another version of this program; train again")
             for name, saved in header["options"].items():  # older states may have fewer options
-                if saved != (now := options.get(name)):
+                if saved != (now := options.get(name)) and not (name == "--weights" and _are_paths(saved, now)):
                     before, requested = one_line(str(saved), 60), one_line(str(now), 60)
                     raise UsageError(
                         f"{path.parent} holds a run with {name} {before}, not {requested}; "
@@ -170,6 +196,11 @@ def load(
             f"{path} is damaged ({one_line(error, 120)}); start again without --resume and with another --output"
         ) from error
     return state
+
+
+def _are_paths(*initial: Any) -> bool:
+    """Whether all values of --weights are files: resuming does not read them, so they may have moved."""
+    return set(initial).isdisjoint({*weights.KEYWORDS, *datasets.shipped_weights()})
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -88,7 +88,9 @@ def train(
     config = dataclasses.replace(config, flip=config.flip and dataset_spec.allows_flip)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumedCardWarning)  # the dataset's preprocessing is used
-        network, _ = recipe.initial_network(spec.name, initial, labels, config, weights_key=weights_key)
+        network, _ = recipe.initial_network(
+            spec.name, initial, labels, config, weights_key=weights_key, resume=bool(settings.get("resume"))
+        )
     images = InMemoryDataset(splits, preprocessing, config, group)
     options = {
         "--dataset": dataset,

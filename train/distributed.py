@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,6 +72,8 @@ def join_group(device: torch.device) -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group(device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun; a shell that starts the processes may end before them
+        end_with(os.getppid())
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
@@ -86,6 +90,21 @@ def join_group(device: torch.device) -> Iterator[Group]:
         raise
     # Not after an error in one process: NCCL would wait here for the other processes, which torchrun ends.
     distributed.destroy_process_group()
+
+
+def end_with(parent: int) -> None:
+    """End this process within a second of its parent, even if the parent is killed.
+
+    Args:
+        parent: the process that started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def cores_per_process(cores: int) -> int:

@@ -7,7 +7,10 @@ used instead.
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +19,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from simplenet import images
-from simplenet.errors import DataError, ImageError, SimpleNetWarning
+from simplenet import files, images
+from simplenet.errors import DataError, ImageError, SimpleNetError, SimpleNetWarning
 from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
-from train import augmentation, recipe
+from train import augmentation, distributed, recipe
 from train.augmentation import RandomCrop
 from train.class_folders import LabeledFiles
 from train.distributed import Group
@@ -29,6 +32,11 @@ from train.recipe import Recipe, RngStream, generator_for
 _MOST_UNREADABLE_IN_A_ROW = 20  # more mean a broken disk or the wrong folder
 _MOST_WARNINGS = 10
 _EVALUATION = -1
+_START_ADVICE = {
+    errno.EMFILE: "fewer --workers, or allow more open files: ulimit -n 4096",
+    errno.EAGAIN: "fewer --workers, or allow more processes: ulimit -u 4096",
+    errno.ENOMEM: "or fewer --workers",
+}
 
 Key = tuple[int, int]
 """Epoch and index of the file. They determine the random crop; epoch -1 is evaluation, which has no random crop."""
@@ -130,7 +138,7 @@ class FolderDataset:
         ]
         if self._loader is None:
             self._loader = self._open(self.train, self._batches, keep_workers=True)
-        for step, samples in enumerate(self._loader, start=first_step):
+        for step, samples in enumerate(self._started(self._loader), start=first_step):
             pixels, labels = self._tensors(samples)
             images = augmentation.normalize(pixels, self.preprocessing)
             if config.is_mixing:
@@ -143,7 +151,7 @@ class FolderDataset:
         keys = [(_EVALUATION, index) for index in range(group.rank, len(self.test), group.size)]
         size = min(100, 4 * (self.config.batch_size // group.size))  # without gradients, 4 times the batch fits
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        for samples in self._open(self.test, batches, keep_workers=False):
+        for samples in self._started(self._open(self.test, batches, keep_workers=False)):
             self._warn(samples)
             if readable := [sample for sample in samples if sample.pixels is not None]:
                 yield self._tensors(readable)
@@ -158,6 +166,26 @@ class FolderDataset:
             persistent_workers=keep_workers and self.workers > 0,
             worker_init_fn=_start_worker,
         )
+
+    def _started(self, loader: DataLoader[Sample]) -> Iterator[Sequence[Sample]]:
+        """Start the decoding processes.
+
+        Raises:
+            SimpleNetError: they need shared memory, files or processes that the machine does not give.
+        """
+        try:
+            return iter(loader)
+        except OSError as error:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            error.__traceback__ = None  # ends the half-made iterator, whose __del__ then fails
+            sys.unraisablehook = hook
+            advice = _START_ADVICE.get(
+                error.errno or 0, "or give the container shared memory: docker run --shm-size 1g"
+            )
+            problem = f"cannot start {self.workers} decoding processes ({files.error_message(error)})"
+            raise SimpleNetError(f"{problem}; use --workers 0, {advice}") from None
 
     def _tensors(self, samples: Sequence[Sample]) -> Batch:
         """Return images uint8 [N, S, S, 3] and labels int64 [N] on the device.
@@ -185,6 +213,11 @@ class FolderDataset:
 
 
 def _start_worker(number: int) -> None:
-    """Ignore Ctrl-C and the first SIGTERM: the main process ends its workers after it has saved the state."""
+    """Ignore Ctrl-C and the first SIGTERM: the main process ends its workers after it has saved the state.
+
+    PyTorch's own check of the main process comes too late: a worker whose queue is full waits for it forever.
+    """
+    if parent := multiprocessing.parent_process():
+        distributed.end_with(parent.pid or 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -30,9 +30,8 @@ if not __package__:
 
 from simplenet import cli, hardware, labels, variants
 from simplenet.errors import UsageError
-from simplenet.model import SimpleNet
 from simplenet.model_card import NO_OVERRIDES, CardOverrides, ModelCard
-from train import class_folders, distributed, flags, launch, recipe, results
+from train import checkpoint, class_folders, distributed, flags, launch, recipe, results
 from train.distributed import Group
 from train.folder_dataset import FolderDataset
 from train.loop import Run
@@ -86,9 +85,20 @@ def train(
         DataError: the folder cannot be used.
         SimpleNetError, KeyboardInterrupt: as `train` of train/cifar.py.
     """
-    group = group or Group()
+    group, spec, resume = group or Group(), variants.get(variant), bool(settings.get("resume"))
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
-    network, card = _initial_network(variant, initial, weights_key, classes, overrides, config)
+    if output.resolve() in {
+        path.resolve() for path in {file.parent for file in (*train_files.paths, *test_files.paths)}
+    }:
+        raise UsageError(f"{output} is a class's folder of images; choose another --output")
+    names, ids = _labels_and_ids(classes)
+    if initial == "random" and overrides.labels is not None:
+        raise UsageError("--labels names the classes of initial weights; leave it out, or name them: --weights PATH")
+    network, loaded = recipe.initial_network(variant, initial, names, config, overrides, weights_key, resume)
+    saved = checkpoint.saved_card(output) if resume else None
+    preprocessing = loaded.preprocessing if loaded else overrides.preprocessing((saved or spec).preprocessing)
+    spec.check_side(preprocessing.crop_size, "choose a larger --size, or a cifar- variant")
+    card = ModelCard(spec.name, len(classes), preprocessing, names, ids)
     images = FolderDataset(train_files, test_files, len(classes), card.preprocessing, config, group, workers, crop_area)
     options = {
         "--variant": card.variant,
@@ -104,25 +114,6 @@ def train(
         **flags.by_flag(config),
     }
     return results.train_and_report(network, images, Run(folder.name, output, config, card, options, group, **settings))
-
-
-def _initial_network(
-    variant: str,
-    initial: str,
-    weights_key: str | None,
-    classes: tuple[str, ...],
-    overrides: CardOverrides,
-    config: Recipe,
-) -> tuple[SimpleNet, ModelCard]:
-    """Return the network with its initial weights, and the model card for the trained weights."""
-    spec = variants.get(variant)
-    names, ids = _labels_and_ids(classes)
-    if initial == "random" and overrides.labels is not None:
-        raise UsageError("--labels names the classes of initial weights; leave it out, or name them: --weights PATH")
-    network, card = recipe.initial_network(variant, initial, names, config, overrides, weights_key)
-    preprocessing = card.preprocessing if card is not None else overrides.preprocessing(spec.preprocessing)
-    spec.check_side(preprocessing.crop_size, "choose a larger --size, or a cifar- variant")
-    return network, ModelCard(spec.name, len(classes), preprocessing, names, ids)
 
 
 def _labels_and_ids(folders: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from simplenet import cli
+from simplenet import cli, files
 from simplenet.errors import SimpleNetError, one_line
 from train import distributed, flags
 from train.checkpoint import STATE_NAME
@@ -42,7 +42,7 @@ def run(
         The script's exit code.
     """
     device = flags.device(arguments.device)
-    with distributed.join_group(device) as group, friendly_errors():
+    with distributed.join_group(device) as group, friendly_errors(output):
         try:
             result = train(
                 config=flags.recipe_from(arguments, default, device),
@@ -67,28 +67,52 @@ def run(
 
 
 @contextlib.contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turn PyTorch's errors that a user can fix into one line with the fix.
+def friendly_errors(output: Path | None = None) -> Iterator[None]:
+    """Turn PyTorch's errors and full disks, which a user can mend, into one line that says how to go on.
+
+    Args:
+        output: the run's folder: if it has a saved state, --resume continues it.
 
     Raises:
-        SimpleNetError: memory is full, a decoding or training process ended, or torch.compile does not work here.
+        SimpleNetError: memory or disk is full, a decoding or training process ended, or torch.compile does not work.
     """
     try:
         yield
+    except SimpleNetError as error:
+        if getattr(error.__cause__, "errno", None) not in files.DISK_FULL:
+            raise
+        raise type(error)(f"{error}, {_then(output)}") from error
     except torch.OutOfMemoryError as error:
-        raise SimpleNetError(f"the GPU's memory is full ({one_line(error, 120)}); lower --batch") from error
+        raise _memory_error("the GPU's memory", error, output) from error
     except MemoryError as error:
-        raise SimpleNetError("the memory is full; lower --batch, or --workers") from error
+        raise _memory_error("the memory", error, output) from error
     except RuntimeError as error:
+        text = one_line(error, 120)
         if "can't allocate memory" in str(error):
-            raise SimpleNetError(f"the memory is full ({one_line(error, 120)}); lower --batch") from error
+            raise _memory_error("the memory", error, output) from error
+        if "shared memory" in str(error):  # of DataLoader after a bus error in a worker, and of NCCL
+            problem = f"shared memory is full ({text}); use --workers 0, or docker run --shm-size 1g"
+            raise SimpleNetError(f"{problem}, {_then(output)}") from error
         if "DataLoader worker" in str(error):  # Linux kills processes when memory is full
-            raise SimpleNetError("a process that decodes images was killed; lower --workers, or --batch") from error
+            problem = "a process that decodes images was killed; lower --workers"
+            raise SimpleNetError(f"{problem}, {_then(output)}") from error
         if "Connection closed by peer" in str(error):  # gloo's message
             raise SimpleNetError("another process of this training has ended; see its error message") from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # by name: importing takes seconds
-            raise SimpleNetError(f"--compile does not work here ({one_line(error, 120)}); leave it out") from error
+            raise SimpleNetError(f"--compile does not work here ({text}); leave it out") from error
         raise
+
+
+def _then(output: Path | None) -> str:
+    is_saved = output is not None and (output / STATE_NAME).is_file()
+    return "then type the same command " + ("with --resume" if is_saved else "again")
+
+
+def _memory_error(what: str, error: Exception, output: Path | None) -> SimpleNetError:
+    details = f" ({one_line(error, 120)})" if str(error) else ""
+    if output is not None and (output / STATE_NAME).is_file():  # a run is resumed only with the same --batch
+        return SimpleNetError(f"{what} is full{details}; end other programs, {_then(output)}")
+    return SimpleNetError(f"{what} is full{details}; lower --batch")
 
 
 def command(script: str, argv: Sequence[str] | None) -> str:

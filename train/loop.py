@@ -125,7 +125,7 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
             nonlocal last_save
             state.peak_memory_bytes = max(state.peak_memory_bytes, progress.peak_memory_bytes(device))
             if group.is_first:
-                checkpoint.save(run.state_file, network, ema.model, optimizer, state, run.options)
+                checkpoint.save(run.state_file, network, ema.model, optimizer, state, run.options, run.card)
             last_save = time.perf_counter()
 
         for epoch in range(state.epoch, config.epochs):
@@ -161,6 +161,8 @@ def train(network: SimpleNet, data: TrainingData, run: Run) -> TrainState:
                         if must_stop:
                             raise KeyboardInterrupt
 
+            if not run.state_file.exists():  # before other files: a run whose first save failed can start again
+                save()
             group.broadcast_buffers(network, ema.model)
             try:
                 tests = data.test_batches(group)

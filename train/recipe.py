@@ -97,6 +97,7 @@ def initial_network(
     config: Recipe,
     overrides: CardOverrides = NO_OVERRIDES,
     weights_key: str | None = None,
+    resume: bool = False,
 ) -> tuple[SimpleNet, ModelCard | None]:
     """Create a network for the classes `labels`.
 
@@ -106,16 +107,17 @@ def initial_network(
     Args:
         weights_name, weights_key: the values of --weights and --weights-key.
         overrides: preprocessing and labels of the initial weights, in place of those of their card.
+        resume: do not read the initial weights: the state to resume from has all weights.
 
     Returns:
-        The network, and the card of the initial weights (None for random ones).
+        The network, and the card of the initial weights (None for random ones and with `resume`).
 
     Raises:
         UsageError: unknown variant or weights.
         WeightsError: the weights are damaged, unsafe, or belong to another variant.
     """
     new = model.create(variant, len(labels), dropout=config.dropout, seed=config.seed)
-    if weights_name == "random" and weights_key is None:
+    if resume or (weights_name == "random" and weights_key is None):
         return new, None
     loaded = weights.load(variant, weights_name, overrides=overrides, key=weights_key)
     tensors = loaded.model.state_dict()

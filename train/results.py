@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from simplenet import checkpoints, files, hardware, vendors, weights
-from simplenet.errors import WeightsError, one_line
+from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError, one_line, raise_if_from_signal_handler
 from simplenet.model import SimpleNet
 from train import checkpoint, evaluation, loop, progress
 from train.checkpoint import LAST_NAME, TrainState
@@ -91,7 +91,7 @@ def train_and_report(network: SimpleNet, data: TrainingData, run: Run) -> Traini
     Raises:
         UsageError, SimpleNetError, KeyboardInterrupt: as `loop.train`.
     """
-    with checkpoint.lock(run.output, run.group):
+    with checkpoint.lock(run.output, run.group, run.command):
         state = loop.train(network, data, run)
         return _finish(run, data, state) if run.group.is_first else None
 
@@ -115,7 +115,14 @@ def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
         best_top1=round(state.best_top1, 2),
         processes=run.group.size,
     )
-    write_curve(result.checkpoint.with_suffix(".training.png"), run.title, state.log, result.top1)
+    try:
+        write_curve(result.checkpoint.with_suffix(".training.png"), run.title, state.log, result.top1)
+    except Exception as error:  # noqa: BLE001 - such as an AttributeError of NumPy
+        raise_if_from_signal_handler(error)
+        text = f"no training curve was drawn ({one_line(error, 120)}); the same command with --resume draws it"
+        if not isinstance(error, SimpleNetError):
+            text += " once matplotlib works; type: pip install -c constraints.txt '.[train]'"
+        warnings.warn(text, SimpleNetWarning, stacklevel=2)
     return result
 
 

@@ -84,7 +84,7 @@ cli.run(main)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot write {target}: File too large; the old file is unchanged\n"
+    assert done.stderr == f"error: cannot write {target}: File too large; the old file is unchanged; free some space\n"
     assert target.read_bytes() == b"old"
     assert left_in(tmp_path) == ["a.bin"]
 

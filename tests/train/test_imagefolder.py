@@ -162,7 +162,11 @@ def test_trains_with_the_given_preprocessing(image_folder: Path, tmp_path: Path)
     svhn = labels.known_dataset("svhn").preprocessing
     assert _card(result.checkpoint).preprocessing == dataclasses.replace(svhn, resize_shorter_side=36, crop_size=36)
     with pytest.warns(AssumedCardWarning, match="start.pth has no model card"), pytest.raises(UsageError):
-        imagefolder.train(image_folder, "cifar-310k", tmp_path / "run", CONFIG, resume=True, **options)
+        imagefolder.train(image_folder, "cifar-310k", tmp_path / "run", CONFIG, **options)
+    with pytest.raises(UsageError, match="holds a run with --size 36, not 40"):
+        imagefolder.train(
+            image_folder, "cifar-310k", tmp_path / "run", overrides=CardOverrides(size=40), resume=True, **options
+        )
 
 
 def test_counts_and_replaces_unreadable_images(tmp_path: Path) -> None:
