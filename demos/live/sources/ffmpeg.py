@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from demos.live.sources import base
 from demos.live.sources.base import HINT, DecodeError, FrameReader, OpenError, check_size
+from demos.live.sources.opencv import pyav
 from simplenet.errors import SourceError, one_line
 from simplenet.preprocessing import UInt8Array
-from simplenet.vendors import vendor_import
 
 OPEN_TIMEOUT_S = READ_TIMEOUT_S = 5.0
 KEY_FRAME_TIMEOUT_S = 60.0
@@ -87,7 +87,7 @@ class VideoReader(FrameReader):
             BackendUnavailable: PyAV is not installed.
         """
         self._name, self._is_file = name, is_file
-        self._av = vendor_import("av", "demos")  # keeps FFmpeg's log off
+        self._av = pyav()
         self._container = _open(self._av, address, name, is_file)
         try:
             self._stream = self._choose_stream()

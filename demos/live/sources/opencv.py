@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,17 @@ def opencv() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     return vendor_import("cv2", "demos")
+
+
+def pyav() -> Any:
+    """Import PyAV, which keeps FFmpeg's log off. Raises BackendUnavailable as `opencv`.
+
+    OpenCV's window hangs if PyAV's copies of libxcb-shm and others were loaded before its own: OpenCV's issue 21952.
+    """
+    for window_system in Path(opencv().__file__).parent.glob("qt/plugins/platforms/libqxcb.so"):
+        with contextlib.suppress(OSError):  # without X11's libraries there will be no window
+            ctypes.CDLL(str(window_system))
+    return vendor_import("av", "demos")
 
 
 def is_unicode(text: str) -> bool:

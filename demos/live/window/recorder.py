@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from demos.live.sources.opencv import is_unicode, opencv
+from demos.live.sources.opencv import is_unicode, opencv, pyav
 from demos.live.window.draw import draw_image
 from demos.live.window.saving import create_unfinished, publish, raise_if_nearly_full
 from simplenet.errors import SimpleNetError, UsageError, one_line
 from simplenet.files import error_message
 from simplenet.preprocessing import UInt8Array
-from simplenet.vendors import vendor_import
 
 SUFFIX = ".mp4"
 # Constant quality takes three quarters of the time of x264's default, which estimates each image's complexity first.
@@ -61,7 +60,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
             raise UsageError(f"cannot record to {self.path}: name a file that ends in {SUFFIX}")
         if not is_unicode(str(self.path.absolute())):
             raise UsageError(f"cannot record to {one_line(repr(str(self.path)))}: no Unicode; choose another name")
-        self._av = vendor_import("av", "demos")
+        self._av = pyav()
         # FFmpeg takes "12:30.mp4" and "file:a.mp4" for addresses, but never an absolute path.
         self._unfinished = create_unfinished(self.path.absolute())
         self._container: Any = None

@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,9 +18,12 @@ from PIL import Image
 from demos.live.sources import base
 from demos.live.sources.base import Frame, Source
 from demos.live.sources.factory import open_source
+from demos.live.sources.opencv import pyav
 from simplenet.errors import BackendUnavailable, SourceError
 from tests.demos.live.sources.scripted_camera import next_frame
 from tests.demos.live.sources.videos import damage, encode, packets, regular
+
+av = pyav()
 
 VARIABLE_S = [0, 0.04, 0.08, 0.12, 2.0, 2.04, 7.5, 7.52]
 """Movement, a still, movement, a long still."""
@@ -413,6 +415,16 @@ def test_pyav_is_imported_for_videos_only() -> None:
     code = (
         "import sys\nfrom demos.live.sources.factory import open_source\n"
         "with open_source('synthetic') as source: assert 'av' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the conflict is between libraries of X11")
+def test_pyav_does_not_break_opencvs_window() -> None:
+    """The window hangs if libraries of X11 come from PyAV's wheel."""
+    code = (
+        "from demos.live.sources.opencv import pyav\npyav()\n"
+        "assert not [line for line in open('/proc/self/maps') if 'av.libs/libxcb-sh' in line]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
 

@@ -7,10 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 
+from demos.live.sources.opencv import pyav
+
+av = pyav()
 MILLISECOND = Fraction(1, 1000)
 
 
