@@ -23,13 +23,11 @@ from simplenet import model as models
 from simplenet.errors import SimpleNetError, SimpleNetWarning, WeightsError, one_line, raise_if_from_signal_handler
 from simplenet.model import SimpleNet
 from simplenet.model_card import CARD_KEY, ModelCard
-from simplenet.state_dicts import Candidate, Tensor, Tensors
+from simplenet.state_dicts import SAVE_ARRAYS, SAVE_WEIGHTS, Candidate, Tensor, Tensors
 from simplenet.torch_files import StoredTensor
 
 _MAX_BYTES = 1 << 30
 _MAX_CLASSES = 100_000
-_SAVE_WEIGHTS = "save only the weights: torch.save(model.state_dict(), PATH)"
-_SAVE_ARRAYS = "save NumPy arrays with numpy.savez(PATH, **arrays)"
 
 
 def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], card: ModelCard) -> None:
@@ -80,12 +78,7 @@ def read(path: Path) -> Checkpoint:
             f"{path} is damaged or not a checkpoint ({one_line(error, 120)}); copy or download it again"
         ) from error
     if not candidates:
-        what = f"a {type(content).__name__.removeprefix('Stored')} without a state_dict"
-        if network := state_dicts.pickled_network_class(content):
-            what = f"a pickled network ({one_line(network, 80)}), which is code and never run"
-        if state_dicts.has_pickled_arrays(content):
-            raise WeightsError(f"{path} holds pickled NumPy arrays; {_SAVE_ARRAYS}")
-        raise WeightsError(f"{path} holds {what}; {_SAVE_WEIGHTS}")
+        raise WeightsError(f"{path} holds {state_dicts.describe(content)}")
     return Checkpoint(candidates, card, hashlib.sha256(data).hexdigest())
 
 
@@ -237,9 +230,9 @@ def _read_torch(data: bytes, path: Path) -> tuple[Any, None]:
         content = torch_files.read_legacy(data)
     except torch_files.CodeFoundError as error:
         code = one_line(error, 80)
-        raise WeightsError(f"{path} contains code ({code}), which is never run; {_SAVE_WEIGHTS}") from error
+        raise WeightsError(f"{path} contains code ({code}), which is never run; {SAVE_WEIGHTS}") from error
     if content is None:
-        raise WeightsError(f"{path} is a pickle, not a file of torch.save; {_SAVE_WEIGHTS}; or {_SAVE_ARRAYS}")
+        raise WeightsError(f"{path} is a pickle, not a file of torch.save; {SAVE_WEIGHTS}; or {SAVE_ARRAYS}")
     return content, None
 
 

@@ -25,7 +25,9 @@ _BOOKKEEPING = ("n_averaged", "steps", "total_ops", "total_params", "_extra_stat
 _ARRAY = re.compile(r"numpy\.ndarray|numpy\._?core\.numeric\._frombuffer")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "swa", "average", "averaged", "avg", "shadow"}
-_MAX_DEPTH, _MAX_PREFIXES = 4, 64
+_MAX_DEPTH, _MAX_ITEMS, _MAX_PREFIXES = 3, 16, 64
+SAVE_WEIGHTS = "save only the weights: torch.save(model.state_dict(), PATH)"
+SAVE_ARRAYS = "save NumPy arrays with numpy.savez(PATH, **arrays)"
 _TOP = "."
 """The key of tensors that have neither a container nor a prefix."""
 
@@ -50,8 +52,12 @@ class Candidate:
 
 def find(content: Any) -> list[Candidate]:
     """Return every mapping in a checkpoint's content that may be the network's state_dict."""
-    mappings = _mappings(content, "", _MAX_DEPTH, set())
-    found = [candidate for path, mapping in mappings for candidate in _split_by_prefix(path, mapping)]
+    found: list[Candidate] = []
+    for path, value in _walk(content):
+        parts = _parts(value).items()
+        named = {name: part for name, part in parts if isinstance(name, str) and not isinstance(part, (dict, list))}
+        if any(isinstance(part, Tensor) for part in named.values()):
+            found += _split_by_prefix(path, named)
     if isinstance(content, Mapping) and "message_hub" in content and "ema_state_dict" in content:
         # mmengine's EMAHook swaps the two when it saves: 'state_dict' is averaged, 'ema_state_dict' is raw.
         found = [replace(each, is_averaged=each.key.partition(".")[0] == "state_dict") for each in found]
@@ -63,15 +69,16 @@ def _unreadable_averages(content: Any, found: list[Candidate]) -> list[Candidate
     """Return an empty candidate for each averaged network that has no names: a pickled one, or a list of tensors."""
     entries = content.items() if isinstance(content, Mapping) else ()
     unread = [(str(key), value) for key, value in entries if not any(each.key.startswith(str(key)) for each in found)]
-    averaged = [(key, value) for key, value in unread if {word.lower() for word in _WORD.findall(key)} & _AVERAGED]
-    return [Candidate(key, {}, is_averaged=True) for key, value in averaged if _holds_weights(value, _MAX_DEPTH)]
+    averaged = [(key, value) for key, value in unread if _words(key) & _AVERAGED]
+    return [
+        Candidate(key, {}, is_averaged=True)
+        for key, value in averaged
+        if any(isinstance(part, Tensor) or _is_network(part) for _, part in _walk(value))
+    ]
 
 
-def _holds_weights(value: Any, depth: int) -> bool:
-    if isinstance(value, PickledObject):
-        return "_modules" in value.values or _holds_weights(value.values, depth)
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return depth > 0 and any(isinstance(part, Tensor) or _holds_weights(part, depth - 1) for part in parts)
+def _words(key: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(key)}
 
 
 def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidate]:
@@ -90,22 +97,19 @@ def _split_by_prefix(path: str, mapping: Mapping[str, Any]) -> Iterator[Candidat
             others.append(name)
     for prefix, tensors in groups.items():
         key = ".".join(part for part in (path, prefix.rstrip("./")) if part)
-        words = {word.lower() for word in _WORD.findall(key)}
-        is_averaged = bool(words & _AVERAGED) or any(name.endswith("n_averaged") for name in mapping)
+        is_averaged = bool(_words(key) & _AVERAGED) or any(name.endswith("n_averaged") for name in mapping)
         yield Candidate(key, tensors, tuple(others), is_averaged, container=path if len(groups) == 1 else key)
 
 
-def pickled_network_class(content: Any) -> str | None:
-    """Return the class of a network that was pickled whole, here or in one of the entries, or None."""
-    entries = [content, *(content.values() if isinstance(content, dict) else ())]
-    return next((each.name for each in entries if isinstance(each, PickledObject) and "_modules" in each.values), None)
-
-
-def has_pickled_arrays(content: Any) -> bool:
-    """Whether the content is a mapping with pickled NumPy arrays, maybe in a container."""
-    values = content.values() if isinstance(content, Mapping) else ()
-    is_array = (isinstance(each, PickledObject) and _ARRAY.fullmatch(each.name) for each in values)
-    return any(is_array) or any(map(has_pickled_arrays, values))
+def describe(content: Any) -> str:
+    """Say what a checkpoint without a state_dict holds, and what to do."""
+    objects = [value for _, value in _walk(content) if isinstance(value, PickledObject)]
+    if any(_ARRAY.fullmatch(value.name) for value in objects):
+        return f"pickled NumPy arrays; {SAVE_ARRAYS}"
+    what = f"a {type(content).__name__.removeprefix('Stored')} without a state_dict"
+    if network := next(filter(_is_network, objects), None):
+        what = f"a pickled network ({one_line(network.name, 80)}), which is code and never run"
+    return f"{what}; {SAVE_WEIGHTS}"
 
 
 def choose(candidates: list[Candidate], key: str | None, path: Path) -> list[Candidate]:
@@ -146,22 +150,31 @@ def fitted(candidate: Candidate, expected: Mapping[str, torch.Tensor]) -> tuple[
     return tensors, ""
 
 
-def _mappings(content: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the path and the string-keyed items of every mapping that holds tensors, outermost first."""
-    identity = id(content)
-    if isinstance(content, PickledObject):
-        content = {} if "_modules" in content.values else content.values  # not the parts of a pickled network
-    elif isinstance(content, (list, tuple)):
-        content = dict(enumerate(content[:16]))
-    if not isinstance(content, Mapping) or not depth or identity in seen:
-        return
-    seen.add(identity)
-    named = {name: value for name, value in content.items() if isinstance(name, str)}
-    if any(isinstance(value, Tensor) for value in named.values()):
-        yield path, {name: value for name, value in named.items() if not isinstance(value, (dict, list))}
-    for name, value in content.items():
-        if isinstance(value, (Mapping, PickledObject, list, tuple)):
-            yield from _mappings(value, f"{path}.{name}" if path else str(name), depth - 1, seen)
+def _walk(
+    content: Any, path: str = "", depth: int = _MAX_DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of everything in a checkpoint, outermost first, and each container once."""
+    seen, parts = set() if seen is None else seen, _parts(content)
+    if parts:
+        if id(content) in seen:
+            return
+        seen.add(id(content))
+    yield path, content
+    for name, value in parts.items() if depth else ():
+        yield from _walk(value, f"{path}.{name}" if path else str(name), depth - 1, seen)
+
+
+def _parts(value: Any) -> Mapping[Any, Any]:
+    """Return what is in a container; nothing for another value, and for a network that was pickled whole."""
+    if isinstance(value, (list, tuple)):
+        return dict(enumerate(value[:_MAX_ITEMS]))
+    if isinstance(value, PickledObject):
+        return {} if _is_network(value) else value.values
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_network(value: Any) -> bool:
+    return isinstance(value, PickledObject) and "_modules" in value.values
 
 
 def _is_weight(name: str, value: Any) -> bool:
