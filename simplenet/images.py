@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import math
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simplenet import file_kinds, files, tiff, tiff_pages
+from simplenet import files, image_kinds, tiff, tiff_pages
 from simplenet.errors import ImageError, one_line, raise_if_from_signal_handler
 from simplenet.preprocessing import UInt8Array, check_image
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Pillow's other readers start programs (EPS) or are little tested.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 _MAX_PIXELS = 100_000_000
 _MAX_BYTES = 320 << 20  # 100 megapixels of uncompressed RGB are 300 MB; the whole file is read into memory
 _MAX_JPEG_SCANS = 100  # encoders write 10; 100 of 8 megapixels take 0.3 s, but a 4 MB file can hold 10 minutes of scans
@@ -48,20 +51,34 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
     Example:
         images.read_rgb("cat.jpg").shape  # (480, 640, 3)
     """
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
-            raise ImageError("a folder or device, not an image file; name an image file")
-        if status.st_size == 0:
-            raise ImageError("the file is empty; replace it")
-        if status.st_size > _MAX_BYTES:
-            raise ImageError(f"the file is over {_MAX_BYTES >> 20} MiB; make it smaller")
-        return decode_rgb(Path(path).read_bytes(), reduction=reduction)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise_if_from_signal_handler(error)
-        raise ImageError(f"{path}: cannot be read ({one_line(files.error_message(error))}); replace it") from error
+    with _naming(path):
+        return _decode(_read(path), Path(path), _FORMATS, _MAX_PIXELS, reduction)
+
+
+def read_frames(path: str | Path) -> Iterator[tuple[UInt8Array, float | None]]:
+    """Yield the frames of an animated GIF, WebP, PNG or AVIF as `read_rgb` does, and the seconds that each is shown.
+
+    A still image is one frame, shown for None. One frame is decoded at a time, so their number needs no limit.
+
+    Raises:
+        ImageError: as `read_rgb`, also after the first frames.
+    """
+    with _naming(path):
+        content = _read(path)
+        with _naming_damage(content, Path(path), _FORMATS, _MAX_PIXELS), _open_page(content, _FORMATS) as image:
+            if image.format not in _ANIMATED or not getattr(image, "is_animated", False):
+                yield _decode(content, Path(path), _FORMATS, _MAX_PIXELS), None
+                return
+            for index in itertools.count(1 if image.info.get("default_image") else 0):  # for programs without APNG
+                try:
+                    image.seek(index)
+                except EOFError:
+                    return
+                _check_pixels(image.width, image.height, _MAX_PIXELS)
+                image.load()
+                duration_s = image.info.get("duration", 0) / 1000
+                # Browsers show frames of 10 ms and less for 100 ms, and files rely on it.
+                yield check_image(_to_rgb(_upright(image))), duration_s if duration_s > 0.01 else 0.1
 
 
 def decode_rgb(
@@ -81,26 +98,70 @@ def decode_rgb(
     Raises:
         ImageError: not an image of these formats, truncated, damaged or too large.
     """
+    return _decode(content, Path("FILE"), formats, max_pixels, reduction)
+
+
+def _read(path: str | Path) -> bytes:
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
+        raise ImageError("a folder or device, not an image file; name an image file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty; replace it")
+    with open(path, "rb") as file:
+        if status.st_size > _MAX_BYTES:
+            start = file.read(1024)
+            what = image_kinds.describe(start, Path(path)) if image_kinds.video_kind(start) else ""
+            raise ImageError(what or f"the file is over {_MAX_BYTES >> 20} MiB; make it smaller")
+        return file.read()
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Begin the message of every error with the path."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise_if_from_signal_handler(error)
+        raise ImageError(f"{path}: cannot be read ({one_line(files.error_message(error))}); replace it") from error
+
+
+def _decode(
+    content: bytes,
+    path: Path,
+    formats: Sequence[str],
+    max_pixels: int,
+    reduction: Callable[[int, int], float] | None = None,
+) -> UInt8Array:
+    with _naming_damage(content, path, formats, max_pixels), _open_page(content, formats, max_pixels) as image:
+        _check_pixels(image.width, image.height, max_pixels)
+        if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+            raise ImageError(f"a JPEG of more than {_MAX_JPEG_SCANS} scans; save it again")
+        if reduction is not None and (factor := reduction(*_upright_size(image))) >= 2:
+            image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+        image.load()
+        return check_image(_to_rgb(_upright(image)))
+
+
+@contextlib.contextmanager
+def _naming_damage(content: bytes, path: Path, formats: Sequence[str], max_pixels: int) -> Iterator[None]:
+    """Turn the exceptions of Pillow into ImageError."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _open_page(content, formats, max_pixels) as image:
-            _check_pixels(image.width, image.height, max_pixels)
-            if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-                raise ImageError(f"a JPEG of more than {_MAX_JPEG_SCANS} scans; save it again")
-            if reduction is not None and (factor := reduction(*_upright_size(image))) >= 2:
-                image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
-            image.load()
-            return check_image(_to_rgb(_upright(image)))
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        what = file_kinds.describe_other(content, Path("FILE"))
+        what = image_kinds.describe(content, path) if formats is _FORMATS else ""
         raise ImageError(what or f"not an image of a supported format; convert it to {formats[0]}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"far over {max_pixels / 1e6:g} million pixels; make it smaller") from error
     except Exception as error:  # Pillow's parsers raise exceptions of any type
         raise_if_from_signal_handler(error)
+        if "truncated" in str(error).lower():
+            raise ImageError(f"incomplete ({one_line(error)}); copy or download it again") from error
         raise ImageError(f"damaged ({one_line(error)}); replace it") from error
 
 
@@ -109,12 +170,17 @@ def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
     from PIL import Image
 
     Image.init()
+    if "HEIF" in formats and image_kinds.is_heic(content):
+        with contextlib.suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
     with _filters_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(content), formats=[name for name in formats if name in Image.OPEN])
 
 
-def _open_page(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
+def _open_page(content: bytes, formats: Sequence[str], max_pixels: int = _MAX_PIXELS) -> Image.Image:
     """Open an image, or the largest page of a TIFF; a TIFF may be decoded."""
     if "TIFF" not in formats or not tiff_pages.is_tiff(content):
         return _open(content, formats)

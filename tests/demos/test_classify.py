@@ -72,6 +72,20 @@ def test_unreadable_images_are_reported_and_skipped(
     assert sum(image["error"] is not None for image in images) == len(bad) - 1  # the folder has no image
 
 
+def test_video_among_the_images_is_named(
+    run_demo: RunDemo, onnx_artifact: Artifact, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "1.png").write_bytes((folder / "1.png").read_bytes())
+    for name in ("clip.mp4", "clip.jpg"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
+    result = run_demo("classify", tmp_path, tmp_path / "clip.mp4", "--artifact", onnx_artifact.folder)
+    assert result.returncode == 1
+    assert f"warning: {tmp_path}: not used: 1 .mp4 (video)\n" in result.stderr
+    for name in ("clip.mp4", "clip.jpg"):
+        assert f"{name}: a video (MP4), not an image; play it: python demos/webcam.py --source" in result.stderr
+    assert len(result.stdout.splitlines()) == 1 + 5
+
+
 def test_missing_images_are_an_error_before_loading(run_demo: RunDemo, tmp_path: Path) -> None:
     result = run_demo("classify", tmp_path, "--artifact", tmp_path / "nowhere")
     assert result.returncode == 1

@@ -175,7 +175,7 @@ def test_rejects_what_is_no_image_file(tmp_path: Path) -> None:
         tmp_path / "missing.jpg": "cannot be read .No such file",
         tmp_path: "a folder or device",
         tmp_path / "empty.jpg": "the file is empty",
-        tmp_path / "text.jpg": "not an image of a supported format",
+        tmp_path / "text.jpg": "a text file, not an image",
         tmp_path / "page.png": "a web page, not the file itself; open it in a browser",
         tmp_path / ("x" * 5000): "File name too long",
         tmp_path / "a\0b": "embedded null",
@@ -192,7 +192,7 @@ def test_rejects_what_is_no_image_file(tmp_path: Path) -> None:
 
 def test_rejects_a_format_that_starts_a_program(tmp_path: Path) -> None:
     path = save(tmp_path / "a.eps", Image.new("RGB", (8, 8))).rename(tmp_path / "a.jpg")
-    with pytest.raises(ImageError, match="not an image of a supported format"):
+    with pytest.raises(ImageError, match="a PostScript file; convert it"):
         images.read_rgb(path)
 
 

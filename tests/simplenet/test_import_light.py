@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 LIGHT = [
     "errors", "variants", "preprocessing", "fast_resize", "model_card", "manifest", "strict_json", "files", "artifacts",
     "cli", "labels", "images", "image_folders", "image_sets", "datasets", "download", "hardware", "formats", "metrics",
-    "file_kinds", "vendors", "tiff", "tiff_pages", "signals",
+    "file_kinds", "vendors", "tiff", "tiff_pages", "image_kinds", "signals",
 ]  # fmt: skip
 HEAVY = [
     "torch", "torchvision", "safetensors", "PIL", "cykooz_resizer", "cv2", "rich", "onnx", "onnxruntime", "onnxscript",

@@ -124,7 +124,7 @@ def test_holds_out_a_part_without_test_images(
         (LFS_POINTER, "8 x a git-lfs pointer, not the file itself; type: git lfs pull"),
         ("<!DOCTYPE html><title>Sign in</title>", "8 x a web page, not the file itself; open it in a browser"),
         ("", "8 x the file is empty; replace it"),
-        ("hello", "8 x not an image of a supported format; convert it"),
+        ("hello", "8 x a text file, not an image"),
     ],
     ids=["git-lfs", "HTML", "empty", "text"],
 )

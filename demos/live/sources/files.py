@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import abc
-import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from demos.live.sources.base import Frame, FrameReader, Pacer, Source, SourceKind, check_size
 from simplenet.errors import ImageError, SourceError, one_line
-from simplenet.images import read_rgb
+from simplenet.images import read_frames, read_rgb
 from simplenet.preprocessing import UInt8Array
 
 IMAGES_PER_SECOND = 1.0
@@ -99,29 +98,49 @@ class VideoFile(FileSource):
 
 
 class ImageSequenceSource(FileSource):
-    """Image files, one per frame. Unreadable files are skipped and named in `note`. `loop`: repeat."""
+    """Image files, one per frame; a single animated file is a sequence at its own times. `loop`: repeat.
+
+    Unreadable files are skipped and named in `note`.
+    """
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False, pace: bool = False) -> None:
         is_paced = pace or (loop and len(paths) == 1)
         super().__init__(name, "images", IMAGES_PER_SECOND if is_paced else None, is_paced)
-        self._count, self._loop = len(paths), loop
-        self._remaining = itertools.cycle(paths) if loop else iter(paths)
+        self._paths, self._loop = paths, loop
+        self._frames = self._decode()
         self._unreadable: dict[Path, str] = {}
 
     def _read(self) -> tuple[UInt8Array, float] | None:
-        for path in itertools.islice(self._remaining, self._count):
-            try:
-                image = read_rgb(path)
-                check_size(image.shape[1], image.shape[0], str(path))
-                media_s, self._end_s = self._end_s, self._end_s + 1 / IMAGES_PER_SECOND
-                return image, media_s
-            except (ImageError, SourceError) as error:
-                self._unreadable[path] = one_line(error)
-                names = ", ".join(one_line(skipped.name, 60) for skipped in list(self._unreadable)[:_MAX_NAMED])
-                more = f" and {len(self._unreadable) - _MAX_NAMED} more" if len(self._unreadable) > _MAX_NAMED else ""
-                self.note = f"{len(self._unreadable)} of {self._count} images cannot be read: {names}{more}"
-        if self._loop or len(self._unreadable) == self._count:
-            first = next(iter(self._unreadable.values()))
-            prefix = f"none of the {self._count} images in {self.name} can be read: "
-            raise SourceError(first if self._count == 1 else prefix + first)
+        for image, duration_s in self._frames:
+            if duration_s is not None:
+                self.frame_rate = None  # of an animation: each frame has its own duration
+            media_s, self._end_s = self._end_s, self._end_s + (duration_s or 1 / IMAGES_PER_SECOND)
+            return image, media_s
         return None
+
+    def _decode(self) -> Iterator[tuple[UInt8Array, float | None]]:
+        """Yield images and their durations in seconds. Raises SourceError if no file can be read."""
+        has_read, is_single = True, len(self._paths) == 1
+        while has_read:
+            has_read = False
+            for path in self._paths:
+                try:
+                    for image, duration_s in read_frames(path) if is_single else [(read_rgb(path), None)]:
+                        check_size(image.shape[1], image.shape[0], str(path))
+                        yield image, duration_s
+                        has_read = True
+                except (ImageError, SourceError) as error:
+                    self._skip(path, error)
+            if has_read and not self._loop:
+                return
+        first = next(iter(self._unreadable.values()))
+        prefix = f"none of the {len(self._paths)} images in {self.name} can be read: "
+        raise SourceError(first if is_single else prefix + first)
+
+    def _skip(self, path: Path, error: Exception) -> None:
+        self._unreadable[path] = one_line(error)
+        names = ", ".join(one_line(skipped.name, 60) for skipped in list(self._unreadable)[:_MAX_NAMED])
+        more = f" and {len(self._unreadable) - _MAX_NAMED} more" if len(self._unreadable) > _MAX_NAMED else ""
+        self.note = f"{len(self._unreadable)} of {len(self._paths)} images cannot be read: {names}{more}"
+        if len(self._paths) == 1:  # an animation that is damaged after its first frames
+            self.note = self._unreadable[path]

@@ -240,3 +240,42 @@ def test_opencv_error_becomes_one_line() -> None:
     ):
         next_frame(source)
     assert camera.releases == 1
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_animation_is_a_sequence_at_its_own_times(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (32, 24), (50 * number, 0, 0)) for number in range(1, 4)]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = tmp_path / f"a{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[30, 120, 50], **options)
+    with open_source(str(path)) as source:
+        assert (source.kind, source.is_live) == ("images", False)
+        received = [next_frame(source) for _ in range(4)]
+    assert [frame and frame.image[0, 0, 0] for frame in received] == [50, 100, 150, None]
+    assert [frame.media_s for frame in received if frame] == pytest.approx([0, 0.03, 0.15])
+    with open_source(str(path), loop=True, pace=True) as source:
+        start_s = time.perf_counter()
+        times = [frame.media_s for _ in range(5) if (frame := next_frame(source))]
+        assert time.perf_counter() - start_s >= 0.229  # it may be slower, never faster
+    assert times == pytest.approx([0, 0.03, 0.15, 0.2, 0.23])
+
+
+def test_animation_among_other_images_is_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), (red, 0, 0)) for red in (70, 80)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=20)
+    save_image(tmp_path / "b.png", 90)
+    with open_source(str(tmp_path)) as source:
+        assert all_frames(source) == [70, 90]
+
+
+def test_animation_damaged_after_its_first_frame_says_why(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), (red, 0, 0)) for red in (70, 80)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=20, lossless=True)
+    content = bytearray((tmp_path / "a.webp").read_bytes())
+    last = content.rindex(b"VP8L")
+    content[last + 9 : last + 14] = bytes(5)
+    (tmp_path / "a.webp").write_bytes(content)
+    with open_source(str(tmp_path / "a.webp")) as source:
+        assert all_frames(source) == [70]
+        assert source.state == "ended"
+    assert "a.webp: damaged" in str(source.note)
