@@ -238,7 +238,7 @@ def add_weights(to: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="auto|pretrained|random|NAME|PATH",
         help="auto: official weights if cached or downloadable, else shipped ones, else random ones with a warning; "
-        "NAME: weights shipped with the project; PATH: a .safetensors or .pth checkpoint (default: auto)",
+        "NAME: weights shipped with the project; PATH: a .safetensors, .pth or .npz checkpoint (default: auto)",
     )
     add_weights_key(to)
 

@@ -74,7 +74,8 @@ class Manifest:
     class_ids: tuple[str, ...] = ()
     preprocessing_source: str = "unknown"
     """Where preprocessing and labels come from: 'model card', 'official checkpoint of 1.5m', 'flags --mean, --std',
-    'assumed for cifar-310k', 'random weights'; 'unknown' in manifests of older versions."""
+    'flags --size; mean, std, labels assumed for 1.5m', 'assumed for 1.5m', 'random weights'.
+    Manifests of older versions have none: 'unknown'."""
     output: str = "logits"
     calibration: dict[str, Any] | None = None
     """int8: the method, the image set and the number of images."""

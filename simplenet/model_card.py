@@ -138,6 +138,11 @@ class CardOverrides:
         return ", ".join(f"--dataset {self.dataset}" if name == "dataset" else f"--{name}" for name in given)
 
     @property
+    def source(self) -> str:
+        """The flags as a manifest's `preprocessing_source`; '' if there are none."""
+        return f"flags {self.flags}" if self.flags else ""
+
+    @property
     def replaced(self) -> tuple[str, ...]:
         """The keys of `ModelCard.facts` whose values these flags give."""
         facts = (name for name in vars(self) if name != "dataset")
@@ -193,7 +198,7 @@ class CardOverrides:
             return not flags.startswith("flags ")
         names = ("variant", "num_classes", "preprocessing", "labels", "class_ids")
         card = ModelCard(**{name: getattr(manifest, name) for name in names})
-        return flags == f"flags {self.flags}" and self.apply(card) == card
+        return flags == self.source and self.apply(card) == card
 
 
 NO_OVERRIDES = CardOverrides()

@@ -43,7 +43,8 @@ _HARMLESS_CALLS = re.compile(
     r"|torch\.(_utils|_tensor)\._rebuild_\w+|torch\.nn\.parameter\.\w+|torch\.storage\._load_from_bytes"
     r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|bytes|bytearray|list|tuple|object)|_codecs\.encode"
     r"|(copyreg|copy_reg)\._reconstructor|collections\.deque|datetime\.\w+|pathlib\.(\w+\.)?\w*Path|uuid\.UUID"
-    r"|decimal\.Decimal|builtins\.\w+Error|fractions\.Fraction|types\.SimpleNamespace|functools\.partial|logging\.getLogger|re\._compile"
+    r"|decimal\.Decimal|builtins\.\w+Error|fractions\.Fraction|types\.SimpleNamespace|functools\.partial"
+    r"|logging\.getLogger|re\._compile"
 )
 """Calls with which pickle stores ordinary values. They become a PickledObject; any other call is an error."""
 
@@ -134,7 +135,7 @@ def _is_foreign_class(name: str) -> bool:
     return short[:1].isupper() and top not in {*sys.stdlib_module_names, "__builtin__", "torch"}
 
 
-_PythonUnpickler: Any = pickle._Unpickler  # BUILD sets attributes of any object; in the C one, it cannot be replaced
+_PythonUnpickler: Any = pickle._Unpickler  # the C one has no way to replace BUILD, which sets attributes of objects
 
 
 class _Unpickler(_PythonUnpickler):  # type: ignore[misc]

@@ -123,7 +123,7 @@ def _random(spec: Variant, seed: int, overrides: CardOverrides) -> LoadedWeights
     origin = WeightsOrigin("random", "random", digest.hexdigest())
     card = overrides.apply(_default_card(spec, spec.num_classes, "imagenet"))
     spec.check_side(card.preprocessing.input_size, "choose a larger --size")
-    return LoadedWeights(network, card, origin, f"flags {overrides.flags}" if overrides.flags else "random weights")
+    return LoadedWeights(network, card, origin, overrides.source or "random weights")
 
 
 def _shipped(spec: Variant, name: str, overrides: CardOverrides) -> LoadedWeights:
@@ -173,7 +173,7 @@ def _read(
     if not stated:
         return LoadedWeights(network, used, origin, *_assumptions(path, used, overrides))
     _warn_of_differences(path, stated, card, used, overrides)
-    return LoadedWeights(network, used, origin, f"flags {overrides.flags}" if overrides.flags else stated)
+    return LoadedWeights(network, used, origin, overrides.source or stated)
 
 
 def _check_variant(card: ModelCard, spec: Variant, path: Path) -> None:
@@ -202,9 +202,8 @@ def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple
     """Warn about the values that are assumed without a card; return `preprocessing_source` and `assumed`."""
     facts = card.facts()
     assumed = tuple(name for name in facts if name not in overrides.replaced)
-    given = f"flags {overrides.flags}"
     if not assumed:
-        return given, ()
+        return overrides.source, ()
     values = ", ".join(f"{name} {facts[name]}" for name in assumed)
     flags = " ".join(f"--{name} {_VALUES.get(name, 'N')}" for name in assumed)
     sets = labels.KNOWN_DATASETS
@@ -219,7 +218,7 @@ def _assumptions(path: Path, card: ModelCard, overrides: CardOverrides) -> tuple
     if not overrides.flags:
         return f"assumed for {card.variant}", assumed
     guessed = ", ".join(name for name in assumed if name != "labels" or card.labels)
-    return given + (f"; {guessed} assumed for {card.variant}" if guessed else ""), assumed
+    return overrides.source + (f"; {guessed} assumed for {card.variant}" if guessed else ""), assumed
 
 
 def _check_official(spec: Variant, path: Path, sha256: str) -> None:
