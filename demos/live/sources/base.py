@@ -150,14 +150,21 @@ class LiveSource(Source):
         self._newest: Frame | None = None
         self._is_read = False
 
-    def push(self, image: UInt8Array, captured_s: float | None = None, media_s: float | None = None) -> None:
+    def push(
+        self,
+        image: UInt8Array,
+        captured_s: float | None = None,
+        media_s: float | None = None,
+        duration_s: float | None = None,
+    ) -> None:
         """Replace the newest frame. Ignored after the end.
 
         Args:
             image: RGB uint8 [H, W, 3]. The source takes ownership.
             captured_s: time.perf_counter() timestamp; default: now.
+            media_s, duration_s: as in `Frame`.
         """
-        frame = Frame(image, time.perf_counter() if captured_s is None else captured_s, media_s)
+        frame = Frame(image, time.perf_counter() if captured_s is None else captured_s, media_s, duration_s)
         with self._changed:
             if self.has_ended:
                 return

@@ -115,7 +115,7 @@ class CaptureSource(LiveSource):
                     self.push(image)
                 else:
                     self._wait_until_due(pacer, reader.media_s)
-                    self.push(image, media_s=start_s + reader.media_s)
+                    self.push(image, media_s=start_s + reader.media_s, duration_s=reader.end_s - reader.media_s)
                 self.note = reader.note
             if not self.is_live:
                 self._wait_until_due(pacer, reader.end_s)

@@ -43,8 +43,9 @@ _PROTOCOLS = "http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 _LONGEST_STILL_S = 60.0  # in formats whose times may jump, such as MPEG-TS; a longer one is a jump
 # Readers that skip damaged bytes without an error. Undamaged, they have at most this many bytes between two packets.
 _SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 256
-# A few frames after damage may go back this far. More of them mean that the container's times are wrong.
-_STEP_BACK_S, _MAX_STEPS_BACK = 1.0, 10
+# After damage a few frames may go back by so many periods. More of them mean that the container's times are wrong.
+_STEP_BACK, _MAX_STEPS_BACK = 15, 10
+_MAX_RATE = 240  # a WebM of Chromium says 1000, which is the unit of its times
 _MAX_READ_ERRORS = 100
 _AFTER_DAMAGE = 60
 _MAX_THREADS = 4  # each holds a frame
@@ -135,7 +136,7 @@ class VideoReader(FrameReader):
         self._announced, duration = stream.frames, self._container.duration
         self._duration_s = duration / 1e6 if duration else 0.0
         self.is_live = not self._is_file and not self._announced and not self._duration_s > 0
-        rates = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= 1000]
+        rates = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate and 0 < rate <= _MAX_RATE]
         self.frame_rate = float(rates[0]) if rates else None
         self._period_s = 1 / (self.frame_rate or 25)
         self._aspect = float(stream.sample_aspect_ratio or 1)
@@ -226,7 +227,7 @@ class VideoReader(FrameReader):
         duration_s = frame.duration * self._time_base if self._has_times and frame.duration else self._period_s
         longest_s = _LONGEST_STILL_S if self._may_jump else math.inf
         media_s, last_s = seconds + self._offset_s, self.media_s or 0.0
-        if last_s - _STEP_BACK_S < media_s <= last_s and self._steps_back < _MAX_STEPS_BACK:
+        if last_s - _STEP_BACK * self._period_s < media_s <= last_s and self._steps_back < _MAX_STEPS_BACK:
             media_s, self._steps_back = last_s + 0.001, self._steps_back + 1
         elif not last_s < media_s < self.end_s + longest_s:
             media_s = self.end_s

@@ -109,12 +109,30 @@ def test_times_that_jump_or_go_back_follow_the_last_frame(tmp_path: Path) -> Non
     assert steps.max() < 3
 
 
+def test_a_recording_that_starts_again_keeps_its_pace(tmp_path: Path) -> None:
+    parts = [encode(tmp_path / f"{number}.ts", regular(25)).read_bytes() for number in range(3)]
+    (tmp_path / "all.ts").write_bytes(b"".join(parts))
+    with open_source(str(tmp_path / "all.ts")) as source:
+        times = [frame.media_s or 0.0 for frame in frames_of(source)]
+    assert times == pytest.approx(regular(75), abs=0.002)
+
+
+def test_a_container_whose_unit_of_time_is_its_rate_has_no_rate(tmp_path: Path) -> None:
+    """Chromium's MediaRecorder writes such files, at irregular times and without durations."""
+    path = encode(tmp_path / "clip.webm", [0, 0.006, 0.048, 0.081, 2.5], "libvpx", rate=1000)
+    with open_source(str(path)) as source:
+        assert source.frame_rate is None or source.frame_rate <= 240
+        frames = frames_of(source)
+    assert [frame.media_s for frame in frames] == pytest.approx([0, 0.006, 0.048, 0.081, 2.5], abs=0.002)
+
+
 def test_looped_video_keeps_its_pace(tmp_path: Path) -> None:
     path = encode(tmp_path / "clip.mkv", [0, 0.1, 0.5])
     with open_source(str(path), loop=True) as source:
         frames = list(itertools.islice(iter(lambda: next_frame(source), None), 7))
     times = [frame.media_s for frame in frames]
     assert times == pytest.approx([0, 0.1, 0.5, 0.54, 0.64, 1.04, 1.08], abs=0.002)
+    assert frames[2].duration_s == pytest.approx(0.04, abs=0.002)
 
 
 def test_paced_video_shows_a_still_and_its_last_frame_as_long_as_it_says(tmp_path: Path) -> None:
