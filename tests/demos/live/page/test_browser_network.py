@@ -76,6 +76,22 @@ def test_change_of_networks_is_noticed(network: Network, scene: Scene, open_tab:
     assert tab.view.evaluate("statuses") == ["not connected", "live"]
 
 
+def test_sleeping_tab_is_live_again_when_it_wakes(
+    network: Network, page: Page, scene: Scene, open_tab: OpenTab
+) -> None:
+    tab = open_tab(network.url)
+    tab.best("red")
+    browser = tab.view.context.new_cdp_session(tab.view)
+    browser.send("Page.setWebLifecycleState", {"state": "frozen"})
+    network.cut()
+    wait_until(lambda: page.viewers.connections == 0)  # the server has noticed
+    network.restore()
+    scene.color = "blue"
+    browser.send("Page.setWebLifecycleState", {"state": "active"})
+    tab.best("blue")
+    tab.shows("#status", "live")
+
+
 def test_websocket_request_without_an_answer_is_repeated(network: Network, open_tab: OpenTab) -> None:
     network.cut("/live")
     tab = open_tab(network.url)
