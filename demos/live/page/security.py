@@ -35,8 +35,8 @@ class SecurityMiddleware:
       mark such a request with Sec-Fetch-Site.
 
     Origin and Host must have the same port. It may differ from the server's port, for example behind
-    `ssh -L 9000:127.0.0.1:8000 device`. `allowed_hosts` are accepted in both headers with any port, also if the other
-    header has another host: a reverse proxy may replace the Host header.
+    `ssh -L 9000:127.0.0.1:8000 device`. `allowed_hosts` are accepted in both headers, with any port, and the
+    two may differ: a reverse proxy may replace the Host header.
     """
 
     def __init__(self, app: ASGIApp, bound_host: str, is_public: bool, allowed_hosts: Collection[str] = ()) -> None:

@@ -3,10 +3,10 @@
 It binds to the loopback by default: there is no password, and browsers allow a camera (getUserMedia) only on https
 pages and on pages of their own machine. From another machine, use a tunnel: ssh -L 8000:127.0.0.1:8000 device
 
-Limits: 128 connections at once (uvicorn answers 503 to more), 5 s between two requests of a connection, 15 s without
-a WebSocket's pong, and on Linux 30 s for a client to read some of what it was sent, or to vanish. uvicorn does not
-limit the time for sending a request: a client that sends half of one keeps its connection until it leaves, but delays
-neither other clients nor `close`.
+Limits: 128 connections at once (uvicorn answers 503 to more), 5 s between two requests of a connection, 10 s for the
+answer to a WebSocket ping, and on Linux 30 s for a client to read some of what it was sent. Keepalive packets find
+clients that vanish. uvicorn does not limit the time for sending a request: a client that sends half of one keeps its
+connection until it leaves, but delays neither other clients nor `close`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Page(contextlib.AbstractContextManager["Page"]):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STALLED_TIMEOUT_S * 1e3))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
         bound, port = listener.getsockname()[:2]
         address = to_address(bound)
         assert address is not None

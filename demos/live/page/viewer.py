@@ -23,7 +23,7 @@ _SLOW_STATE_EVERY_S = 1.0  # while the last frame has not been shown: a hidden t
 _FAST_STATE_EVERY_S, _FAST_STATES_FOR_S = 0.05, 0.5  # after a command
 MAX_VIEWERS = 16
 PIECE_BYTES = 32_768
-"""A JPEG is sent in pieces, because a browser sees no part of a message and would call a slow network dead."""
+"""JPEGs are sent in pieces of this size: a page gets only whole messages, and 3 s without one mean a dead network."""
 _REQUEST_PAUSE_S, _COMMAND_PAUSE_S = 0.005, 0.05
 
 
