@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +81,23 @@ def list_folder(folder: Path) -> Listing:
 
 
 def _is_training_output(folder: Path) -> bool:
-    """Whether a folder has a training run, in it or below, and no images but its curve."""
+    """Whether a folder has a training run, in it or up to three folders below, and no images but its curve."""
     has_run = False
-    for _, _, names in os.walk(folder):
-        if any(Path(name).suffix.lower() in SUFFIXES and not name.endswith(".training.png") for name in names):
+    for name in _names_below(folder):
+        if Path(name).suffix.lower() in SUFFIXES and not name.endswith(".training.png"):
             return False
-        has_run |= any(name in (".lock", "log.jsonl") or name.startswith("events.out.tfevents.") for name in names)
+        has_run |= name in (".lock", "log.jsonl") or name.startswith("events.out.tfevents.")
     return has_run
+
+
+def _names_below(folder: Path | str, depth: int = 3) -> Iterator[str]:
+    """Yield the names of the files; lazily, because the first image of a large class ends the search."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.name
+            elif depth:
+                yield from _names_below(entry.path, depth - 1)
 
 
 def describe_unused(unused: Counter[str]) -> str:

@@ -249,3 +249,16 @@ def test_names_that_differ_in_case_are_classes_with_a_warning(train: Run, tmp_pa
     write_classes(tmp_path / "data", "Oak", "oak", "yew", count=10)
     with pytest.warns(SimpleNetWarning, match="Oak and oak are different classes; if they are not, merge"):
         assert train(tmp_path / "data")["test_images"] == 3
+
+
+@pytest.mark.parametrize("output", ["out", "runs/a", "train/runs/a"])
+@pytest.mark.parametrize("classes", ["", "train", "inner"])
+def test_a_run_among_the_classes_is_no_class(
+    tmp_path: Path, output: str, classes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(tmp_path / classes, "oak", "yew")
+    flags = ["--epochs", "1", "--batch", "4", "--fp32", "--size", "32", "--workers", "0", "--variant", "cifar-310k"]
+    arguments = [str(tmp_path), *flags, "--output", str(tmp_path / output)]
+    for resume in ([], ["--resume"]):
+        assert imagefolder.main([*arguments, *resume]) == 0
+    assert capsys.readouterr().out.count("top-1 on held-out 10 %") == 2
