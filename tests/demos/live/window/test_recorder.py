@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demos.live.sources.opencv import pyav
 from demos.live.window.recorder import Recorder
 from simplenet.errors import SimpleNetError, UsageError
 from tests.demos.conftest import ROOT
@@ -33,7 +33,7 @@ def shades(path: Path) -> list[int]:
 def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Recordings use this encoder: a build of PyAV may have no x264."""
     name = str(request.param)
-    monkeypatch.setattr(av, "codecs_available", {name})
+    monkeypatch.setattr(pyav(), "codecs_available", {name})
     return name
 
 
@@ -50,7 +50,7 @@ def test_recording_keeps_colors_size_and_time(tmp_path: Path, encoder: str) -> N
     assert all(frame.shape == (48, 64, 3) for frame in frames)
     np.testing.assert_allclose(np.mean(frames, axis=(0, 1, 2)), (200, 0, 40), atol=6)
     assert list(tmp_path.iterdir()) == [clip.path]
-    with av.open(str(clip.path)) as container:
+    with pyav().open(str(clip.path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ({"libx264": "h264"}.get(encoder, encoder), "yuv420p")
 
@@ -59,7 +59,7 @@ def test_recording_keeps_colors_size_and_time(tmp_path: Path, encoder: str) -> N
 def test_recording_names_its_colors(tmp_path: Path, height: int) -> None:
     with Recorder(tmp_path / "clip.mp4") as clip:
         clip.write(gray(64, height), 0)
-    with av.open(str(clip.path)) as container:
+    with pyav().open(str(clip.path)) as container:
         context = container.streams.video[0].codec_context
         named = context.colorspace, context.color_range, context.color_primaries, context.color_trc
     assert named == (6, 1, 1, 13)  # SMPTE 170M, limited range, BT.709, sRGB: Chromium shows exactly these colors

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
-
+from demos.live.sources.opencv import pyav
 from tests.demos.live.scenes import UInt8Array
 
 
 def read(path: Path) -> tuple[list[UInt8Array], list[float], float]:
     """The frames of a video, RGB, their times and the duration in seconds."""
-    with av.open(str(path)) as container:
+    with pyav().open(str(path)) as container:
         frames = list(container.decode(video=0))
         stream = container.streams.video[0]
         assert stream.duration is not None
