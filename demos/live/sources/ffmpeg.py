@@ -35,8 +35,8 @@ KEY_FRAME_TIMEOUT_S = 60.0
 # and devices. Only containers, sound (to name it) and plain streams are allowed. A file cannot name an address, nor a
 # stream a file.
 _FORMATS = (
-    "aac,ac3,aiff,amr,asf,av1,avi,dirac,dv,flac,flv,gif,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,"
-    "mpegvideo,mpjpeg,mxf,nut,obu,ogg,rm,rtsp,vc1,vvc,wav,yuv4mpegpipe"
+    "aac,ac3,aiff,amr,asf,av1,avi,dirac,dv,flac,flv,gif,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,matroska,"
+    "mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,mpjpeg,mxf,nut,obu,ogg,rm,rtsp,vc1,vvc,wav,yuv4mpegpipe"
 )
 _PROTOCOLS = "http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 
@@ -47,6 +47,7 @@ _SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 256
 _STEP_BACK, _MAX_STEPS_BACK = 15, 10
 _MAX_RATE = 240  # a WebM of Chromium says 1000, which is the unit of its times
 _MAX_READ_ERRORS = 100
+_MAX_FAILURES = 100  # in a row, after which a video that is too large is not taken for a damaged one
 _AFTER_DAMAGE = 60
 _MAX_THREADS = 4  # each holds a frame
 
@@ -61,7 +62,7 @@ _ERRORS = {
     "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
     "EOFError": ("closes the connection without a frame", "check the path"),
     "InvalidDataError": ("sends nothing that FFmpeg can read", "check the path"),
-    "ArgumentError": ("sends a format that is not allowed", "check the path"),
+    "ArgumentError": ("is no address, or its format is not allowed", "check the address"),
 }
 _CONTENTS = {  # what a file or address holds that is no video, by its first bytes
     "a web page": rb"\s*<(!doctype html|html)",
@@ -153,7 +154,7 @@ class VideoReader(FrameReader):
         self._is_flushed = False
         self._packet_count = self._errors = self._lost = self._shown = 0
         self._suspect = 0  # for so many frames after damage, gaps between them are missing frames
-        self._steps_back = 0
+        self._failures = self._steps_back = 0  # in a row
         self._read_until, self._reached_s = math.inf, 0.0
         self._offset_s = math.nan  # of media_s, from the times in the container
 
@@ -164,6 +165,8 @@ class VideoReader(FrameReader):
             if self._is_flushed:
                 return None
             packet = self._next_packet()
+            if self._failures > (_MAX_FAILURES if packet else 0):
+                check_size(self._decoder.width, self._decoder.height, self._name)  # it may have changed
             self._decode(packet)
             if packet is None:
                 self._is_flushed = True
@@ -212,13 +215,15 @@ class VideoReader(FrameReader):
     def _decode(self, packet: Any) -> None:
         """Decode a packet, or with None the frames that the decoder has kept back."""
         try:
-            self._decoded.extend(self._decoder.decode(packet))
+            frames = self._decoder.decode(packet)
         except self._av.FFmpegError:
             if packet is not None and packet.has_sidedata("encryption_info"):
                 raise OpenError(f"{self._name} is encrypted (DRM)") from None
-            check_size(self._decoder.width, self._decoder.height, self._name)  # may have changed
-            self._errors, self._suspect = self._errors + 1, _AFTER_DAMAGE
+            self._errors, self._failures, self._suspect = self._errors + 1, self._failures + 1, _AFTER_DAMAGE
             self._note_lost()
+        else:
+            self._decoded.extend(frames)
+            self._failures = 0 if frames else self._failures
 
     def _set_time(self, frame: Any) -> None:
         """Compute `media_s` and `end_s` of a frame; times that are missing, go back or jump follow the last frame."""

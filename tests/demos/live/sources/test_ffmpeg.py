@@ -269,6 +269,10 @@ def test_every_frame_has_its_own_size(tmp_path: Path, monkeypatch: pytest.Monkey
         pytest.raises(SourceError, match=r"640x480, over 0\.3 mega"),
     ):
         frames_of(source)
+    (tmp_path / "clip.h264").write_bytes(parts[0] + huge + parts[0])  # as damage can look
+    with open_source(str(tmp_path / "clip.h264")) as source:
+        assert len(frames_of(source)) == 10
+        assert source.note == f"{source.name}: 5 of 15 frames are damaged or missing"
 
 
 BT709, BT601 = (1, "ITU709"), (6, "ITU601")
