@@ -141,6 +141,9 @@ def _decode(
         if reduction is not None and (factor := reduction(*_upright_size(image))) >= 2:
             image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
         image.load()
+        key = image.info.get("transparency")
+        if image.format == "PNG" and content[24] == 16 and isinstance(key, tuple):  # Pillow compares 8 bits with its 16
+            image.info["transparency"] = tuple(value >> 8 for value in key)
         return check_image(_to_rgb(_upright(image)))
 
 
@@ -225,6 +228,8 @@ def _to_rgb(image: Image.Image) -> UInt8Array:
         if gray.min() < 0 or gray.max() > 65_535:
             raise ImageError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
         levels = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if isinstance(key := image.info.get("transparency"), int):
+            levels[gray == key] = 255
         return np.repeat(levels[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from simplenet import images
 from simplenet.errors import ImageError
@@ -105,7 +106,7 @@ def test_16_bit_big_endian_tiff_with_orientation(tmp_path: Path) -> None:
     assert found[0, :, 0].tolist() == [100, 255, 0]
 
 
-def _png16(color_type: int, values: np.ndarray) -> bytes:
+def _png16(color_type: int, values: np.ndarray, *, transparent: tuple[int, ...] = ()) -> bytes:
     """Pillow cannot write 16 bits per color."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -114,12 +115,50 @@ def _png16(color_type: int, values: np.ndarray) -> bytes:
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    key = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
 
 
 def test_16_bits_per_color(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png16(2, np.full((3, 5, 3), (65_535, 25_700, 0), np.uint16)))
     assert images.read_rgb(tmp_path / "a.png")[1, 1].tolist() == [255, 100, 0]
+
+
+def test_16_bits_with_a_transparent_value() -> None:
+    gray = np.array([[1000, 30_000, 30_001]], np.uint16)
+    found = images.decode_rgb(_png16(0, gray[..., None], transparent=(30_000,)))
+    assert found[0, :, 0].tolist() == [4, 255, 117]
+    color = np.array([[[30_000, 200, 9000], [200, 30_000, 9000]]], np.uint16)
+    found = images.decode_rgb(_png16(2, color, transparent=(200, 30_000, 9000)))
+    assert found.tolist() == [[[117, 0, 35], WHITE]]
+
+
+def test_16_bits_with_alpha() -> None:
+    opaque, hidden = [25_700, 65_535], [25_700, 0]
+    assert images.decode_rgb(_png16(4, np.array([[opaque, hidden]], np.uint16))).tolist() == [[[100] * 3, WHITE]]
+    colors = np.array([[[25_700, 0, 65_535, 65_535], [0, 0, 0, 0]]], np.uint16)
+    assert images.decode_rgb(_png16(6, colors)).tolist() == [[[100, 0, 255], WHITE]]
+
+
+@pytest.mark.parametrize("highest", [1, 15, 255, 1000, 1023, 4095, 65_535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_portable_maps_of_any_highest_value(highest: int, kind: str) -> None:
+    samples = 1 if kind in ("P2", "P5") else 3
+    values = np.random.default_rng(0).integers(0, highest + 1, (6, 5, samples))
+    header = f"{kind}\n# a comment\n5 6\n{highest}\n".encode()
+    plain = " ".join(map(str, values.ravel())).encode()
+    raw = values.astype(">u2" if highest > 255 else "u1").tobytes()
+    found = images.decode_rgb(header + (plain if kind in ("P2", "P3") else raw))
+    assert np.abs(found - values / highest * 255).max() <= 0.51
+
+
+def test_16_bit_jpeg_2000() -> None:
+    values = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG2000")
+    assert np.abs(images.decode_rgb(buffer.getvalue())[..., 0] - values / 257).max() <= 0.51
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -142,12 +181,27 @@ ORIENTATIONS = {  # EXIF orientation -> how the file stores an upright image
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.ascontiguousarray(ORIENTATIONS[orientation](rgb()))
-    assert np.array_equal(images.read_rgb(save(tmp_path / f"a{suffix}", stored, exif=exif)), rgb())
+    options = {"lossless": True} if suffix == ".webp" else {}
+    assert np.array_equal(images.read_rgb(save(tmp_path / f"a{suffix}", stored, exif=exif, **options)), rgb())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_orientation_in_xmp_only(tmp_path: Path, suffix: str) -> None:
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    if suffix == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", packet.decode())
+        options: dict[str, object] = {"pnginfo": info}
+    else:
+        options = {"xmp": packet}
+    assert images.read_rgb(save(tmp_path / f"a{suffix}", rgb(20, 30), **options)).shape == (30, 20, 3)
 
 
 def test_orientation_of_a_jpeg_and_invalid_orientations(tmp_path: Path) -> None:
@@ -223,8 +277,6 @@ def test_rejects_a_bomb_before_decoding(tmp_path: Path, width: int, height: int,
 
 
 def test_rejects_a_text_bomb_in_a_png(tmp_path: Path) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
     notes = PngInfo()
     notes.add_text("a", "x" * 50_000_000, zip=True)
     path = save(tmp_path / "a.png", rgb(), pnginfo=notes)
