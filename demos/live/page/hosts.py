@@ -24,7 +24,7 @@ def parse_host(header: str) -> str | None:
 
 def allowed_host(text: str) -> str:
     """argparse type: a host as `parse_host` returns it. Names may have any letters; a port is ignored."""
-    name = unicodedata.normalize("NFKC", text.strip().lower()).replace("\u3002", ".")  # the full stop of Chinese
+    name = unicodedata.normalize("NFKC", text.strip().lower()).replace("\u3002", ".")  # the Chinese full stop
     labels = (label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in name.split("."))
     host = str(to_address(name) or parse_host(".".join(labels)) or "")
     if not (to_address(host) or _NAME.fullmatch(host)):

@@ -5,12 +5,13 @@ const LONGEST_PAUSE_MS = 3000;
 const CONNECT_TIMEOUT_MS = 5000; // from the connection to the first message
 
 export class Connection {
-  /** Calls `onChange(isConnected, reason)` at the first message and when the connection is lost; `reason` is the
-  server's, or "". `silenceMs` is the longest time between two messages; null: any time. */
+  /** Calls `onChange(isConnected, reason)` at the first message and when the connection is lost. `reason` is the server's,
+  or "". After `silenceMs` without a message, the connection counts as lost; null: never. */
   constructor(path, { silenceMs = null, onText = () => {}, onBinary = () => {}, onChange }) {
     this.url = new URL(path, location.href);
     this.url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    Object.assign(this, { silenceMs, onText, onBinary, onChange, socket: null, pause: FIRST_PAUSE_MS, timer: 0, isOpen: false });
+    Object.assign(this, { silenceMs, onText, onBinary, onChange });
+    Object.assign(this, { socket: null, pause: FIRST_PAUSE_MS, timer: 0, isOpen: false });
   }
 
   open() {

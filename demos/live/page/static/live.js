@@ -5,7 +5,7 @@ import { Connection } from "./connection.js";
 const SILENCE_MS = 3000; // the server sends a state at least every second, also while the demo is paused
 const CONFIRM_MS = 1500; // afterwards the state shows the outcome of a command
 
-/** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`, `onChange(isConnected, reason)`. */
+/** Calls `onState({state, looking_at})`, `onImage(head, jpeg)`, `onError(command, message)`; `onChange` as `Connection`. */
 export class Live {
   constructor({ onState, onImage, onError, onChange }) {
     this.lookingAt = null;

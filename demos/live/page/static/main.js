@@ -105,9 +105,10 @@ function source() {
 function drawOverlay() {
   const { state, isConnected, isMine, hasCameraError } = page;
   const frame = latestFrame();
+  const consequence = frame === null ? "" : isMine ? ": no predictions" : "; this is the last image";
   const reasons = [
     [hasCameraError, ""],
-    [isConnected === false, `not connected${frame === null ? "" : isMine ? ": no predictions" : "; this is the last image"}`],
+    [isConnected === false, `not connected${consequence}`],
     [state?.paused, "paused"],
     [frame === null, isMine ? "starting your camera…" : source()?.banner || waitingFor(state)],
     [isMine && frame?.results.length === 0, "waiting for the server’s predictions…"],
