@@ -101,7 +101,8 @@ class Runtime(abc.ABC):
         except Exception as error:
             raise_if_from_signal_handler(error)
             raise BackendError(
-                f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again here"
+                f"{self.name} cannot open {artifact.model_file}: {one_line(error)}; export it again here, or choose "
+                "another backend or precision"
             ) from error
         _loaded.add(self)
         if manifest.weights.source == "random":
@@ -146,7 +147,8 @@ class Runtime(abc.ABC):
             if self._closed:  # another thread has closed it
                 raise self._closed_error() from error
             raise BackendError(
-                f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; export it again"
+                f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; choose another "
+                "backend or precision"
             ) from error
         shape = (len(batch), self.manifest.num_classes)
         if not isinstance(logits, np.ndarray) or logits.shape != shape or logits.dtype != np.float32:

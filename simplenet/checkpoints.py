@@ -71,7 +71,8 @@ def read(path: Path) -> Checkpoint:
         raise
     except OSError as error:
         raise_if_from_signal_handler(error)
-        raise WeightsError(f"cannot read {path}: {one_line(files.error_message(error))}") from error
+        reason, advice = one_line(files.error_message(error)), files.read_advice(error) or "copy it again"
+        raise WeightsError(f"cannot read {path}: {reason}; {advice}") from error
     except Exception as error:  # the parsers raise exceptions of any type
         raise_if_from_signal_handler(error)
         raise WeightsError(

@@ -148,10 +148,14 @@ def raise_if_from_signal_handler(error: Exception) -> None:
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
-    """Return an error's text as one line of at most `limit` characters without control characters."""
+    """Return an error's text as one line of at most `limit` characters without control characters.
+
+    A longer text is cut in the middle: a path or the place in a vendor's source comes first, the cause last.
+    """
     text = _TERMINAL_COLORS.sub("", str(error))
     text = printable(" ".join(text.split()) or type(error).__name__)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    start = limit // 3
+    return text if len(text) <= limit else f"{text[:start]}…{text[len(text) - (limit - start - 1) :]}"
 
 
 def printable(text: str) -> str:

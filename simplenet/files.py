@@ -120,3 +120,13 @@ def error_message(error: Exception) -> str:
     if isinstance(error, FileExistsError):  # of mkdir
         return "a file is where a folder should be"
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_advice(error: Exception) -> str:
+    """Return what a user can do about an error while reading, '' if the file itself may be the reason."""
+    if isinstance(error, PermissionError):
+        return "make it readable for this user"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "allow more open files: ulimit -n 4096"
+    is_name = isinstance(error, ValueError | FileNotFoundError) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
+    return "check the name" if is_name else ""

@@ -124,7 +124,8 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise_if_from_signal_handler(error)
-        raise ImageError(f"{path}: cannot be read ({one_line(files.error_message(error))}); replace it") from error
+        reason, advice = one_line(files.error_message(error)), files.read_advice(error) or "replace it"
+        raise ImageError(f"{path}: cannot be read ({reason}); {advice}") from error
 
 
 def _decode(
@@ -161,6 +162,8 @@ def _naming_damage(content: bytes, path: Path, formats: Sequence[str], max_pixel
         raise ImageError(what or f"not an image of a supported format; convert it to {formats[0]}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"far over {max_pixels / 1e6:g} million pixels; make it smaller") from error
+    except MemoryError as error:
+        raise ImageError("too large for the free memory; make it smaller, or close other programs") from error
     except Exception as error:  # Pillow's parsers raise exceptions of any type
         raise_if_from_signal_handler(error)
         if "truncated" in str(error).lower():
