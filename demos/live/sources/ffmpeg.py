@@ -49,6 +49,7 @@ _MAX_RATE = 240  # a WebM of Chromium says 1000, which is the unit of its times
 _MAX_READ_ERRORS = 100
 _MAX_FAILURES = 100  # in a row, after which a video that is too large is not taken for a damaged one
 _AFTER_DAMAGE = 60
+_IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 _MAX_THREADS = 4  # each holds a frame
 
 # Per class of PyAV's errors: what is wrong, what to do.
@@ -102,7 +103,7 @@ class VideoReader(FrameReader):
             if self._first is None:
                 why = f": FFmpeg cannot decode its {self._decoder.name} video" if self._suspect else ""
                 raise OpenError(f"{name} opens but gives no frame{why}")
-            if self._format == "jpeg_pipe" and not self._has_second_frame():
+            if self._is_image():
                 raise OpenError(*_is_not(name, "one image", is_file))
         except BaseException:
             self.release()
@@ -261,11 +262,15 @@ class VideoReader(FrameReader):
             total = self._announced or self._shown + len(self._decoded) + lost
             self.note = f"{self._name}: {lost} of {total} frames are damaged or missing"
 
-    def _has_second_frame(self) -> bool:
+    def _is_image(self) -> bool:
+        if self._container.metadata.get("major_brand") in _IMAGE_BRANDS:  # of which FFmpeg may show only one tile
+            return True
+        if self._format != "jpeg_pipe":
+            return False
         second = self._next_frame()
         if second is not None:
             self._decoded.appendleft(second)
-        return second is not None
+        return second is None
 
     def _to_rgb(self, frame: Any) -> UInt8Array:
         """Convert to RGB with square pixels, upright."""

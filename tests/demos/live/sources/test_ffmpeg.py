@@ -424,7 +424,9 @@ def test_plays_a_video_with_the_suffix_of_an_image(tmp_path: Path, name: str) ->
         assert (source.kind, len(frames_of(source))) == ("file", 4)
 
 
-@pytest.mark.parametrize(("name", "format"), [("photo.mp4", "JPEG"), ("photo", "PNG"), ("photo.avi", "TIFF")])
+@pytest.mark.parametrize(
+    ("name", "format"), [("photo.mp4", "JPEG"), ("photo", "PNG"), ("photo.avi", "TIFF"), ("photo.mov", "AVIF")]
+)
 def test_shows_an_image_with_the_suffix_of_a_video(tmp_path: Path, name: str, format: str) -> None:
     Image.new("RGB", (64, 48), (200, 60, 30)).save(tmp_path / name, format)
     with open_source(str(tmp_path / name)) as source:
