@@ -79,7 +79,7 @@ class Log:
         except Exception as error:  # noqa: BLE001 - such as a TypeError of protobuf
             raise_if_from_signal_handler(error)
             self._board, self._uses_board = None, False
-            text = f"no TensorBoard files are written ({one_line(error, 120)}); log.jsonl has the same values"
+            text = f"no TensorBoard files are written ({one_line(error)}); log.jsonl has the same values"
             warnings.warn(f"{text}; to install it: pip install '.[train]'", SimpleNetWarning, stacklevel=3)
 
     def note(self) -> str:

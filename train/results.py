@@ -119,7 +119,7 @@ def _finish(run: Run, data: TrainingData, state: TrainState) -> TrainingResult:
         write_curve(result.checkpoint.with_suffix(".training.png"), run.title, state.log, result.top1)
     except Exception as error:  # noqa: BLE001 - such as an AttributeError of NumPy
         raise_if_from_signal_handler(error)
-        text = f"no training curve was drawn ({one_line(error, 120)}); the same command with --resume draws it"
+        text = f"no training curve was drawn ({one_line(error)}); the same command with --resume draws it"
         if not isinstance(error, SimpleNetError):
             text += " once matplotlib works; type: pip install -c constraints.txt '.[train]'"
         warnings.warn(text, SimpleNetWarning, stacklevel=2)
