@@ -140,7 +140,8 @@ def _read_samples(page: Page, open_image: Callable[[bytes], Image.Image]) -> UIn
     """Return all samples with 8 bits, [H, W, samples]. Black is 0; indices of a palette are not scaled."""
     (width, height), samples = page.size, page.value(Tag.SAMPLES, 1)
     planes = samples if page.value(Tag.PLANAR, 1) == 2 else 1
-    pixels = np.empty((height, width, samples // planes * planes), np.uint8)
+    pixels, levels = np.empty((height, width, samples // planes * planes), np.uint8), _levels(page)
+    are_8_bits = np.array_equal(levels, np.arange(256))
     for plane, target in enumerate(np.split(pixels, planes, axis=2)):
         top = 0
         for rows in _decompress(page, plane, planes, open_image):
@@ -149,7 +150,8 @@ def _read_samples(page: Page, open_image: Callable[[bytes], Image.Image]) -> UIn
                 values = np.add.accumulate(values, axis=2, dtype=values.dtype)
             bottom = min(height, top + len(rows))
             values = values.reshape(len(rows), -1, samples // planes)
-            target[top:bottom] = _to_8_bits(values[: bottom - top, :width], page)
+            values = values[: bottom - top, :width]
+            target[top:bottom] = values if are_8_bits else levels[values]
             top = bottom
     if _photometric(page) == _WHITE_IS_ZERO:
         pixels[..., 0] = 255 - pixels[..., 0]
@@ -249,18 +251,22 @@ def _unpack(rows: UInt8Array, page: Page) -> Integers:
     planes = page.value(Tag.SAMPLES, 1) if page.value(Tag.PLANAR, 1) == 2 else 1
     first_bit = bits * np.arange(width * (page.value(Tag.SAMPLES, 1) // planes))
     at = first_bit // 8
+    if bits == 1:
+        return np.unpackbits(rows, axis=2)[..., : len(at)]
     padded = np.pad(rows, ((0, 0), (0, 0), (0, 2))).astype(np.uint32)
     window = padded[..., at] << 16 | padded[..., at + 1] << 8 | padded[..., at + 2]
     return (window >> (24 - bits - first_bit % 8).astype(np.uint32) & (1 << bits) - 1).astype(np.uint16)
 
 
-def _to_8_bits(values: Integers, page: Page) -> Integers:
+def _levels(page: Page) -> UInt8Array:
+    """Return the 8-bit level of every possible sample. Indices of a palette are not scaled."""
     bits, highest = page.value(Tag.BITS, 1), max(page.values(Tag.MAX_VALUE, 0))
-    if (bits == 8 and page.value(Tag.SAMPLE_FORMAT, 1) != 2) or _photometric(page) == _PALETTE:
-        return values
+    values = np.arange(1 << bits, dtype=np.uint32)
+    if _photometric(page) == _PALETTE:
+        return values.astype(np.uint8)
     if page.value(Tag.SAMPLE_FORMAT, 1) == 2:  # signed: the lowest value becomes 0
-        values = values ^ (1 << bits - 1)
+        values ^= 1 << bits - 1
     elif 255 <= highest < 1 << bits:  # a camera of 10, 12 or 14 bits names its highest value
         bits = highest.bit_length()
     white = (1 << bits) - 1
-    return np.minimum((values.astype(np.uint32) * 255 + white // 2) // white, 255)
+    return np.minimum((values * 255 + white // 2) // white, 255).astype(np.uint8)
