@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from simplenet import file_kinds
 
 _CONVERT = "convert it to JPEG or PNG"
+_DAMAGED = "an incomplete or damaged image; copy or download it again"
 _RAW = "a camera's raw file; export it as JPEG"
 _DAMAGED_BY_TEXT = "an image that was copied or saved as if it were text; copy it again as a binary file"
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
@@ -63,6 +65,8 @@ def describe(data: bytes, path: Path) -> str:
     Args:
         data: the content, or its first 1024 bytes.
     """
+    from PIL import Image
+
     start, quoted = data[:1024], shlex.quote(str(path))
     if kind := video_kind(start):
         return f"a video ({kind}), not an image; play it: python demos/webcam.py --source {quoted}"
@@ -72,9 +76,11 @@ def describe(data: bytes, path: Path) -> str:
     if brands := _brands(start):
         if b"crx " in brands:
             return _RAW
-        if brands & {b"avif", b"avis"}:
-            return "an AVIF image; if it is not damaged, type: pip install --upgrade pillow"
-        return "a HEIC image; if it is not damaged, type: pip install --upgrade pillow-heif"
+        is_avif = bool(brands & {b"avif", b"avis"})
+        if ("AVIF" in Image.OPEN) if is_avif else importlib.util.find_spec("pillow_heif"):
+            return _DAMAGED
+        install = "an AVIF image; to read it: pip install --upgrade pillow"
+        return install if is_avif else "a HEIC image; to read it: pip install pillow-heif"
     if start[128:132] == b"DICM":
         return f"a DICOM image; {_CONVERT}"
     if b"<svg" in start:
@@ -82,7 +88,7 @@ def describe(data: bytes, path: Path) -> str:
     if what := file_kinds.describe_other(data, path):
         return what
     if start.startswith(_IMAGE_STARTS) or (start.startswith(b"RIFF") and start[8:12] == b"WEBP"):
-        return "an incomplete or damaged image; copy or download it again"
+        return _DAMAGED
     if start.lstrip().startswith(_IMAGE_STARTS):
         count = len(start) - len(start.lstrip())
         return f"an image after {count} bytes of space; remove them: tail -c +{count + 1} {quoted} > fixed"

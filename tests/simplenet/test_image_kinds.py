@@ -88,7 +88,7 @@ def test_large_video_is_a_video_still(tmp_path: Path) -> None:
 def test_heic_is_read_with_pillow_heif_or_names_it(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     content = FTYP % brand
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"a HEIC image; .* pip install --upgrade pillow-heif"):
+    with pytest.raises(ImageError, match=r"a HEIC image; to read it: pip install pillow-heif"):
         images.decode_rgb(content)
 
     def register_heif_opener() -> None:
@@ -104,7 +104,14 @@ def test_heic_is_read_with_pillow_heif_or_names_it(brand: bytes, monkeypatch: py
     assert images.decode_rgb(content).shape == (4, 6, 3)
 
 
-def test_damaged_avif_and_motion_photo() -> None:
-    with pytest.raises(ImageError, match=r"an AVIF image; |damaged"):
+def test_avif_is_damaged_or_needs_another_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN, "AVIF": Image.OPEN["PNG"]})
+    with pytest.raises(ImageError, match="damaged"):
         images.decode_rgb(FTYP % b"avif")
+    monkeypatch.setattr(Image, "OPEN", {name: opener for name, opener in Image.OPEN.items() if name != "AVIF"})
+    with pytest.raises(ImageError, match="an AVIF image; to read it: pip install --upgrade pillow"):
+        images.decode_rgb(FTYP % b"avif")
+
+
+def test_photo_with_a_video_after_it_is_a_photo() -> None:
     assert images.decode_rgb(JPEG + FTYP % b"mp42").shape == (30, 40, 3)
