@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import runtimes
 from runtimes import base
@@ -209,6 +210,25 @@ def torch_settings(request: pytest.FixtureRequest) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
+
+
+class Recorder(TorchDispatchMode):
+    """Records the settings of PyTorch in which each operation runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[tuple[int, bool]] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.add((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pytorch_runs_with_the_threads_and_without_gradients(pytorch: runtimes.Runtime, threads: int) -> None:
+    with runtimes.load(pytorch.artifact, threads=threads) as loaded, Recorder() as recorder:
+        loaded.infer(BATCH)
+    assert recorder.found == {(threads, True)}
 
 
 @pytest.mark.usefixtures("torch_settings")
