@@ -165,11 +165,13 @@ class CardOverrides:
         if self.size is not None or self.padding is not None:
             values = values.with_size(self.size or values.input_size, self.padding)
         values = replace(values, resize_shorter_side=self.resize or values.resize_shorter_side)
-        if not 1 <= values.crop_size <= values.resize_shorter_side:
+        crop, resize = values.crop_size, values.resize_shorter_side
+        if crop < 1:
             raise UsageError(
-                f"{self.flags}: cannot crop {values.crop_size} pixels (size {values.input_size} without padding "
-                f"{values.padding} on each side) of {values.resize_shorter_side}; change --size, --resize or --padding"
+                f"a padding of {values.padding} leaves nothing of {values.input_size} pixels; reduce --padding"
             )
+        if crop > resize:
+            raise UsageError(f"cannot crop {crop} pixels of an image resized to {resize}; raise --resize or --padding")
         return values
 
     def apply(self, card: ModelCard) -> ModelCard:
