@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from export import calibration
 from simplenet.errors import ExportError, one_line, raise_if_from_signal_handler
-from simplenet.vendors import telemetry_off
 
 ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, int8 activations, 7-bit weights"
 TENSORRT_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, symmetric int8"
@@ -56,7 +55,6 @@ def for_tensorrt(graph: Any, inputs: npt.NDArray[Any]) -> Any:
     return _quantize(graph, inputs, op_types_to_quantize=["Conv", "Gemm", "MatMul"], extra_options=extra)
 
 
-@telemetry_off()
 def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
     import onnx
     from onnxruntime import quantization
