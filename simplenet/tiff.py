@@ -27,16 +27,8 @@ _PREMULTIPLIED, _ALPHA = 1, 2
 _CHUNK_SAMPLES = 1 << 24  # temporary arrays have at most so many values
 _CANNOT_KNOW = "of unknown range; convert it to 8 or 16 bits"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
-_SAMPLES_OF_COLOR = {
-    _WHITE_IS_ZERO: 1,
-    _BLACK_IS_ZERO: 1,
-    _RGB: 3,
-    _PALETTE: 1,
-    _CMYK: 4,
-    _YCBCR: 3,
-    _CIELAB: 3,
-    _ICCLAB: 3,
-}
+_SAMPLES_OF_COLOR = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _CIELAB: 3,
+                     _ICCLAB: 3}  # fmt: skip
 _SENSOR_DATA = (32803, 34892)
 _UNCOMPRESSED, _PACKBITS = 1, 32773
 _LOSSLESS = {_UNCOMPRESSED, 5, 8, _PACKBITS, 32946, 34925, 50000}  # LZW, Deflate (8, 32946), LZMA, Zstandard
@@ -60,10 +52,8 @@ def decode(page: Page, open_image: Callable[[bytes], Image.Image]) -> Image.Imag
     _check(page)
     photometric = _photometric(page)
     if page.value(Tag.COMPRESSION, 1) in _WITH_LAYOUT or _is_subsampled(page):
-        before, TiffImagePlugin.READ_LIBTIFF = (
-            TiffImagePlugin.READ_LIBTIFF,
-            True,
-        )  # Pillow's own does not
+        # Pillow's own reader, for uncompressed files, does not know subsampling.
+        before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
         try:
             return open_image(page.as_first())
         finally:
@@ -176,8 +166,11 @@ def _decompress(
     offsets = page.values(Tag.TILE_OFFSETS) or page.values(Tag.STRIP_OFFSETS)
     sizes = page.values(Tag.TILE_SIZES) or page.values(Tag.STRIP_SIZES)
     count = across * down * planes
-    if compression == _UNCOMPRESSED or (not sizes and count == 1):
-        sizes = [tile_height * row_bytes if compression == _UNCOMPRESSED else len(page.content)] * count
+    if compression == _UNCOMPRESSED and count <= len(offsets):
+        last_height = tile_height if is_tiled else height - (down - 1) * tile_height
+        sizes = ([tile_height * row_bytes] * (across * (down - 1)) + [last_height * row_bytes] * across) * planes
+    elif not sizes and count == 1:
+        sizes = [len(page.content)]
     elif sum(sizes) > 2 * len(page.content):  # the tiles would share bytes, so that a small file took long
         raise ImageError("damaged (a TIFF with tiles larger than the file); replace it")
     if not count <= min(len(offsets), len(sizes)):
@@ -188,6 +181,8 @@ def _decompress(
         rows = (end if is_tiled else min(end, height / tile_height)) - start
         chosen = range((plane * down + start) * across, (plane * down + end) * across)
         parts = [page.content[offsets[at] : offsets[at] + sizes[at]] for at in chosen]
+        if compression == _UNCOMPRESSED and any(len(part) < sizes[at] for part, at in zip(parts, chosen, strict=True)):
+            raise ImageError("incomplete (a TIFF without some of its pixels); copy or download it again")
         shape = (round(rows * tile_height), across, row_bytes)
         if compression == _UNCOMPRESSED:
             yield _join(parts, shape, tile_height, page.value(Tag.FILL_ORDER, 1))
@@ -201,8 +196,8 @@ def _join(parts: list[bytes], shape: tuple[int, int, int], tile_height: int, fil
     rows, across, row_bytes = shape
     padded = math.ceil(rows / tile_height) * tile_height
     content = b"".join(parts)
-    content += bytes(padded * across * row_bytes - len(content)) if rows < padded else b""  # the last strip is shorter
-    joined = np.frombuffer(content, np.uint8, padded * across * row_bytes).reshape(-1, across, tile_height, row_bytes)
+    content += bytes(padded * across * row_bytes - len(content))  # the last strip is shorter
+    joined = np.frombuffer(content, np.uint8).reshape(-1, across, tile_height, row_bytes)
     joined = joined.swapaxes(1, 2).reshape(padded, across, row_bytes)[:rows]
     return np.packbits(np.unpackbits(joined, axis=2, bitorder="little"), axis=2) if fill_order == 2 else joined
 
