@@ -59,8 +59,9 @@ _ERRORS = {
     "HTTPNotFoundError": ("does not exist (404)", "check the path after the host"),
     "HTTPServerError": ("has an error of its own (5xx)", "wait, or restart the camera"),
     "ConnectionRefusedError": ("refuses the connection", "check host and port, and that the camera is on"),
-    "ExitError": ("does not answer", "check host and port, and that the camera is on"),
-    "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
+    **dict.fromkeys(
+        ["ExitError", "TimeoutError"], ("does not answer", "check host and port, and that the camera is on")
+    ),
     "EOFError": ("closes the connection without a frame", "check the path"),
     "InvalidDataError": ("sends nothing that FFmpeg can read", "check the path"),
     "ArgumentError": ("is no address, or its format is not allowed", "check the address"),
@@ -153,7 +154,7 @@ class VideoReader(FrameReader):
         self._packets: Any = None
         self._decoded: collections.deque[Any] = collections.deque()
         self._is_flushed = False
-        self._packet_count = self._errors = self._lost = self._shown = 0
+        self._next_dts = self._packet_count = self._errors = self._lost = self._shown = 0
         self._suspect = 0  # for so many frames after damage, gaps between them are missing frames
         self._failures = self._steps_back = 0  # in a row
         self._read_until, self._reached_s = math.inf, 0.0
@@ -174,9 +175,7 @@ class VideoReader(FrameReader):
                 self._count_missing()
             elif self.is_live and time.monotonic() - start_s > KEY_FRAME_TIMEOUT_S:
                 codec = self._decoder.name
-                raise DecodeError(
-                    f"{self._name} gave no frame that can be decoded as {codec} for {KEY_FRAME_TIMEOUT_S} s"
-                )
+                raise DecodeError(f"{self._name} gave no {codec} frame that is complete for {KEY_FRAME_TIMEOUT_S:g} s")
         return self._decoded.popleft()
 
     def _next_packet(self) -> Any:
@@ -203,7 +202,13 @@ class VideoReader(FrameReader):
         """Follow what was read of a video, to notice what is missing."""
         if packet.stream_index == self._stream.index:
             self._packet_count += 1
-            self._announced -= packet.is_discard  # before the start of an edit list
+            if self._announced:
+                self._announced -= packet.is_discard  # before the start of an edit list
+                if (
+                    self._format == "avi" and packet.dts is not None
+                ):  # announces empty frames too, which repeat the last one
+                    self._announced -= max(0, packet.dts - self._next_dts)
+                    self._next_dts = packet.dts + 1
         is_damaged = packet.is_corrupt
         if packet.pts is not None:
             self._reached_s = max(self._reached_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))

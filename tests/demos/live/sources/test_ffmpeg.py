@@ -95,6 +95,13 @@ def test_reads_raw_streams_and_rare_formats_at_their_rate(
     assert times_of(path) == pytest.approx(regular(20), abs=0.002)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_repeated_frames_of_an_avi_are_not_missing(tmp_path: Path, codec: str) -> None:
+    times = [0, 0.04, 0.08, 1, 1.04, 2]
+    path = encode(tmp_path / "clip.avi", times, codec, options={"bf": "0"}, time_base=Fraction(1, 25))
+    assert times_of(path) == pytest.approx(times, abs=0.002)
+
+
 def test_times_that_jump_or_go_back_follow_the_last_frame(tmp_path: Path) -> None:
     """Two MPEG-TS recordings in one file, as tuners and dashcams write them."""
     parts = [

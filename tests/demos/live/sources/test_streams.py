@@ -277,7 +277,7 @@ def test_gives_up_a_stream_whose_packets_cannot_be_decoded(tmp_path: Path, monke
         while True:
             request.wfile.write(content)
 
-    with serving(respond) as host, pytest.raises(SourceError, match=r"no frame that can be decoded as h264 for 0\.1 s"):
+    with serving(respond) as host, pytest.raises(SourceError, match=r"no h264 frame that is complete for 0\.1 s"):
         open_source(f"http://{host}/live.ts")
 
 
