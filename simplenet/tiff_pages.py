@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +94,11 @@ def largest_page(content: bytes) -> Page:
     Raises:
         ImageError: no page has a size.
     """
-    pending, seen, pages = [0], set[int](), list[Page]()
+    pending, seen, pages = deque[int](), set[int](), list[Page]()
     try:
-        pending = [_header(content).unpack_from(content)[1]]
+        pending.append(_header(content).unpack_from(content)[1])
         while pending and len(seen) < _MAX_PAGES:
-            offset = pending.pop(0)
+            offset = pending.popleft()
             if offset == 0 or offset in seen:
                 continue
             seen.add(offset)

@@ -189,6 +189,14 @@ def test_reads_a_page_below_a_page() -> None:
     assert images.decode_rgb(bytes(content)).tolist() == np.full((40, 40, 3), 40).tolist()
 
 
+def test_pages_that_name_each_other_without_end() -> None:
+    page = tiff_files.page(np.full((4, 4, 1), 90), 8, BLACK_IS_ZERO)
+    tags = {**page[0], 330: [8] * 1000}
+    content = bytearray(tiff_files.file([(tags, page[1])] * 900))
+    content[-4:] = content[4:8]  # the last page is followed by the first
+    assert images.decode_rgb(bytes(content))[0, 0, 0] == 90
+
+
 @pytest.mark.parametrize(
     ("bits", "photometric", "tags", "reason"),
     [

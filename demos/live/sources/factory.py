@@ -14,6 +14,7 @@ from demos.live.sources.ffmpeg import VideoReader
 from demos.live.sources.files import ImageSequenceSource, VideoFile
 from demos.live.sources.opencv import is_unicode
 from demos.live.sources.synthetic import open_synthetic
+from simplenet import image_kinds
 from simplenet.errors import DataError, ImageError, SourceError, UsageError, one_line
 from simplenet.files import error_message
 from simplenet.image_folders import SUFFIXES, find_images
@@ -106,8 +107,10 @@ def _open_file(path: Path, loop: bool, pace: bool) -> Source:
     name = one_line(str(path))
     try:
         size_bytes, is_file, is_folder = path.stat().st_size, path.is_file(), path.is_dir()
+        start = b""
         if is_file:
-            path.open("rb").close()
+            with path.open("rb") as file:
+                start = file.read(1024)
     except FileNotFoundError:
         raise SourceError(f"no such video: {_redacted_path(name)}; {HINT}") from None
     except (OSError, ValueError) as error:
@@ -123,7 +126,7 @@ def _open_file(path: Path, loop: bool, pace: bool) -> Source:
     # Read as what the suffix says; if that fails, as the other. The path is absolute, because FFmpeg takes the start
     # of a relative one, such as "concat:", for a protocol.
     has_suffix, images = path.suffix.lower() in SUFFIXES, ImageSequenceSource(name, [path], loop=loop, pace=pace)
-    if has_suffix and _is_image(path):
+    if (has_suffix and _is_image(path)) or image_kinds.is_heic(start):  # of HEIC, FFmpeg would read one tile
         return images
     try:
         return VideoFile(name, lambda: VideoReader(str(path.absolute()), name, is_file=True), loop=loop, pace=pace)

@@ -279,3 +279,9 @@ def test_animation_damaged_after_its_first_frame_says_why(tmp_path: Path) -> Non
         assert all_frames(source) == [70]
         assert source.state == "ended"
     assert "a.webp: damaged" in str(source.note)
+
+
+def test_heic_that_cannot_be_read_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000))
+    with open_source(str(tmp_path / "a.heic")) as source, pytest.raises(SourceError, match=r"HEIC image|damaged image"):
+        next_frame(source)
