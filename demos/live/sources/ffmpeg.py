@@ -40,13 +40,12 @@ _FORMATS = (
 )
 _PROTOCOLS = "http,https,httpproxy,rtmp,rtp,srtp,tcp,tls,udp"
 
-_LONGEST_STILL_S = 60.0  # in formats whose times may jump, such as MPEG-TS; a longer one is a jump
+_LONGEST_STILL_S = 60.0  # in formats whose times may jump, such as MPEG-TS
 # Readers that skip damaged bytes without an error. Undamaged, they have at most this many bytes between two packets.
 _SKIPPING_FORMATS, _LONGEST_HEADER = ("matroska,webm", "flv"), 256
 # After damage a few frames may go back by so many periods. More of them mean that the container's times are wrong.
 _STEP_BACK, _MAX_STEPS_BACK = 15, 10
 _MAX_RATE = 240  # a WebM of Chromium says 1000, which is the unit of its times
-_MAX_READ_ERRORS = 100
 _MAX_FAILURES = 100  # in a row, after which a video that is too large is not taken for a damaged one
 _AFTER_DAMAGE = 60
 _IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
@@ -59,9 +58,8 @@ _ERRORS = {
     "HTTPNotFoundError": ("does not exist (404)", "check the path after the host"),
     "HTTPServerError": ("has an error of its own (5xx)", "wait, or restart the camera"),
     "ConnectionRefusedError": ("refuses the connection", "check host and port, and that the camera is on"),
-    **dict.fromkeys(
-        ["ExitError", "TimeoutError"], ("does not answer", "check host and port, and that the camera is on")
-    ),
+    "ExitError": ("does not answer", "check host and port, and that the camera is on"),
+    "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
     "EOFError": ("closes the connection without a frame", "check the path"),
     "InvalidDataError": ("sends nothing that FFmpeg can read", "check the path"),
     "ArgumentError": ("is no address, or its format is not allowed", "check the address"),
@@ -97,8 +95,7 @@ class VideoReader(FrameReader):
             self._stream = self._choose_stream()
             self._decoder = self._stream.codec_context
             if self._decoder is None:
-                codec = _codec(self._av, self._container)
-                raise OpenError(f"{name} cannot be decoded: FFmpeg has no decoder for its codec {codec}")
+                raise OpenError(f"{name} has the codec {_codec(self._av, self._container)}, which FFmpeg cannot decode")
             self._describe()
             self._first = self._next_frame()
             if self._first is None:
@@ -126,14 +123,13 @@ class VideoReader(FrameReader):
         streams = self._container.streams
         videos = [video for video in streams.video if not video.disposition & self._av.stream.Disposition.attached_pic]
         if not videos:
-            has = "holds sound but no video" if streams.audio else "holds no video"
-            raise OpenError(f"{self._name} {has}")
+            raise OpenError(f"{self._name} holds {'sound but ' * bool(streams.audio)}no video")
         best = streams.best("video")
         return best if best in videos else videos[0]
 
     def _describe(self) -> None:
         """Prepare decoding, and read from the header how long the video is and how it is shown."""
-        flags, stream, decoder = self._av.format.Flags, self._stream, self._decoder
+        flags, stream, decoder = self._av.format.Flags, self._stream, self._stream.codec_context
         check_size(decoder.width, decoder.height, self._name)  # before memory is allocated for it
         self._format = self._container.format.name
         self._announced, duration = stream.frames, self._container.duration
@@ -180,7 +176,7 @@ class VideoReader(FrameReader):
 
     def _next_packet(self) -> Any:
         """Return the next packet of the video, or None at the end."""
-        for _ in range(_MAX_READ_ERRORS):
+        for _ in range(_MAX_FAILURES):
             self._packets = self._packets or self._container.demux()
             try:
                 for packet in self._packets:

@@ -382,7 +382,7 @@ def encrypt(path: Path) -> None:
     [
         (add_sound, "holds sound but no video"),
         (lambda path: add_sound(path, cover=True), "holds sound but no video"),
-        (make_unknown_codec, "cannot be decoded: FFmpeg has no decoder for its codec xyz1"),
+        (make_unknown_codec, "has the codec xyz1, which FFmpeg cannot decode"),
         (make_unfinished, "an MP4 without its index, such as a recording that was not finished"),
         (encrypt, "is encrypted"),
         (lambda path: path.write_text("<!DOCTYPE html><html><body>404</body></html>"), "a web page"),
