@@ -32,10 +32,10 @@ _SAMPLES_OF_COLOR = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1,
 _SENSOR_DATA = (32803, 34892)
 _UNCOMPRESSED, _PACKBITS = 1, 32773
 _LOSSLESS = {_UNCOMPRESSED, 5, 8, _PACKBITS, 32946, 34925, 50000}  # LZW, Deflate (8, 32946), LZMA, Zstandard
-_WITH_LAYOUT = {2, 3, 4, 6, 7, 32809, 50001}  # fax (2 to 4), JPEG (6, 7), ThunderScan, WebP
+_WITH_LAYOUT = {2, 3, 4, 6, 7, 32809}  # fax (2 to 4), JPEG (6, 7), ThunderScan
 _OTHER_COMPRESSIONS = {22610: "JPEG XR", 33003: "JPEG 2000", 33005: "JPEG 2000", 34676: "SGILog", 34677: "SGILog",
                        34712: "JPEG 2000", 34713: "Nikon NEF", 34887: "LERC", 34892: "lossy DNG", 34934: "JPEG XR",
-                       50002: "JPEG XL", 52546: "JPEG XL"}  # fmt: skip
+                       50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}  # fmt: skip
 
 
 def decode(page: Page, open_image: Callable[[bytes], Image.Image]) -> Image.Image:

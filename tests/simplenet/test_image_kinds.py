@@ -51,6 +51,8 @@ KINDS = {
     "a.pdf": (b"%PDF-1.4\n" + bytes(100), "a PDF document"),
     "a.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"></svg>', "an SVG drawing"),
     "a.jxl": (b"\xff\x0a" + bytes(100), "a JPEG XL image; convert it"),
+    "a.jls": (b"\xff\xd8\xff\xf7" + bytes(100), "a JPEG-LS image"),
+    "utf16.png": ("hello".encode("utf-16"), "a text file (UTF-16)"),
     "a.cr3": (FTYP % b"crx ", "a camera's raw file"),
     "a.raf": (b"FUJIFILMCCD-RAW" + bytes(100), "a camera's raw file"),
     "a.dcm": (bytes(128) + b"DICM" + bytes(100), "a DICOM image"),

@@ -213,6 +213,7 @@ def test_pages_that_name_each_other_without_end() -> None:
         (16, 32_803, {}, "the unprocessed data of a camera's sensor; export it as JPEG"),
         (8, RGB, {259: [34_712]}, "a TIFF with the compression JPEG 2000, which cannot be read; save it with LZW"),
         (8, RGB, {259: [34_887]}, "a TIFF with the compression LERC"),
+        (8, RGB, {259: [50_001]}, "a TIFF with the compression WebP"),
         (8, RGB, {259: [12_345]}, "a TIFF with the compression 12345"),
         (12, RGB, {259: [8], 317: [2]}, "a TIFF with the predictor 2 and 12 bits"),
         (8, PALETTE, {320: [1, 2, 3]}, "incomplete palette"),
