@@ -111,7 +111,7 @@ def unreadable(path: Path, error: OSError) -> IncompleteError:
 
 
 def without_links(folder: Path) -> Path:
-    """Return the folder that a link such as `current` points to now, so that the artifact does not change with it."""
+    """Return the folder that a link points to now: the artifact must not change with the link."""
     real = folder.resolve()
     return folder if real == folder.absolute() else real
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""All precisions that a model can run in. bf16 is an execution mode of fp32 artifacts: no artifact has it."""
+"""All precisions that a model can run in. No artifact is bf16: fp32 artifacts can run in it."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ class Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """Return the images, the subfolders and the other entries of a folder. Images are selected by suffix, not opened.
+    """Return the images, the subfolders and the other entries of a folder.
+
+    Images are selected by suffix and not opened.
 
     Raises:
         DataError: the folder cannot be read.
@@ -101,7 +103,7 @@ def _names_below(folder: Path | str, depth: int = 3) -> Iterator[str]:
 
 
 def describe_unused(unused: Counter[str]) -> str:
-    """Return the kinds of unused entries and how many there are of each, such as "3 .txt, 2 .mp4 (video), 1 hidden"."""
+    """Return unused entries by kind and count, such as "3 .txt, 2 .mp4 (video), 1 hidden"."""
     kinds = [kind for kind, _ in unused.most_common(_MAX_KINDS) if kind != _OTHER]
     texts = [f"{unused[kind]} {kind}" + (f" ({_HINTS[kind]})" if kind in _HINTS else "") for kind in kinds]
     rest = unused.total() - sum(unused[kind] for kind in kinds)

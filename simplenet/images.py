@@ -56,9 +56,9 @@ def read_rgb(path: str | Path, reduction: Callable[[int, int], float] | None = N
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[UInt8Array, float | None]]:
-    """Yield the frames of an animated GIF, WebP, PNG or AVIF as `read_rgb` does, and the seconds that each is shown.
+    """Yield the frames of an animated GIF, WebP, PNG or AVIF, and their durations in seconds.
 
-    A still image is one frame, shown for None. One frame is decoded at a time, so their number needs no limit.
+    A still image is one frame with the duration None. One frame is decoded at a time, so their number needs no limit.
 
     Raises:
         ImageError: as `read_rgb`, also after the first frames.
@@ -150,7 +150,7 @@ def _decode(
 
 @contextlib.contextmanager
 def _naming_damage(content: bytes, path: Path, formats: Sequence[str], max_pixels: int) -> Iterator[None]:
-    """Turn the exceptions of Pillow into ImageError."""
+    """Raise ImageError in place of Pillow's exceptions."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -187,7 +187,7 @@ def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
 
 
 def _open_page(content: bytes, formats: Sequence[str], max_pixels: int = _MAX_PIXELS) -> Image.Image:
-    """Open an image, or the largest page of a TIFF; a TIFF may be decoded."""
+    """Open an image with Pillow, or decode the largest page of a TIFF."""
     if "TIFF" not in formats or not tiff_pages.is_tiff(content):
         return _open(content, formats)
     page = tiff_pages.largest_page(content)

@@ -17,7 +17,7 @@ MANIFEST_SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MAX_BATCH = 1024
 METADATA_KEY = "simplenet_manifest"
-"""Key of the manifest's JSON inside ONNX `metadata_props`, OpenVINO `rt_info` and torch.export extra files."""
+"""Key of the manifest in ONNX `metadata_props`, OpenVINO `rt_info` and torch.export's extra files."""
 
 _WEIGHTS_SOURCES = ("pretrained", "shipped", "checkpoint", "random")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")  # safe in the paths of `folder_for`

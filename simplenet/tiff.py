@@ -1,4 +1,4 @@
-"""Decode TIFF by its tags: integers of up to 16 bits, in any color space of the standard, become 8 bits per sample.
+"""Decode a page of a TIFF by its tags: integers of 1 to 16 bits become 8 bits per sample.
 
 Pillow knows only some layouts and misreads others: 12 bits become 16 times too dark, signed samples negative, and
 16-bit WhiteIsZero is inverted. So it only decompresses, except where the compression defines the layout (JPEG, fax).
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 320 << 20  # uncompressed
 _MAX_SAMPLES = 64
 _PREMULTIPLIED, _ALPHA = 1, 2
-_CHUNK_SAMPLES = 1 << 24  # temporary arrays have at most so many values
+_CHUNK_SAMPLES = 1 << 24  # limits the size of temporary arrays
 _CANNOT_KNOW = "of unknown range; convert it to 8 or 16 bits"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _SAMPLES_OF_COLOR = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _CIELAB: 3,
@@ -171,7 +171,7 @@ def _decompress(
         sizes = ([tile_height * row_bytes] * (across * (down - 1)) + [last_height * row_bytes] * across) * planes
     elif not sizes and count == 1:
         sizes = [len(page.content)]
-    elif sum(sizes) > 2 * len(page.content):  # the tiles would share bytes, so that a small file took long
+    elif sum(sizes) > 2 * len(page.content):  # tiles that share bytes make a small file slow
         raise ImageError("damaged (a TIFF with tiles larger than the file); replace it")
     if not count <= min(len(offsets), len(sizes)):
         raise ImageError("damaged (a TIFF without the places of its pixels); replace it")
@@ -205,7 +205,7 @@ def _join(parts: list[bytes], shape: tuple[int, int, int], tile_height: int, fil
 def _tiff_of_bytes(
     page: Page, parts: list[bytes], shape: tuple[int, int, int], tile_height: int, is_tiled: bool
 ) -> bytes:
-    """Return a TIFF file with the same compressed tiles, declared as bytes, which Pillow decodes unchanged."""
+    """Return an 8-bit TIFF with the same compressed tiles: Pillow returns their bytes unchanged."""
     rows, across, row_bytes = shape
     samples = next(count for count in (4, 3, 1) if row_bytes % count == 0)  # Pillow limits the number of pixels
     places = list(itertools.accumulate(map(len, parts), initial=8))

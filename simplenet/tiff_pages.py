@@ -89,7 +89,7 @@ def is_tiff(content: bytes) -> bool:
 
 
 def largest_page(content: bytes) -> Page:
-    """Return the page with the most pixels, because others may be thumbnails. Of equal pages, return the first.
+    """Return the page with the most pixels; of equal ones, the first. The others may be thumbnails.
 
     Raises:
         ImageError: no page has a size.
@@ -108,7 +108,7 @@ def largest_page(content: bytes) -> Page:
             is_mask = page.value(Tag.SUBFILE_TYPE, 0) & 4
             if min(page.size) > 0 and not is_mask:
                 pages.append(page)
-    except (ValueError, struct.error):  # tags outside of the file; the pages before may be intact
+    except (ValueError, struct.error):  # a damaged page; those before it may be intact
         pass
     if not pages:
         raise ImageError("damaged (a TIFF without a page); replace it")
@@ -122,7 +122,7 @@ def _header(content: bytes) -> struct.Struct:
 
 
 def _read_tags(content: bytes, offset: int) -> tuple[dict[int, Integers], int]:
-    """Return the known tags at `offset`, whose values are views of `content`, and the offset of the next page."""
+    """Return the known tags at `offset`, as views of `content`, and the offset of the next page."""
     header = _header(content)
     order, is_big = header.format[0], header.size == 16
     count_format, entry_format, width = ("Q", "HHQQ", 8) if is_big else ("H", "HHII", 4)

@@ -95,7 +95,7 @@ FIRST_RELEASE_HASHES = (
     "a7ec600b", "62617ea1", "8427bf60", "da714eb5", "cc6b3ad1", "c35297bf", "8c98a0a5", "6b01be1e",
     "aa831f69", "39b8bcfc", "b96ceb62", "56d12da5", "295289f0", "324ba7cc",
 )  # fmt: skip
-"""First 8 hex digits of the SHA-256 of the official files before April 2023, whose 1x1 convolutions had padding 1."""
+"""Start of the SHA-256 of the official files before April 2023. Their 1x1 convolutions had padding 1."""
 
 
 def _parse_entry(entry: str, width_scale: float) -> Convolution | Pool:
