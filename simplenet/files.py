@@ -15,6 +15,10 @@ from pathlib import Path
 from simplenet.errors import SimpleNetError, UsageError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = {
+    **dict.fromkeys(DISK_FULL, "free some space"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files: ulimit -n 4096"),
+}
 _NAME_CHARACTERS = 40  # start of the file's name in a temporary name: at most 160 of the 255 bytes that are allowed
 
 
@@ -55,8 +59,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def _write_error(path: str | Path, error: Exception) -> SimpleNetError:
     kept = "; the old file is unchanged" if is_file(path) else ""
-    is_full = isinstance(error, OSError) and error.errno in DISK_FULL
-    advice = "free some space" if is_full else "choose a folder you can write to"
+    advice = _ADVICE.get(getattr(error, "errno", 0), "choose a folder you can write to")
     return SimpleNetError(f"cannot write {path}: {error_message(error)}{kept}; {advice}")
 
 

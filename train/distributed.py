@@ -93,11 +93,7 @@ def join_group(device: torch.device) -> Iterator[Group]:
 
 
 def end_with(parent: int) -> None:
-    """End this process within a second of its parent, even if the parent is killed.
-
-    Args:
-        parent: the process that started this one.
-    """
+    """End this process within a second of its `parent`, by process id, even if the parent is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -32,7 +32,7 @@ from train.recipe import Recipe, RngStream, generator_for
 _MOST_UNREADABLE_IN_A_ROW = 20  # more mean a broken disk or the wrong folder
 _MOST_WARNINGS = 10
 _EVALUATION = -1
-_START_ADVICE = {
+_START_ADVICE: dict[int | None, str] = {
     errno.EMFILE: "fewer --workers, or allow more open files: ulimit -n 4096",
     errno.EAGAIN: "fewer --workers, or allow more processes: ulimit -u 4096",
     errno.ENOMEM: "or fewer --workers",
@@ -181,9 +181,7 @@ class FolderDataset:
             hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
             error.__traceback__ = None  # ends the half-made iterator, whose __del__ then fails
             sys.unraisablehook = hook
-            advice = _START_ADVICE.get(
-                error.errno or 0, "or give the container shared memory: docker run --shm-size 1g"
-            )
+            advice = _START_ADVICE.get(error.errno, "or give the container shared memory: docker run --shm-size 1g")
             problem = f"cannot start {self.workers} decoding processes ({files.error_message(error)})"
             raise SimpleNetError(f"{problem}; use --workers 0, {advice}") from None
 

@@ -87,9 +87,7 @@ def train(
     """
     group, spec, resume = group or Group(), variants.get(variant), bool(settings.get("resume"))
     classes, train_files, test_files = class_folders.split(folder, validation_share, config.seed)
-    if output.resolve() in {
-        path.resolve() for path in {file.parent for file in (*train_files.paths, *test_files.paths)}
-    }:
+    if output.resolve() in map(Path.resolve, {path.parent for path in (*train_files.paths, *test_files.paths)}):
         raise UsageError(f"{output} is a class's folder of images; choose another --output")
     names, ids = _labels_and_ids(classes)
     if initial == "random" and overrides.labels is not None:

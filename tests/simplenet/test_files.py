@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -157,3 +158,16 @@ def test_home_of_a_user_without_one_is_refused(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(UsageError, match=f"no home folder for {path}; type a path without ~"):
         files.expand_home(path)
     assert files.expand_home("~backup.png") == "~backup.png"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_say_what_to_type(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(SimpleNetError, match=r"cannot write .*oo many open files.*; allow more open files: ulimit -n"),
+        files.replacing(tmp_path / "a"),
+    ):
+        pass
