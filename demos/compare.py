@@ -8,6 +8,7 @@
     python demos/compare.py --plot comparison.png             also plot accuracy against latency
     python demos/compare.py --report comparison.html          also write a report with charts and all numbers
     python demos/compare.py --against /other/venv/bin/python  compare with another environment's package versions
+    python demos/compare.py --variant 1.5m --peer raw,resnet18,mobilenetv2
     python demos/compare.py --mode stream --fps 30            also throughput, cold and soak
     python demos/compare.py --recommend --max-p99-ms 5        name the best artifact for this machine
     python demos/compare.py --json > comparison.json          with every raw sample (or --save FILE.json)
@@ -39,11 +40,11 @@ from demos import console, models  # before NumPy: handles Ctrl-C during its imp
 # isort: split
 import numpy as np
 
-from demos.benchmark import baseline, machine, modes, plot, recommendation, report, results, table
+from demos.benchmark import baseline, machine, modes, peers, plot, recommendation, report, results, table
 from demos.benchmark import rows as benchmark_rows
 from demos.benchmark.comparison import Comparison, compare
 from demos.benchmark.recommendation import Limits
-from demos.benchmark.workers import check_python
+from demos.benchmark.workers import TimedModel, check_python
 from demos.default_models import SHIPPED_VARIANT, weights_for_classes
 from demos.models import ModelRequest
 from simplenet import cli, files, hardware, image_folders, image_sets, vendors
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", type=_percent, metavar="PERCENT", help=until_help)
     against_help = "measure every row also under this interpreter, such as /other/venv/bin/python, in the same rounds"
     parser.add_argument("--against", type=files.expand_home, metavar="PYTHON", help=against_help)
+    models.add_names(parser, "peer", peers.NAMES, default="none; raw is the vendor's own call")
     limit_help = "with --until, add no round after this time (default: 300)"
     parser.add_argument("--time-limit", type=cli.positive_number, default=300.0, metavar="SECONDS", help=limit_help)
     mode_help = "what to measure (default: latency); the other modes have a table of their own"
@@ -155,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         time_limit_s=arguments.time_limit,
         with_twin=not arguments.no_twin,
         against=arguments.against,
+        peer_names=arguments.peer or (),
     )
     if result.reference is None:
         reasons = dict.fromkeys(row.reason for row in result.rows if row.reason)
@@ -164,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json.dump(after, sys.stdout)
         print()
     else:
-        table.show(result, console.output(width=100 if arguments.against is None else 112))
+        table.show(result, console.output(width=120 if arguments.against or arguments.peer else 100))
     if arguments.recommend:
         print(recommendation.recommend(result, limits), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plot is not None:
@@ -201,7 +204,7 @@ def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argp
         )
         return baseline.EXIT_NOT_COMPARABLE
     if not arguments.json:
-        baseline.show(before, after, console.output(width=100 if arguments.against is None else 112))
+        baseline.show(before, after, console.output(width=120 if arguments.against or arguments.peer else 100))
     if arguments.fail_above is not None:
         slower = [one for one in baseline.changes(before, after) if one.is_slower_than(arguments.fail_above)]
         for change in slower:
@@ -241,6 +244,7 @@ def run(
     time_limit_s: float = 300.0,
     with_twin: bool = True,
     against: str | None = None,
+    peer_names: Sequence[str] = (),
 ) -> Comparison:
     """Export missing artifacts, then compare; progress goes to stderr. Other arguments are those of `compare`.
 
@@ -249,6 +253,7 @@ def run(
         image: a folder or the name of a shipped set; by default the images shipped with the weights.
         limit: at most this many images.
         against: another Python interpreter, which also runs every row.
+        peer_names: of `peers.NAMES`; each is measured on every backend and precision that it has.
 
     Raises:
         UsageError: no backend has one of the precisions, or the device. DataError: no images.
@@ -261,6 +266,9 @@ def run(
         image_sets.check_source(image)
     with console.progress_bar("preparing", len(rows)) as update:
         made = benchmark_rows.export_missing(rows, request, update)
+        if peer_names:
+            update(description="preparing peers")
+            rows = [*rows, *peers.rows_of(peer_names, rows, request)]
         if against is not None:
             rows = [one for row in rows for one in (row, replace(row, python=against))]
         name, inputs, labels = _load_images(made[0], image, limit)
@@ -285,6 +293,7 @@ def run(
             time_limit_s=time_limit_s,
             with_twin=with_twin,
             device=request.device,
+            model_class_of=lambda row: peers.RawModel if row.peer == peers.RAW else TimedModel,
             on_step=report,
         )
         busy = max(busy, machine.busy_percent())

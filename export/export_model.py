@@ -13,7 +13,7 @@ from simplenet.preprocessing import Preprocessing
 
 
 class ExportModel(nn.Module):
-    """A copy of a trained SimpleNet for export; the original is not changed.
+    """A copy of a trained SimpleNet, or of another network, for export; the original is not changed.
 
     Input: uint8 [N, H, W, 3] RGB images if `preprocessing` is given, else normalized float32 [N, 3, H, W].
     Output: logits, float32 [N, num_classes].
@@ -25,11 +25,15 @@ class ExportModel(nn.Module):
     scale: torch.Tensor
     offset: torch.Tensor
 
-    def __init__(self, model: SimpleNet, preprocessing: Preprocessing | None, half: bool = False) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing | None, half: bool = False) -> None:
         super().__init__()
-        self.features = nn.Sequential(*_without_batch_norms(model.features))
-        self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
-        self.classifier.load_state_dict(model.classifier.state_dict())
+        self.classifier: nn.Linear | None = None
+        if isinstance(model, SimpleNet):
+            self.features = nn.Sequential(*_without_batch_norms(model.features))
+            self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
+            self.classifier.load_state_dict(model.classifier.state_dict())
+        else:
+            self.features = nn.Sequential(copy.deepcopy(model))
         if half:
             self.half()
         self.is_half = half
@@ -52,8 +56,9 @@ class ExportModel(nn.Module):
             image = rows.reshape(-1, size, size, 3).permute(0, 3, 1, 2)
         if self.is_half:
             image = image.half()
-        maps = self.features(image)
-        logits: torch.Tensor = self.classifier(torch.amax(maps, dim=(2, 3)))
+        logits: torch.Tensor = self.features(image)
+        if self.classifier is not None:
+            logits = self.classifier(torch.amax(logits, dim=(2, 3)))
         return logits.float() if self.is_half else logits
 
     def example(self, batch: int, size: int) -> torch.Tensor:

@@ -12,11 +12,11 @@ import onnx
 import onnx.version_converter
 import onnxslim
 import torch
+from torch import nn
 
 from export.export_model import ExportModel
 from simplenet.errors import ExportError, one_line
 from simplenet.manifest import InputSpec
-from simplenet.model import SimpleNet
 from simplenet.preprocessing import Preprocessing
 from simplenet.vendors import telemetry_off
 
@@ -26,7 +26,7 @@ _HALF_OPSET = 17
 
 
 @telemetry_off()  # onnxslim imports ONNX Runtime
-def build(model: SimpleNet, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
+def build(model: nn.Module, preprocessing: Preprocessing, spec: InputSpec, half: bool = False) -> onnx.ModelProto:
     """Convert to an `onnx.ModelProto`; equal weights and settings give equal bytes.
 
     Args:

@@ -52,7 +52,7 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
         "calibration_dataset": nncf.Dataset(batches),
         "subset_size": len(batches),
         # Not the normalization: NNCF would round pixels to 256 levels between 0 and the brightest calibration pixel.
-        "ignored_scope": nncf.IgnoredScope(types=["Multiply"], validate=False),
+        "ignored_scope": nncf.IgnoredScope(_before_first_convolution(model), validate=False),
     }
     labels = context.check_images.labels
     nncf.set_log_level(logging.ERROR)
@@ -80,6 +80,14 @@ def quantize(model: Any, inputs: npt.NDArray[Any], context: ExportContext) -> An
         except Exception as error:  # nncf's errors have no common class
             raise_if_from_signal_handler(error)
             raise ExportError(f"NNCF cannot quantize this model: {one_line(error)}") from error
+
+
+def _before_first_convolution(model: Any) -> list[str]:
+    """Names of the operations of the normalization."""
+    operations = model.get_ordered_ops()
+    types = [operation.get_type_name() for operation in operations]
+    before = operations[: types.index("Convolution")]
+    return [operation.get_friendly_name() for operation in before if operation.get_type_name() == "Multiply"]
 
 
 def _top1(compiled: Any, items: Any) -> float:

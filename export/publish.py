@@ -134,7 +134,12 @@ def publish(request: ExportRequest, build: Callable[[ExportContext], BuildResult
     from simplenet.model import torch_defaults
 
     with torch_defaults():
-        loaded = weights.load(request.variant, request.weights, overrides=request.overrides, key=request.weights_key)
+        if request.network is not None:
+            loaded = request.network()
+        else:
+            loaded = weights.load(
+                request.variant, request.weights, overrides=request.overrides, key=request.weights_key
+            )
         context = ExportContext(request, loaded)
         folder = artifacts.folder_for(
             request.artifacts,

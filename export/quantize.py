@@ -19,9 +19,6 @@ from simplenet.errors import ExportError, one_line, raise_if_from_signal_handler
 ONNXRUNTIME_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, int8 activations, 7-bit weights"
 TENSORRT_METHOD = "onnxruntime quantize_static: QDQ, per channel, min-max, symmetric int8"
 
-# Normalization stays in float32: pixels have 8 bits already, and rounding them again would lose accuracy.
-_NORMALIZATION = ("Cast", "Reshape", "Mul", "Add", "Transpose")
-
 
 def for_onnxruntime(graph: Any, inputs: npt.NDArray[Any]) -> Any:
     """Quantize for ONNX Runtime's integer kernels on x86 and Arm.
@@ -76,7 +73,8 @@ def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
-                nodes_to_exclude=[node.name for node in prepared.node if node.op_type in _NORMALIZATION],
+                # Normalization stays in float32: pixels have 8 bits, and rounding them again would lose accuracy.
+                nodes_to_exclude=_before_first_convolution(prepared),
                 **recipe,
             )
         except OSError:
@@ -87,6 +85,11 @@ def _quantize(graph: Any, inputs: npt.NDArray[Any], **recipe: Any) -> Any:
         result = onnx.load(int8_file)
     del result.metadata_props[:]
     return result
+
+
+def _before_first_convolution(graph: Any) -> list[str]:
+    types = [node.op_type for node in graph.node]
+    return [node.name for node in graph.node[: types.index("Conv")]]
 
 
 def _reader(quantization: Any, graph: Any, inputs: npt.NDArray[Any]) -> Any:

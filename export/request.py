@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simplenet import cli
 from simplenet.errors import UsageError, check_choice
 from simplenet.formats import FORMATS
 from simplenet.manifest import MAX_BATCH
 from simplenet.model_card import NO_OVERRIDES, CardOverrides
+
+if TYPE_CHECKING:
+    from simplenet.weights import LoadedWeights
 
 INPUTS = ("uint8", "float32")
 
@@ -42,6 +46,8 @@ class ExportRequest:
     allow_poor_calibration: bool = False
     """Warn, instead of failing, if the calibration images hardly vary, are saturated, or do not fit other images."""
     artifacts: str | Path = cli.DEFAULT_ARTIFACTS
+    network: Callable[[], LoadedWeights] | None = None
+    """Returns another network to export, in place of `variant` and `weights`, for example to compare with it."""
     progress: Callable[[str], None] = lambda step: None
     """Called with the name of each step when it starts."""
 

@@ -17,7 +17,7 @@ import runtimes
 from demos.benchmark import results, statistics
 from demos.benchmark.rounds import Timings, run_rounds
 from demos.benchmark.statistics import Interval
-from demos.benchmark.workers import STAGES, Worker
+from demos.benchmark.workers import STAGES, TimedModel, Worker
 from runtimes.timing import LatencySummary
 from simplenet import metrics
 from simplenet.artifacts import Artifact
@@ -52,12 +52,15 @@ class Row:
     """The lowest cosine similarity of an image's logits to the reference row's."""
     is_twin: bool = False
     """Whether this is the second measurement of another row's artifact, the A/A control."""
+    peer: str | None = None
+    """Another network, or 'raw' for the vendor's own call: measured for comparison, and never recommended."""
     python: str | None = None
     """Another interpreter that runs this row, with its own package versions."""
 
     @property
     def name(self) -> str:
-        return f"{self.backend} {self.precision}" + " (against)" * bool(self.python) + " (twin)" * self.is_twin
+        peer = f" {self.peer}" if self.peer else ""
+        return f"{self.backend} {self.precision}{peer}" + " (against)" * bool(self.python) + " (twin)" * self.is_twin
 
     @property
     def latency(self) -> LatencySummary | None:
@@ -154,6 +157,7 @@ def compare(
     with_twin: bool = True,
     until_percent: float | None = None,
     time_limit_s: float = math.inf,
+    model_class_of: Callable[[Row], type[TimedModel]] = lambda row: TimedModel,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Comparison:
     """Measure every row that has an artifact, in place, and choose the reference row.
@@ -167,6 +171,7 @@ def compare(
         device: of all rows; None is each backend's first.
         with_twin: measure the fastest row twice.
         until_percent: add rounds until the interval of the fastest two rows is at most this wide, for `time_limit_s`.
+        model_class_of: what a row's process times.
         on_step: called with the name of each step as it starts: one for each artifact, then one for each round.
     """
 
@@ -184,7 +189,9 @@ def compare(
             assert row.artifact is not None
             on_step(f"loading {row.name}")
             described = {"backend": row.backend, "precision": row.precision, "threads": threads, "device": device}
-            worker = stack.enter_context(Worker(row.name, row.artifact.folder, described, python=row.python))
+            worker = stack.enter_context(
+                Worker(row.name, row.artifact.folder, described, model_class_of(row), python=row.python)
+            )
             try:
                 logits[row.name], latest_ms[row.name] = _load(worker, row, images, frame)
                 workers.append(worker)
@@ -197,7 +204,7 @@ def compare(
                 start(row, images)
         reference = _reference(rows)
         for row in rows:
-            if reference and row.name in logits:
+            if reference and row.name in logits and row.peer in (None, "raw"):
                 measure_correctness(row, logits[row.name], logits[reference.name], labels)
         if with_twin and latest_ms:
             fastest = min((row for row in rows if row.name in latest_ms), key=lambda row: latest_ms[row.name])
@@ -238,7 +245,7 @@ def compare(
 
 def _fastest(rows: Sequence[Row]) -> list[Row]:
     """As `Comparison.fastest`."""
-    timed = [(row.latency.p50_ms, row) for row in rows if row.latency]
+    timed = [(row.latency.p50_ms, row) for row in rows if row.latency and row.peer is None]
     best = max((row.top1_percent for _, row in timed if row.top1_percent is not None), default=None)
     return [row for _, row in sorted(timed, key=lambda pair: pair[0]) if _is_accurate(row, best)]
 
@@ -279,7 +286,7 @@ def _load(
 
 
 def _reference(rows: Sequence[Row]) -> Row | None:
-    measured = [row for row in rows if row.timings is not None]
+    measured = [row for row in rows if row.timings is not None and row.peer is None]
     in_fp32 = [row for row in measured if row.precision == "fp32"]
     from_torch = [row for row in in_fp32 if row.backend == "torch"]
     return next(iter([*from_torch, *in_fp32, *measured]), None)

@@ -72,7 +72,7 @@ def versions(results: dict[str, Any]) -> dict[str, str]:
 
 def _measured(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows with timings by name, without those of another interpreter."""
-    rows = [row for row in results["rows"] if row["stages"] and row["python"] is None]
+    rows = [row for row in results["rows"] if row["stages"] and row["python"] is None and row["peer"] is None]
     return {f"{row['backend']} {row['precision']}": row for row in rows}
 
 

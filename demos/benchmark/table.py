@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from demos import console as demo_console
-from demos.benchmark import statistics
+from demos.benchmark import peers, statistics
 from demos.benchmark.comparison import Comparison, Row
 from demos.benchmark.statistics import FEWEST_ROUNDS
 from demos.benchmark.workers import STAGES
@@ -136,6 +136,8 @@ def notes(comparison: Comparison) -> list[str]:
 def _remarks(row: Row) -> list[str]:
     """Notes on one row: why it was not run, a device other than the CPU, its calibration, its backend's notes."""
     remarks = [row.reason] if row.reason else []
+    if row.peer in peers.ARCHITECTURES:
+        remarks.append(peers.published(row.peer))
     if row.description and row.description.threads is None:
         remarks.append(f"ran on {row.description.device}.")
     if row.artifact and (calibration := row.artifact.manifest.calibration):
