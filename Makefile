@@ -87,6 +87,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@rm -f $@
 	$(INSTALL) '.[dev]'
+	$(RUN) -m pip install --no-deps pytorchcv==0.0.74  # its dependency torchvision would replace the CPU build of torch
 	@touch $@
 
 # venv installs pip last: an environment without it was interrupted.
