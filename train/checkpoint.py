@@ -53,8 +53,8 @@ def lock(output: Path, group: Group, command: str = "") -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if group.is_first:
-            made = [folder for folder in (output, *output.parents) if not folder.exists()]
             try:
+                made = [folder for folder in (output, *output.parents) if not folder.exists()]
                 output.mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(filelock.FileLock(output / LOCK_NAME, blocking=False))
                 stack.callback(_clean_up, output, made)

@@ -69,11 +69,11 @@ def join_group(device: torch.device) -> Iterator[Group]:
     Raises:
         UsageError: there are more processes than GPUs on this machine.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun; a shell that starts the processes may end before them
+        end_with(os.getppid())
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group(device)
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun; a shell that starts the processes may end before them
-        end_with(os.getppid())
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():

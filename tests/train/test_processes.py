@@ -59,14 +59,15 @@ def test_killed_trainer_leaves_neither_workers_nor_lock(photos: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_ranks_end_with_a_killed_torchrun(tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_ranks_end_with_a_killed_torchrun(count: int, tmp_path: Path, write_idx_set: Callable[..., Path]) -> None:
     data, output = write_idx_set(tmp_path / "data", train=80, test=11), tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone"]
     command = [*launcher, cifar.__file__, "--data", str(data), "--output", str(output), *FLAGS]
     process = subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=ENVIRONMENT)
     wait_while_running(process, (output / checkpoint.STATE_NAME).is_file)
     ranks = psutil.Process(process.pid).children()
-    assert len(ranks) == 2
+    assert len(ranks) == count
     process.kill()
     process.wait()
     wait_until(lambda: not _is_any_running(ranks), seconds=60)
