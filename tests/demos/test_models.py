@@ -144,7 +144,9 @@ def test_artifacts_of_two_weights_keys_are_two(tmp_path: Path) -> None:
         replace(shipped(tmp_path), weights_key="model").resolve(lambda line: None)
 
 
-def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, tmp_path: Path) -> None:
+def test_guessed_preprocessing_is_shown_until_flags_give_it(
+    run_demo: RunDemo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stripped = weights.load("cifar-310k", "fashion-mnist").model.state_dict()
     torch.save(stripped, tmp_path / "mine.pth")
     model = ("--variant", "cifar-310k", "--weights", tmp_path / "mine.pth", "--artifacts", tmp_path)
@@ -172,9 +174,9 @@ def test_guessed_preprocessing_is_shown_until_flags_give_it(run_demo: RunDemo, t
         report = json.loads(found.stdout)
         assert report["preprocessing_source"] == source
         assert top1[0] < report["top1_percent"] < top1[1]
-    guessed = run_demo("classify", tmp_path / "a.png", *model)
-    assert guessed.stderr.count("exporting") == 1  # not the flags' artifact
-    assert "\npreprocessing: assumed for cifar-310k\n" in guessed.stdout
+    assert run_demo("classify", tmp_path / "a.png", *model).stderr.count("exporting") == 1  # not the flags' artifact
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "preprocessing: assumed for cifar-310k" in run_demo("classify", tmp_path / "a.png", *model).stdout
     some = ("--dataset", "fashion-mnist", "--mean", "0.286", "0.286", "0.286")
     assert "preprocessing" not in run_demo("evaluate", "fashion-mnist", "--limit", 9, *model, *some).stdout
     named = [f"--{name}={value}" for name, value in (("size", 32), ("labels", "names"))]
