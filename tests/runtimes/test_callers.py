@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import runtimes
 from runtimes import base
 from simplenet.errors import ImageError, InputError, UsageError
+from simplenet.preprocessing import CIFAR10_PREPROCESSING, to_model_input
 from tests.conftest import MakeArtifact
 from tests.runtimes.test_base import Stub
 
@@ -65,10 +66,12 @@ KINDS: dict[str, Callable[[np.ndarray, Path], np.ndarray]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_accepts_subclasses_of_arrays(model: runtimes.Runtime, kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.infer(KINDS[kind](BATCH, tmp_path)), model.infer(BATCH))
-    # An image of the model's size is cropped without a resize, which would make it a plain array.
+    # An image of the crop's size is not resized, which would make it a plain array.
+    same_size = to_model_input(KINDS[kind](BATCH[0], tmp_path), CIFAR10_PREPROCESSING)
+    assert type(same_size) is np.ndarray
+    np.testing.assert_array_equal(same_size, BATCH[0])
     for image in (IMAGE, BATCH[0]):
         assert model.classify([KINDS[kind](image, tmp_path)]) == model.classify([image])
-        assert type(model.preprocess([KINDS[kind](image, tmp_path)])) is np.ndarray
 
 
 def test_accepts_either_byte_order(make_artifact: MakeArtifact) -> None:
