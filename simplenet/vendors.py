@@ -36,9 +36,13 @@ def vendor_import(module: str, extra: str) -> ModuleType:
             return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
         raise_if_from_signal_handler(error)
-        raise BackendUnavailable(
-            f"{module} cannot be imported ({one_line(error)}); install it with: pip install '.[{extra}]'"
-        ) from error
+        is_missing = isinstance(error, ModuleNotFoundError)  # else a shared library is missing, or versions do not fit
+        advice = (
+            "install it with: pip install"
+            if is_missing
+            else "install what is missing, or versions that fit: pip install"
+        )
+        raise BackendUnavailable(f"{module} cannot be imported ({one_line(error)}); {advice} '.[{extra}]'") from error
 
 
 @contextlib.contextmanager

@@ -147,3 +147,18 @@ def test_missing_shared_library_is_reported_with_the_command(tmp_path: Path, mon
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendUnavailable, match=r"libnothing.so.9.*pip install '.\[nothing\]'"):
         vendor_import("vendor_of_nothing", "nothing")
+
+
+@pytest.mark.parametrize(("raised", "advice"), [
+    ("OSError('libcudart.so.12: cannot open shared object file')", "install what is missing, or versions that fit"),
+    ("ImportError('numpy._core.multiarray failed to import')", "install what is missing, or versions that fit"),
+    ("ModuleNotFoundError('No module named x', name='x')", "install it with: pip install '.[onnxruntime]'"),
+])  # fmt: skip
+def test_a_broken_package_is_not_called_missing(
+    raised: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_vendor.py").write_text(f"raise {raised}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendUnavailable) as caught:
+        vendor_import("broken_vendor", "onnxruntime")
+    assert advice in str(caught.value)

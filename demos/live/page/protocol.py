@@ -44,7 +44,7 @@ class Endpoint:
             finally:
                 self.connections -= 1
         except Disconnect as error:
-            reason = one_line(error).encode()[:120].decode(errors="ignore")  # a close frame has room for 123 bytes
+            reason = one_line(error, 120).encode()[:123].decode(errors="ignore")  # the room in a close frame
             with contextlib.suppress(asyncio.TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
                 await asyncio.wait_for(websocket.close(error.code, reason), SEND_TIMEOUT_S)
         except WebSocketDisconnect:
