@@ -147,8 +147,7 @@ class Runtime(abc.ABC):
             if self._closed:  # another thread has closed it
                 raise self._closed_error() from error
             raise BackendError(
-                f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; choose another "
-                "backend or precision"
+                f"{self.name} failed to run {self.artifact.model_file}: {one_line(error)}; choose another backend"
             ) from error
         shape = (len(batch), self.manifest.num_classes)
         if not isinstance(logits, np.ndarray) or logits.shape != shape or logits.dtype != np.float32:
