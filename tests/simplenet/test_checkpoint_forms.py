@@ -84,7 +84,7 @@ def test_containers_are_opened(tmp_path: Path, wrap: Callable[[Tensors], Any]) -
 
 def test_containers_may_hold_themselves(tmp_path: Path) -> None:
     loop: dict[str, Any] = {"epoch": 1}
-    loop |= {f"ema{number}": [loop] for number in range(1000)}
+    loop |= {f"ema{number}": loop for number in range(1000)}
     with pytest.raises(WeightsError, match="a dict without a state_dict"):
         weights.load(VARIANT, write(tmp_path / "a.pth", loop))
     assert same(weights.load(VARIANT, write(tmp_path / "a.pth", {**loop, "model": GOOD})), GOOD)
