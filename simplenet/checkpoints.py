@@ -256,4 +256,6 @@ def _checked(tensor: Tensor, expected: torch.Tensor, name: str, path: Path) -> t
         raise WeightsError(f"{path}: {name} has NaN or infinite values; name another checkpoint")
     if name.endswith("running_var") and bool((tensor < 0).any()):
         raise WeightsError(f"{path}: {name} has negative variances; name another checkpoint")
+    if name.endswith((".weight", "running_var")) and not bool(tensor.any()):  # the end of an interrupted copy
+        raise WeightsError(f"{path} is damaged: {name} is all zeros; copy or download it again")
     return tensor

@@ -29,11 +29,11 @@ _HINTS = {
 }
 _MAX_KINDS, _OTHER = 8, "of other kinds"
 _SPLIT_NAMES = {
-    split: re.compile(f"({names})(ing)?([ _-]?(set|data|dataset|images|imgs|split))?\\d*")
+    split: re.compile(f"([a-z0-9]+[_-])?({names})(ing)?([ _-]?(set|data|dataset|images|imgs|split))?\\d*")
     for split, names in (("train", "train"), ("val", "val|valid|validation|dev"), ("test", "test|eval|evaluation"))
 }
 _MAX_WRAPPERS = 3
-_HIDDEN = ("__MACOSX", "@eaDir")  # of macOS's archives, of Synology
+_HIDDEN = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")  # of operating systems
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ class _Name:
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
     """Whether arguments of torch's rebuild function are a storage of a known dtype and plain integers."""
+    if len(args) > 6 and args[6]:  # metadata, such as a negative bit: the values are not those of the storage
+        return False
     storage, offset, shape, stride = args[:4]
     shapes = (*(shape if isinstance(shape, (tuple, list)) else [None]), *stride, offset)
     return isinstance(storage, Storage) and storage.dtype is not None and all(type(each) is int for each in shapes)

@@ -179,6 +179,11 @@ def load(
                 raise WeightsError(f"{path} was written by another version of this program; train again")
             for name, saved in header["options"].items():  # older states may have fewer options
                 if saved != (now := options.get(name)) and not (name == "--weights" and _are_paths(saved, now)):
+                    if name.endswith("fingerprint"):
+                        raise UsageError(
+                            f"{path.parent} holds a run with other images: names, sizes or contents of files have "
+                            "changed since; restore them, or choose another --output"
+                        )
                     before, requested = one_line(str(saved), 60), one_line(str(now), 60)
                     raise UsageError(
                         f"{path.parent} holds a run with {name} {before}, not {requested}; "

@@ -181,6 +181,24 @@ def test_rejects_nan_infinite_and_negative_variance(
         weights.load(VARIANT, path)
 
 
+@pytest.mark.parametrize("zeros", [4096, 65536, 262144])
+def test_rejects_a_file_whose_end_is_zeros(tmp_path: Path, zeros: int) -> None:
+    """As after a power loss, or an interrupted download into a file of the full size."""
+    save_file(state(), tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(content[:-zeros] + bytes(zeros))
+    with pytest.raises(WeightsError, match=r"is damaged: .* is all zeros; copy or download it again"):
+        weights.load(VARIANT, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["features.0.weight", "features.1.running_var", "classifier.weight"])
+def test_rejects_a_tensor_of_zeros(tmp_path: Path, name: str) -> None:
+    tensors = state()
+    tensors[name].zero_()
+    with pytest.raises(WeightsError, match=f"{name} is all zeros"):
+        weights.load(VARIANT, write(tmp_path / "a.pth", tensors))
+
+
 @pytest.mark.parametrize(
     ("replacement", "message"),
     [

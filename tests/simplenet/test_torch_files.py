@@ -207,6 +207,13 @@ def test_big_endian_files_are_refused(tmp_path: Path) -> None:
         weights.load(VARIANT, tmp_path / "b.pth")
 
 
+def test_values_behind_a_negative_bit_are_refused(tmp_path: Path) -> None:
+    name = "features.0.weight"
+    torch.save({**GOOD, name: torch._neg_view(-GOOD[name])}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth"):
+        weights.load(VARIANT, tmp_path / "a.pth")
+
+
 def test_a_shared_storage_is_read_once(tmp_path: Path) -> None:
     """100 names for one storage of 8 MB take 8 MB."""
     flat = torch.rand(1 << 21)

@@ -258,11 +258,11 @@ def test_refuses_to_resume_with_other_files(tmp_path: Path) -> None:
     image = folder / "elm/3.jpg"
     before = image.read_bytes()
     image.write_bytes(before + b"\0")
-    with pytest.raises(UsageError, match="holds a run with file fingerprint"):
+    with pytest.raises(UsageError, match="holds a run with other images"):
         imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
     image.write_bytes(before)
     image.rename(folder / "elm/30.jpg")
-    with pytest.raises(UsageError, match="holds a run with file fingerprint"):
+    with pytest.raises(UsageError, match="holds a run with other images"):
         imagefolder.train(folder, "cifar-310k", tmp_path / "run", config, workers=0, resume=True)
 
 

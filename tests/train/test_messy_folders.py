@@ -64,6 +64,7 @@ def refusal(train: Run, folder: Path, script: str = "imagefolder") -> str:
         ("Training", "Testing", "Testing"),
         ("TRAIN", "Validation", "Validation"),
         ("training_set/training_set", "test_set/test_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test", "seg_test"),
         ("train images", "eval", "eval"),
         ("flowers/train", "flowers/dev", "dev"),
     ],
@@ -113,7 +114,8 @@ def test_holds_out_a_part_without_test_images(
 ) -> None:
     write_classes(tmp_path / "data" / folder, *classes, count=10)
     (tmp_path / "data/__MACOSX/data").mkdir(parents=True)
-    with pytest.warns(SimpleNetWarning, match="not used: 1 hidden") if folder == "" else contextlib.nullcontext():
+    (tmp_path / "data/lost+found").mkdir()
+    with pytest.warns(SimpleNetWarning, match="not used: 2 hidden") if folder == "" else contextlib.nullcontext():
         result = train(tmp_path / "data")
     assert (result["test_split"], result["test_images"]) == ("held-out 10 %", 2)
 
@@ -190,8 +192,8 @@ def _write_splits(folder: Path, **classes: str) -> None:
         (lambda at: [write_classes(at / "train/pets", "cat", "dog"), write_classes(at / "train", "oak", "yew"),
                      write_classes(at / "val", "oak", "yew")],
          "no images in {at}/train/pets, only 2 nested folder(s); put a class's images directly"),
-        (lambda at: [write_classes(at / f"seg_{name}", "oak", "yew") for name in ("train", "test")],
-         "no images in {at}/<class>/*, where the folders are seg_test, seg_train; name the folder that"),
+        (lambda at: [write_classes(at / name, "oak", "yew") for name in ("first", "second")],
+         "no images in {at}/<class>/*, where the folders are first, second; name the folder that"),
         (lambda at: write_classes(at, ""), "{at} has no folders of classes beside 4 images; training needs two"),
         (lambda at: write_classes(at, "train", "test"), "{at} has no train/<class>/*, only test, train; make"),
         (lambda at: write_classes(at, "train", "test1", "x"), "{at} has no train/<class>/*, only test1, train, x"),

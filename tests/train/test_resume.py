@@ -140,7 +140,7 @@ def test_refuses_to_resume_or_overwrite_another_run(
         again(variant="cifar-460k")
     with pytest.raises(UsageError, match="run with training images 170, not 186"):
         again(data=write_idx_set(tmp_path / "other", train=186, test=40))
-    with pytest.raises(UsageError, match="run with image fingerprint"):
+    with pytest.raises(UsageError, match="run with other images"):
         again(data=write_idx_set(tmp_path / "as many", train=170, test=40, classes=3))
     with pytest.raises(UsageError, match="no run to resume in"):
         cifar.train("fashion-mnist", "cifar-310k", tmp_path / "nowhere", config, small, resume=True)
