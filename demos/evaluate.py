@@ -120,14 +120,14 @@ def _class_name(model: Runtime, index: int) -> str:
 def _why_unlabeled(model: Runtime, image_set: ImageSet) -> str:
     """Say why the classes of the images are not known, and what to type."""
     manifest = model.manifest
-    side = manifest.preprocessing.input_size
+    side = manifest.preprocessing.crop_size  # without padding, as the set's
     if image_set.other_classes:
         name, source = image_set.source.split()[0], manifest.preprocessing_source
         is_stated = not source.startswith(("flags", "assumed"))
         advice = (
             f"choose a model of {name}: --weights {name}"
             if is_stated
-            else f"if it was trained on {name}, type --dataset {name}"
+            else f"if it was trained on {name}, type --dataset {name}{' without --labels' * ('--labels' in source)}"
         )
         own = f"{image_sets.few(manifest.labels)}, in {side}x{side} ({source})"
         differs = f"its classes are {image_set.other_classes}, the model's {own}"

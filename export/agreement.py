@@ -242,6 +242,15 @@ def _accuracy(logits: Float32Array, expected: Float32Array, images: ImageBatch) 
     top1, top1_pytorch = (
         100 * metrics.top_k_correct(each, images.labels, 1) / len(images) for each in (logits, expected)
     )
+    chance = 1 / expected.shape[1]
+    limit = 100 * (chance + 2 * math.sqrt(chance * (1 - chance) / len(images)))  # guessing is above it in 1 of 40 cases
+    if top1_pytorch < min(limit, 100):
+        text = (
+            f"PyTorch itself gets {top1_pytorch:.1f} % of {len(images)} labeled images ({images.source}) right, "
+            f"guessing {100 * chance:.3g} %, which hides what int8 loses; are the labels or the preprocessing wrong? "
+            "check which images are in which folder, or type --labels FILE or --dataset NAME"
+        )
+        warnings.warn(text, SimpleNetWarning, stacklevel=2)
     return {
         "dataset": images.source,
         "images": len(images),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from simplenet import datasets, files, image_folders, image_sets
 from simplenet.errors import DataError, SimpleNetWarning
 from simplenet.image_sets import SYNTHETIC, ImageSet
+from simplenet.labels import class_order
 from simplenet.preprocessing import UInt8Array
 
 if TYPE_CHECKING:
@@ -163,8 +164,9 @@ def _shipped_set(loaded: LoadedWeights) -> str | None:
     names = datasets.names()
     if loaded.origin.source == "shipped":
         return loaded.origin.name if loaded.origin.name in names else None
-    labels = loaded.card.labels
-    return next((name for name in names if labels and labels == datasets.shipped(name, "evaluation").classes), None)
+    card = loaded.card
+    classes = ((name, datasets.shipped(name, "evaluation").classes) for name in names if card.labels)
+    return next((name for name, own in classes if class_order(own, card.labels, card.class_ids)), None)
 
 
 def _load(loaded: LoadedWeights, source: str, split: datasets.Split) -> ImageSet:

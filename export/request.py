@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simplenet import cli
-from simplenet.errors import UsageError, check_choice
+from simplenet.errors import UsageError, check_choice, check_integer, one_line
 from simplenet.formats import FORMATS
 from simplenet.manifest import MAX_BATCH
 from simplenet.model_card import NO_OVERRIDES, CardOverrides
@@ -52,11 +53,16 @@ class ExportRequest:
     """Called with the name of each step when it starts."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.overrides, CardOverrides):
+            raise UsageError(f"overrides must be a CardOverrides, not {one_line(repr(self.overrides), 80)}")
+        if not isinstance(self.artifacts, (str, Path)):
+            raise UsageError(f"artifacts must be the path of a folder, not {one_line(repr(self.artifacts), 80)}")
         self.overrides.check_weights(str(self.weights))
         hint = "; bf16 is a way to run an fp32 artifact" if self.precision == "bf16" else ""
         check_choice(f"{self.format} precision", self.precision, FORMATS[self.format].precisions, hint=hint)
         check_choice("input", self.input, INPUTS)
-        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
-            raise UsageError(f"batch must be 1 to {MAX_BATCH}, or None for a dynamic batch, not {self.batch}")
-        if not 0 <= self.max_drop <= 100:
-            raise UsageError(f"max_drop must be 0 to 100 points of top-1, not {self.max_drop}")
+        if self.batch is not None:
+            batch = check_integer("batch (None: dynamic)", self.batch, 1, MAX_BATCH)
+            object.__setattr__(self, "batch", batch)
+        if not isinstance(self.max_drop, numbers.Real) or not 0 <= self.max_drop <= 100:
+            raise UsageError(f"max_drop must be 0 to 100 points of top-1, not {one_line(repr(self.max_drop), 80)}")

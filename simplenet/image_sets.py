@@ -13,7 +13,7 @@ import numpy.typing as npt
 from simplenet import datasets, files, image_folders, images
 from simplenet.datasets import Split
 from simplenet.errors import DataError, ImageError
-from simplenet.labels import class_lookup
+from simplenet.labels import class_lookup, class_order
 from simplenet.preprocessing import Preprocessing, UInt8Array, to_model_input
 
 SYNTHETIC = "synthetic"
@@ -93,8 +93,8 @@ def load(
     Args:
         split: of a shipped dataset: 'evaluation' or 'calibration'. Of a folder with splits, 'evaluation' is its test,
             else val.
-        labels, class_ids: the model's classes, to find the labels by the names of class folders. A shipped dataset of
-            other classes is loaded without labels.
+        labels, class_ids: the model's classes, to find the labels by the names of a folder's or shipped dataset's
+            classes. A shipped dataset of other classes is loaded without labels.
         limit: the maximum number of images; they are spread evenly over all images.
 
     Raises:
@@ -109,11 +109,12 @@ def load(
         shipped = datasets.shipped(source, split)
         chosen = spread(len(shipped), limit)
         items = [shipped.images[i] for i in chosen]
-        if labels and tuple(labels) != shipped.classes:
+        order = class_order(shipped.classes, labels, class_ids) if labels else range(len(shipped.classes))
+        if order is None:
             height, width = shipped.images.shape[1:3]
             other = f"{few(shipped.classes)}, in {width}x{height} pixels"
             return ImageSet(shipped.name, items, None, preprocessing, other_classes=other)
-        return ImageSet(shipped.name, items, shipped.labels[chosen], preprocessing)
+        return ImageSet(shipped.name, items, np.array(order)[shipped.labels[chosen]], preprocessing)
     folder = check_source(source, split)
     found = image_folders.labeled_folder(folder, labels, class_ids)
     lookup = class_lookup(labels, class_ids)

@@ -167,7 +167,7 @@ def _naming_damage(content: bytes, path: Path, formats: Sequence[str], max_pixel
     except Exception as error:  # Pillow's parsers raise exceptions of any type
         raise_if_from_signal_handler(error)
         if "truncated" in str(error).lower():
-            raise ImageError(f"incomplete ({one_line(error)}); copy or download it again") from error
+            raise ImageError(f"incomplete ({one_line(error)}); copy, download or send it again") from error
         raise ImageError(f"damaged ({one_line(error)}); replace it") from error
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from simplenet import files, strict_json
-from simplenet.errors import UsageError, check_choice, one_line
+from simplenet.errors import SimpleNetWarning, UsageError, check_choice, one_line
 from simplenet.preprocessing import (
     CIFAR10_PREPROCESSING,
     CIFAR100_PREPROCESSING,
@@ -57,6 +60,7 @@ _SMALL_IMAGES = {
         tuple("0123456789"), Preprocessing(32, 32, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
     ),
 }
+_NUMBERED = re.compile(r"(\d{1,9})(?:[.):]?\s+|[,;:])\S")
 KNOWN_DATASETS = (*_SMALL_IMAGES, "imagenet")
 
 
@@ -83,11 +87,14 @@ def read(path: str | Path) -> tuple[str, ...]:
             raise ValueError(f"more than {strict_json.MAX_CHARACTERS} characters")
         is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # PowerShell's > writes it
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig").strip()
-        names = _names_of_json(text) if text[:1] in ("{", "[") else [line.strip() for line in text.splitlines()]
+        is_json = text[:1] in ("{", "[")
+        names = _names_of_json(text) if is_json else [line.strip() for line in text.splitlines()]
         if not names or "" in names:
             raise ValueError(f"line {names.index('') + 1} is empty" if names else "it is empty")
         if len(names) > 1 and names.count(names[0]) == len(names):
             raise ValueError(f"all {len(names)} are the same")
+        if not is_json:
+            _warn_of_columns(names, str(path))
         return strict_json.plain_strings(names)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {files.error_message(error)}; name a file: --labels FILE") from error
@@ -96,11 +103,33 @@ def read(path: str | Path) -> tuple[str, ...]:
         raise UsageError(f"{path} is not a list of labels ({what}); write one on each line, in UTF-8") from error
 
 
+def _warn_of_columns(lines: list[str], path: str) -> None:
+    """Warn if each line has its number before the name, or is a row of a CSV."""
+    numbers = [int(found[1]) if (found := _NUMBERED.match(line)) else -1 for line in lines]
+    if len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        what, command = "its number before each name", "sed -E 's/^[0-9]+[^[:alnum:]]+//'"
+    elif separator := next((each for each in ",;\t" if _is_table(lines, each)), ""):
+        what, command = "several columns", f"cut -d {shlex.quote(separator)} -f COLUMN"
+    else:
+        return
+    example = one_line(repr(lines[-1]), 60)
+    text = f"{path} has {what}, as in {example}, and all of it becomes the class name; to keep only the names, type: "
+    warnings.warn(f"{text}{command} {shlex.quote(path)} > names.txt", SimpleNetWarning, stacklevel=3)
+
+
+def _is_table(lines: list[str], separator: str) -> bool:
+    """Whether all lines have equally many separators, and none before a space, as in 'tench, Tinca tinca'."""
+    counts = [0 if f"{separator} " in line else line.count(separator) for line in lines]
+    return len(lines) > 1 and 0 < min(counts) == max(counts)
+
+
 def _names_of_json(text: str) -> list[str]:
     names = strict_json.loads(f'{{"names": {text}}}')["names"]
     if isinstance(names, dict):
         names = names.get("id2label", names)
         if all(type(index) is int for index in names.values()):  # as ImageFolder's class_to_idx
+            if len(set(names.values())) < len(names):
+                raise ValueError("two names have the same number")
             names = {str(index): name for name, index in names.items()}
         names = [names[str(index)] for index in range(len(names))]
     return [name[1] if isinstance(name, list) else name for name in names]  # after a class id
@@ -137,6 +166,14 @@ def class_lookup(*name_lists: Sequence[str]) -> Callable[[str], list[int]]:
             exact.setdefault(name, set()).add(index)
             similar.setdefault(_key(name), set()).add(index)
     return lambda folder: sorted(exact.get(folder) or similar.get(_key(folder), set()))
+
+
+def class_order(classes: Sequence[str], labels: Sequence[str], class_ids: Sequence[str] = ()) -> list[int] | None:
+    """Return the model's index of each class of a dataset, by `class_lookup`; None if the model has other classes."""
+    found = list(map(class_lookup(labels, class_ids), classes))
+    order = [index for indices in found for index in indices]
+    is_one_to_one = all(len(indices) == 1 for indices in found) and sorted(order) == list(range(len(labels)))
+    return order if is_one_to_one else None
 
 
 def _key(name: str) -> str:

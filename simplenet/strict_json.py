@@ -15,17 +15,27 @@ def loads(text: str) -> dict[str, Any]:
     """Parse `text` as a JSON object; a byte order mark, which Windows editors write, is skipped.
 
     Raises:
-        ValueError: not JSON, not an object, too large, nested too deeply, or with a number that is not finite.
+        ValueError: not JSON, not an object, too large, nested too deeply, or with a key that an object has twice, or a
+            number that is not finite.
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"more than {MAX_CHARACTERS} characters")
     try:
-        values = json.loads(text.removeprefix("\ufeff"))
+        values = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
     _check(values, 0)
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict[str, Any]()
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"{key!r} is there twice")
+        values[key] = value
     return values
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 import runtimes
 from demos.evaluate import evaluate, main, wilson_percent
-from simplenet import datasets, model
+from simplenet import datasets, image_sets, model
 from simplenet.artifacts import Artifact
 from simplenet.errors import DataError
 from simplenet.image_sets import ImageSet
 from simplenet.manifest import InputSpec, Manifest, WeightsOrigin
-from simplenet.preprocessing import Preprocessing
+from simplenet.preprocessing import CIFAR10_PREPROCESSING, Preprocessing
 from tests.demos.conftest import RunDemo
 
 
@@ -228,6 +228,22 @@ def test_names_the_split_and_the_classes_without_images(
         main([str(tmp_path / "data"), *flags])
 
 
+@pytest.mark.parametrize("names", ["in another order", "in other words"])
+def test_finds_the_classes_of_a_shipped_set_by_name(names: str) -> None:
+    shipped = datasets.shipped("fashion-mnist", "evaluation")
+    labels = [name.lower().replace("/", " ") for name in shipped.classes] if "words" in names else shipped.classes
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    labels = [labels[index] for index in order]
+    found = image_sets.load("fashion-mnist", "evaluation", CIFAR10_PREPROCESSING, labels=labels, limit=300)
+    expected = image_sets.load("fashion-mnist", "evaluation", CIFAR10_PREPROCESSING, limit=300)
+    assert found.labels is not None
+    assert expected.labels is not None
+    assert [order[label] for label in found.labels] == expected.labels.tolist()
+    for others in (labels[1:], [*labels, "more"], [*labels[1:], labels[1]]):
+        other = image_sets.load("fashion-mnist", "evaluation", CIFAR10_PREPROCESSING, labels=others, limit=300)
+        assert other.labels is None
+
+
 def test_says_how_the_model_differs_from_a_shipped_set(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save(model.create("cifar-310k", 10).state_dict(), tmp_path / "x.pth")
@@ -240,9 +256,14 @@ def test_says_how_the_model_differs_from_a_shipped_set(tmp_path: Path) -> None:
         "--artifacts",
         str(tmp_path / "artifacts"),
     ]
+    mixed = tmp_path / "labels.txt"
+    mixed.write_text("\n".join([*datasets.shipped("fashion-mnist", "evaluation").classes[:9], "boot"]), "utf-8")
+    flags = ["--weights", str(tmp_path / "x.pth"), "--dataset", "fashion-mnist", "--labels", str(mixed)]
+    with pytest.raises(DataError, match=r"in 28x28 \(flags.*; .* type --dataset fashion-mnist without --labels"):
+        main([*ours, *flags])
     differs = r"its classes are T-shirt/top, Trouser, Pullover, ... \(10\), in 28x28 pixels, the model's"
     with pytest.raises(
-        DataError, match=rf"{differs} 0, 1, 2, ... \(10\), in 32x32 \(flags --dataset mnist.*--dataset f"
+        DataError, match=rf"{differs} 0, 1, 2, ... \(10\), in 28x28 \(flags --dataset mnist.*--dataset f"
     ):
         main([*ours, "--weights", str(tmp_path / "x.pth"), "--dataset", "mnist"])
     with pytest.raises(

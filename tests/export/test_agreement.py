@@ -198,6 +198,26 @@ def test_int8_may_lose_at_most_max_drop() -> None:
     assert compare_outputs(with_changed_top1(3), "int8", labels=LABELS, max_drop=2)["accuracy"]["drop_points"] == 1.5
 
 
+@pytest.mark.parametrize(("classes", "right"), [(2, 2), (2, 50), (2, 55), (10, 0), (10, 10)])
+def test_warns_if_pytorch_only_guesses(classes: int, right: int) -> None:
+    """As with class folders of swapped contents."""
+    logits = LOGITS[:100, :classes]
+    labels = (logits.argmax(axis=1) + (np.arange(100) >= right)) % classes
+    images = ImageBatch("these", np.zeros((100, 1, 1, 3), np.uint8), labels)
+    with pytest.warns(
+        SimpleNetWarning, match=rf"gets {right}\.0 % of 100 .*guessing {100 // classes} %.* type --labels"
+    ):
+        agreement.compare_outputs(logits, logits, images, "int8", False, 1)
+
+
+@pytest.mark.parametrize(("classes", "count", "right"), [(2, 100, 65), (10, 100, 20), (2, 1, 1), (1, 9, 9)])
+def test_does_not_warn_above_chance(classes: int, count: int, right: int) -> None:
+    logits = LOGITS[:count, :classes]
+    labels = (logits.argmax(axis=1) + (np.arange(count) >= right)) % classes
+    images = ImageBatch("these", np.zeros((count, 1, 1, 3), np.uint8), labels)
+    assert agreement.compare_outputs(logits, logits, images, "int8", False, 1)["accuracy"]["drop_points"] == 0
+
+
 def test_wrong_export_leaves_the_old_artifact(tmp_path: Path, make_artifact: MakeArtifact) -> None:
     """The export has a bug: one convolution has the wrong sign."""
     correct = make_artifact("onnx", "fp32")

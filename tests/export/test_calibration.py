@@ -54,7 +54,11 @@ def test_shipped_weights_have_their_own_images(shipped: LoadedWeights) -> None:
 def test_checkpoint_of_the_same_classes_gets_the_same_images(shipped: LoadedWeights) -> None:
     retrained = dataclasses.replace(shipped, origin=WeightsOrigin("checkpoint", "mine-12345678", "0" * 64))
     assert calibration.for_calibration(retrained, "auto").source == "fashion-mnist calibration"
-    assert calibration.for_checking(retrained, "auto", "int8").labels is not None
+    checking = calibration.for_checking(retrained, "auto", "int8")
+    assert checking.labels is not None
+    card = dataclasses.replace(shipped.card, labels=shipped.card.labels[::-1])
+    reordered = calibration.for_checking(dataclasses.replace(retrained, card=card), "auto", "int8")
+    np.testing.assert_array_equal(reordered.labels, 9 - checking.labels)
 
 
 def test_trained_weights_of_other_classes_need_a_folder(shipped: LoadedWeights) -> None:

@@ -176,11 +176,17 @@ def test_missing_package_is_reported_before_the_work(
     ({"precision": "bf16"}, "bf16 is a way to run an fp32 artifact"),
     ({"precision": "int7"}, "did you mean 'int8'"),
     ({"input": "uint9"}, "did you mean 'uint8'"),
-    ({"batch": 0}, "batch must be 1 to"),
+    ({"batch": 0}, "batch .* must be an integer of 1 to .*, not 0"),
+    ({"batch": "1"}, "batch .* must be an integer of 1 to .*, not '1'"),
+    ({"artifacts": 5}, "artifacts must be the path of a folder, not 5"),
+    ({"batch": 1.5}, "batch .* must be an integer of 1 to"),
+    ({"max_drop": "1"}, "max_drop must be 0 to 100 points of top-1, not '1'"),
+    ({"max_drop": None}, "max_drop must be 0 to 100 points of top-1, not None"),
     ({"max_drop": float("nan")}, "max_drop must be 0 to 100 points"),
+    ({"overrides": None}, "overrides must be a CardOverrides, not None"),
     ({"variant": "1.6m"}, "unknown variant '1.6m'"),
 ])  # fmt: skip
 def test_rejects_invalid_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        export_onnx(artifacts=tmp_path, **options)  # type: ignore[arg-type]
+        export_onnx(**{"artifacts": tmp_path, **options})  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simplenet import datasets, labels
-from simplenet.errors import UsageError
+from simplenet.errors import SimpleNetWarning, UsageError
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,58 @@ def test_reads_labels(content: bytes, tmp_path: Path) -> None:
         (b"cat\x1b[31m\n", "not plain strings"),
         (b'{"1": "cat", "2": "dog"}', "no class '0'"),
         (b'{"0": 5.5}', "not plain strings"),
+        (b'{"0": "cat", "1": "dog", "1": "fox"}', "'1' is there twice"),
+        (b'{"id2label": {"0": "cat", "0": "dog"}}', "'0' is there twice"),
+        (b'{"cat": 0, "dog": 1, "fox": 1}', "two names have the same number"),
         (b'{"0": ["n1"]}', "index out of range"),
         (b'{"0": "cat"', "delimiter"),
         (b"cat\ncat\ncat\n", "all 3 are the same"),
         (b"cat\n" * (1 << 20) + b"dog", "more than 4194304 characters"),
     ],
-    ids=["empty", "gap", "Latin-1", "control", "from 1", "number", "only ids", "cut", "equal", "huge"],
+    ids=[
+        "empty",
+        "gap",
+        "Latin-1",
+        "control",
+        "from 1",
+        "number",
+        "same key",
+        "same id",
+        "same number",
+        "only ids",
+        "cut",
+        "equal",
+        "huge",
+    ],
 )
 def test_rejects_other_files_in_one_line(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "labels").write_bytes(content)
     with pytest.raises(UsageError, match=rf"labels is not a list of labels \(.*{reason}.*write one on each") as caught:
         labels.read(tmp_path / "labels")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "command"),
+    [
+        ("0 cat|1 dog", "sed -E"),
+        ("1: cat|2: dog|3: fox", "sed -E"),
+        ("0,cat|1,dog", "sed -E"),
+        ("id,name|n01,cat|n02,dog", "cut -d , -f COLUMN"),
+        ("cat;0|dog;1", "cut -d ';' -f COLUMN"),
+    ],
+)
+def test_warns_of_numbers_and_columns(lines: str, command: str, tmp_path: Path) -> None:
+    names = lines.split("|")
+    (tmp_path / "labels").write_text("\n".join(names), "utf-8")
+    with pytest.warns(SimpleNetWarning, match=f"labels has .*, as in '{names[-1]}', .* type: {command}"):
+        assert labels.read(tmp_path / "labels") == tuple(names)
+
+
+@pytest.mark.parametrize("lines", ["0|1|2", "0.5 m|1.5 m", "5 cents|10 cents", "tench, Tinca|crane, bird", "a,b|c"])
+def test_accepts_names_with_digits_and_commas(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text(lines.replace("|", "\n"), "utf-8")
+    assert labels.read(tmp_path / "labels") == tuple(lines.split("|"))
 
 
 def test_rejects_unreadable_labels(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ class Visitors(protocol.Endpoint):
 
 def decode_frame(content: bytes) -> UInt8Array:
     """Decode a visitor's JPEG to RGB uint8 [H, W, 3]; raises ImageError for anything else or more than `MAX_PIXELS`."""
+    if not content:
+        raise ImageError("the frame is empty; send a JPEG")
     return decode_rgb(content, formats=("JPEG",), max_pixels=MAX_PIXELS)
 
 

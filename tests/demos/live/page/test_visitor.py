@@ -84,7 +84,7 @@ def test_every_visitor_gets_its_own_results(page: Page) -> None:
         (b"hello", 1007, "convert it to JPEG"),
         (b"", 1007, "empty"),
         (b"\x89PNG\r\n\x1a\n" + bytes(99), 1007, "convert it to JPEG"),
-        (encoded()[:-300], 1007, "replace it"),
+        (encoded()[:-300], 1007, "send it again"),
         (announcing(10_000, 10_000), 1007, "10000x10000 pixels are over 8 million"),
         (encoded(2000, 2), 1007, "2000x2 pixels cannot be used"),
         (bytes(visitor.MAX_BYTES + 1), 1009, ""),
