@@ -141,7 +141,7 @@ def _parse(trt: ModuleType, network: Any, model: onnx.ModelProto, log: Any) -> N
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reason = "; ".join(f"{error.node_name() or 'graph'}: {error.desc()}" for error in errors) or log.reason()
     raise ExportError(
-        f"TensorRT {trt.__version__} cannot read the ONNX graph ({one_line(RuntimeError(reason))}); "
+        f"TensorRT {trt.__version__} cannot read the ONNX graph ({one_line(reason, 1000)}); "
         "report it as a bug, with the command"
     )
 

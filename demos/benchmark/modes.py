@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -189,7 +188,6 @@ def soak(runtime: Runtime, frame: npt.NDArray[np.uint8], seconds: float) -> dict
             runtime.infer(batch)
             samples_ms.append((time.perf_counter() - begin_s) * 1e3)
         windows_ms.append(samples_ms[:: max(1, len(samples_ms) // 1000)])
-        gc.collect()
         memory_mb.append(process.memory_info().rss / 1e6)
         clock, temperature = hardware.clock_mhz(), hardware.temperature_c()
         clocks += [clock] if clock else []

@@ -62,9 +62,11 @@ def test_int8_loses_at_most_half_a_point_of_top1(make_artifact: MakeArtifact, fo
 @pytest.mark.slow
 def test_poor_calibration_is_exported_on_request(tmp_path: Path) -> None:
     """One image, repeated."""
+    images = tmp_path / "images"
+    images.mkdir()
     for index in range(60):
-        Image.fromarray(datasets.shipped("fashion-mnist", "calibration").images[0]).save(tmp_path / f"{index}.png")
-    options = {"variant": "cifar-310k", "weights": "fashion-mnist", "precision": "int8", "calibration": tmp_path}
+        Image.fromarray(datasets.shipped("fashion-mnist", "calibration").images[0]).save(images / f"{index}.png")
+    options = {"variant": "cifar-310k", "weights": "fashion-mnist", "precision": "int8", "calibration": images}
     with pytest.raises(DataError, match="are all the same"):
         export.make("onnx", **options, artifacts=tmp_path / "artifacts")
     assert not (tmp_path / "artifacts").exists()

@@ -48,7 +48,7 @@ def test_leaves_out_unreadable_images_with_a_warning(tmp_path: Path) -> None:
         path = folder / "train" / name
         path.write_bytes(path.read_bytes()[:60])
     with pytest.warns(
-        SimpleNetWarning, match=r": not used: 2 unreadable; the first unreadable one: .*cat/0\.png: damaged"
+        SimpleNetWarning, match=r": not used: 2 unreadable; the first unreadable one: .*cat/0\.png: incomplete"
     ):
         train, test = data.load(spec, folder)
     assert (len(train), len(test)) == (18, 20)
@@ -56,7 +56,7 @@ def test_leaves_out_unreadable_images_with_a_warning(tmp_path: Path) -> None:
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], 20 * train.labels)
     (folder / "train/cat/1.png").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"none of the 2 images in .*train/cat can be read: 1 x damaged, 1 x the file is"
+        DataError, match=r"none of the 2 images in .*train/cat can be read: 1 x incomplete .*, 1 x the file is"
     ):
         data.load(spec, folder)
 
