@@ -61,7 +61,8 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
         What ended it: 'end of file', 'end of stream', 'q', 'Esc', '--max-frames', '--duration', 'Ctrl-C' or 'SIGTERM'.
 
     Raises:
-        SourceError: every source failed. BackendError: a model failed. KeyboardInterrupt: the third Ctrl-C.
+        SourceError: every source failed, or none gave a usable frame. BackendError: a model failed.
+        KeyboardInterrupt: the third Ctrl-C.
     """
     timer, scheduler = session.timer, session.scheduler
     timer.start()
@@ -84,6 +85,8 @@ def run(session: Session, screen: Screen, *, max_frames: int | None = None, dura
             if scheduler.all_ended:
                 ended = _end(scheduler)
                 session.process_commands()  # reports the source that failed last
+                if not timer.frames:
+                    raise SourceError("no source gave a frame that can be classified; name another --source")
                 return ended
             screen.refresh()
             continue
@@ -203,8 +206,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             summary = session.summary(ended)
             screen.stop_recording()
             status.clear()
-            if screen.recording_error is not None:
-                cli.log(f"error: the recording is incomplete: {screen.recording_error}")
             _report(session, summary, events, stdout)
     if screen.recording_error is not None:
         return 1

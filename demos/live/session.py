@@ -66,6 +66,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._failed: list[dict[str, Any]] = []
         """What failed to load, as `ModelConfig.selected` or only its backends; the next-... commands skip it."""
         self._notice, self._notice_until_s = "", 0.0
+        self._rejections: set[tuple[int, str]] = set()
         self._source_stats: dict[int, SourceStats] = {}
         self._model_stats: dict[tuple[str, str], ModelStats] = {}
         self._lock = threading.Lock()
@@ -161,10 +162,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return screen_commands
 
     def reject_frame(self, source: Source, error: ImageError) -> None:
-        """Disconnect a visitor whose frame has an unusable size; for other sources, show the error."""
+        """Disconnect a visitor whose frame has an unusable size; for other sources, show each error once."""
+        rejection = source.id, str(error)
         if source.kind == "visitor":
             self.scheduler.remove(source)
-        else:
+        elif rejection not in self._rejections:
+            self._rejections.add(rejection)
             self.notify(f"{source.name}: {error}")
 
     def publish(self, result: FrameResult) -> None:

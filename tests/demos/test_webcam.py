@@ -258,7 +258,23 @@ def test_ctrl_c_reports_an_incomplete_recording(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     result = run_demo("webcam", *flags, "--record", tmp_path / "lost.mp4")
     assert (result.returncode, "ended by Ctrl-C" in result.stdout) == (1, True)
-    assert "the recording is incomplete: cannot continue" in result.stderr.splitlines()[-1]
+    assert "error: the recording is incomplete: cannot continue" in result.stderr.splitlines()[-1]
+    assert result.stderr.count("lost.mp4") == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 16), (16, 3400)])
+def test_a_video_without_a_usable_frame_is_an_error(
+    run_demo: RunDemo, onnx_artifact: Artifact, write_video: WriteVideo, width: int, height: int
+) -> None:
+    flags = ("--display", "none", "--artifact", onnx_artifact.folder, "--json")
+    thin = write_video("thin.avi", shades(5, width, height))
+    result = run_demo("webcam", "--source", thin, *flags)
+    assert result.returncode == 1
+    rejection, error = result.stderr.splitlines()
+    assert rejection.startswith(f"{thin}: ")
+    assert error == "error: no source gave a frame that can be classified; name another --source"
+    result = run_demo("webcam", "--source", thin, "--source", write_video("clip.avi", shades(3)), *flags)
+    assert (result.returncode, result.stderr) == (0, f"{rejection}\n")
 
 
 def test_closed_terminal_does_not_lose_events(onnx_artifact: Artifact, environment: dict[str, str]) -> None:

@@ -23,6 +23,8 @@ from demos.live.sources.opencv import CaptureReader, is_unicode, opencv
 from simplenet.errors import BackendUnavailable, SimpleNetError, SourceError, one_line
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
+STABLE_S = 10.0
+"""A capture that was open for longer is opened again without a long pause."""
 _APPSINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 
 
@@ -86,9 +88,11 @@ class CaptureSource(LiveSource):
                 else:
                     self._describe(reader)
                     self.reconnects += was_open and self.is_live
+                    opened_s = time.perf_counter()
                     reason = problem = self._read_all(reader)
-                    reader, was_open = None, True
-                    backoff_s, last_frame_s = FIRST_BACKOFF_S, time.perf_counter()
+                    reader, was_open, last_frame_s = None, True, time.perf_counter()
+                    if last_frame_s - opened_s > STABLE_S:
+                        backoff_s = FIRST_BACKOFF_S
                     if not self.is_live:
                         if self._loop:
                             continue

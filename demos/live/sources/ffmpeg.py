@@ -13,21 +13,20 @@ import errno
 import math
 import os
 import re
-import socket
 import time
-import urllib.parse
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from demos.live.sources import base
+from demos.live.sources import base, problems
 from demos.live.sources.base import HINT, DecodeError, FrameReader, OpenError, check_size
 from demos.live.sources.opencv import pyav
 from simplenet.errors import SourceError, one_line
 from simplenet.preprocessing import UInt8Array
 
 OPEN_TIMEOUT_S = READ_TIMEOUT_S = 5.0
+_HEAD_TIMEOUT_S = 2.0
 KEY_FRAME_TIMEOUT_S = 60.0
 """How long a stream's packets may come without a frame: some cameras send a key frame only every 50 s."""
 
@@ -50,27 +49,6 @@ _MAX_FAILURES = 100  # in a row, after which a video that is too large is not ta
 _AFTER_DAMAGE = 60
 _IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 _MAX_THREADS = 4  # each holds a frame
-
-# Per class of PyAV's errors: what is wrong, what to do.
-_ERRORS = {
-    "HTTPUnauthorizedError": ("wants another user and password (401)", "type scheme://USER:PASSWORD@host/path"),
-    "HTTPForbiddenError": ("refuses access (403)", "check the user's rights and the path"),
-    "HTTPNotFoundError": ("does not exist (404)", "check the path after the host"),
-    "HTTPServerError": ("has an error of its own (5xx)", "wait, or restart the camera"),
-    "ConnectionRefusedError": ("refuses the connection", "check host and port, and that the camera is on"),
-    "ExitError": ("does not answer", "check host and port, and that the camera is on"),
-    "TimeoutError": ("does not answer", "check host and port, and that the camera is on"),
-    "EOFError": ("closes the connection without a frame", "check the path"),
-    "InvalidDataError": ("sends nothing that FFmpeg can read", "check the path"),
-    "ArgumentError": ("is no address, or its format is not allowed", "check the address"),
-}
-_CONTENTS = {  # what a file or address holds that is no video, by its first bytes
-    "a web page": rb"\s*<(!doctype html|html)",
-    "a playlist": rb"\s*(#EXTM3U|ffconcat|\[playlist\]|<\?xml|<MPD|v=0)",
-    "one image": rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP",
-    "an MP4 without its index, such as a recording that was not finished": rb"....ftyp",
-    "only zeros": rb"\0+$",
-}
 
 
 class VideoReader(FrameReader):
@@ -102,7 +80,7 @@ class VideoReader(FrameReader):
                 why = f": FFmpeg cannot decode its {self._decoder.name} video" if self._suspect else ""
                 raise OpenError(f"{name} opens but gives no frame{why}")
             if self._is_image():
-                raise OpenError(*_is_not(name, "one image", is_file))
+                raise OpenError(*problems.is_not(name, "one image", is_file))
         except BaseException:
             self.release()
             raise
@@ -146,6 +124,8 @@ class VideoReader(FrameReader):
         decoder.thread_count = 1 if self.is_live else min(_MAX_THREADS, os.cpu_count() or 1)
         decoder.thread_type = "AUTO"
         decoder.options = {"max_pixels": str(int(base.MAX_FRAME_MEGAPIXELS * 1e6))}  # checked before each allocation
+        if decoder.name == "mjpeg":  # by default, it shows a frame that is cut in half as a good one
+            decoder.options |= {"err_detect": "explode"}
         self._reformatter = self._av.video.reformatter.VideoReformatter()  # caches its tables; one per frame is slower
         self._packets: Any = None
         self._decoded: collections.deque[Any] = collections.deque()
@@ -190,7 +170,7 @@ class VideoReader(FrameReader):
                 if isinstance(error, self._av.error.InvalidDataError):
                     continue
                 if self.is_live:
-                    raise DecodeError(f"{self._name} stopped giving frames: it {_explain(error)[0]}") from None
+                    raise DecodeError(f"{self._name} stopped giving frames: it {problems.explain(error)[0]}") from None
                 break  # the rest of a file cannot be read
         return None
 
@@ -200,9 +180,7 @@ class VideoReader(FrameReader):
             self._packet_count += 1
             if self._announced:
                 self._announced -= packet.is_discard  # before the start of an edit list
-                if (
-                    self._format == "avi" and packet.dts is not None
-                ):  # announces empty frames too, which repeat the last one
+                if self._format == "avi" and packet.dts is not None:  # it also announces empty frames, which repeat one
                     self._announced -= max(0, packet.dts - self._next_dts)
                     self._next_dts = packet.dts + 1
         is_damaged = packet.is_corrupt
@@ -268,7 +246,10 @@ class VideoReader(FrameReader):
             return True
         if self._format != "jpeg_pipe":
             return False
-        second = self._next_frame()
+        try:
+            second = self._next_frame()
+        except DecodeError:  # the end of a response without a length
+            return True
         if second is not None:
             self._decoded.appendleft(second)
         return second is None
@@ -310,34 +291,26 @@ def _open(av: Any, address: str, name: str, is_file: bool) -> Any:
     try:
         return av.open(address, options=options, timeout=timeout, metadata_errors="replace")
     except av.FFmpegError as error:
-        head = b""
-        if isinstance(error, ValueError):  # invalid data, or a format that is not allowed
-            del options["format_whitelist"]
-            with contextlib.suppress(av.FFmpegError, StopIteration):  # the format "data" has the first kilobyte
-                head = bytes(next(av.open(address, format="data", options=options, timeout=timeout).demux()))
-        content = next((kind for kind, start in _CONTENTS.items() if re.match(start, head, re.I | re.S)), "")
+        head, is_late = None, isinstance(error, av.error.ExitError)
+        if isinstance(error, ValueError) or is_late or error.errno == errno.EIO:  # it may be open, but give no video
+            head = _head(av, address, options, None if is_file else _HEAD_TIMEOUT_S)
+        if is_late and (head or b"").startswith(b"\xff\xd8\xff"):  # small frames; detecting the format needs 2 KB
+            with contextlib.suppress(av.FFmpegError):
+                return av.open(address, "r", "mjpeg", options | {"analyzeduration": "1"}, timeout=timeout)
+        content = problems.content_of(head or b"")
         if is_file or content:
-            raise OpenError(*_is_not(name, content, is_file)) from None
-        cause, remedy = _explain(error, address)
+            raise OpenError(*problems.is_not(name, content, is_file)) from None
+        cause, remedy = problems.explain(error, address, head)
         raise OpenError(f"{name} cannot be opened: it {cause}", f"{remedy}, or {HINT}") from None
 
 
-def _is_not(name: str, content: str, is_file: bool) -> tuple[str, str]:
-    """What is wrong with a file or address that holds no video, and what to do."""
-    if is_file:
-        return f"{name} is not a video that FFmpeg can read" + f", but {content}" * bool(content), HINT
-    return f"{name} gives {content}, not a stream", "name the address of the camera's stream"
-
-
-def _explain(error: Any, address: str = "") -> tuple[str, str]:
-    """What is wrong with a stream, and what to do. Not str(error), which contains the address."""
-    if error.errno == errno.EIO:  # also FFmpeg's error for an unknown host
-        try:
-            socket.getaddrinfo(urllib.parse.urlsplit(address).hostname, 80)
-        except (OSError, ValueError):
-            return "has an unknown host", "check the name of the host"
-        return "breaks off", "check the address"
-    return _ERRORS.get(type(error).__name__, (f"reports {one_line(error.strerror)}", "check the address"))
+def _head(av: Any, address: str, options: dict[str, str], timeout: float | None) -> bytes | None:
+    """The first kilobyte of a file or address, or what comes of it; None if it cannot be opened."""
+    head, options = None, options | {"format_whitelist": "data"}
+    with contextlib.suppress(av.FFmpegError), av.open(address, "r", "data", options, timeout=timeout) as container:
+        head = b""
+        head = bytes(next(container.demux(), b""))
+    return head
 
 
 def _codec(av: Any, container: Any) -> str:

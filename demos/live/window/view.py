@@ -165,9 +165,10 @@ class Screen:
 
     def _report_failure(self, error: SimpleNetError) -> None:
         """The demo continues; if the recording was requested at the start, webcam.py fails at the end."""
-        self._session.notify(str(error))
+        text = str(error)
         if self._was_requested_at_start:
-            self.recording_error = error
+            self.recording_error, text = error, f"error: the recording is incomplete: {error}"
+        self._session.notify(text)
         self._was_requested_at_start = False
 
     def _save(self, image: UInt8Array) -> None:

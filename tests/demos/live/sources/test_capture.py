@@ -120,6 +120,25 @@ def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(tries_s) >= 4
 
 
+@pytest.mark.parametrize(("stable_s", "grows"), [(3600.0, True), (0.0, False)])
+def test_backoff_grows_while_a_stream_breaks_off_at_once(
+    monkeypatch: pytest.MonkeyPatch, stable_s: float, grows: bool
+) -> None:
+    monkeypatch.setattr(capture, "STABLE_S", stable_s)
+    pauses_s: list[float] = []
+    camera = ScriptedCamera()
+    source = source_of(camera, *(short := [ScriptedCamera() for _ in range(5)]))
+    wait_for = source._changed.wait_for
+    monkeypatch.setattr(
+        source._changed, "wait_for", lambda done, pause_s: pauses_s.append(pause_s) or wait_for(done, pause_s)
+    )
+    for each in (camera, *short):
+        each.end()
+    wait_until(lambda: len(pauses_s) >= 5)
+    assert pauses_s[:5] == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32] if grows else [0.02] * 5)
+    end(source, *short)
+
+
 def test_close_interrupts_the_backoff(camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "FIRST_BACKOFF_S", 3600.0)
     source = source_of(camera, reconnect_timeout_s=10_000)

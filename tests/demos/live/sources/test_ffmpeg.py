@@ -465,3 +465,17 @@ def test_names_the_command_that_installs_pyav(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(BackendUnavailable, match=r"pip install '\.\[demos\]'"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "mjpeg"])
+@pytest.mark.parametrize("filler", [b"\0", b"\x55", b"\xff"])
+def test_skips_and_counts_mjpeg_frames_that_are_cut_in_half(tmp_path: Path, suffix: str, filler: bytes) -> None:
+    path = encode(tmp_path / f"clip.{suffix}", regular(25), "mjpeg", pixel_format="yuvj420p", noise=True, rate=25,
+                  time_base=Fraction(1, 25))  # fmt: skip
+    content = bytearray(path.read_bytes())
+    for position, size in packets(path)[2::5]:
+        content[position + size // 2 : position + size] = filler * (size - size // 2)
+    path.write_bytes(content)
+    with open_source(str(path)) as source:
+        assert len(frames_of(source)) == 20
+        assert source.note == f"{path}: 5 of 25 frames are damaged or missing"

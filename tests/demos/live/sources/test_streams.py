@@ -7,6 +7,7 @@ import io
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.demos.conftest import WriteVideo, shades
 from tests.demos.live.sources.network_camera import (
     Request,
     Respond,
+    jpeg,
     send_burst,
     send_file,
     send_frame,
@@ -292,9 +294,9 @@ def answer(code: int, body: bytes = b"", kind: str = "text/plain") -> Respond:
     return respond
 
 
-def image(format: str) -> bytes:
+def image(format: str, width: int = 64, height: int = 48) -> bytes:
     content = io.BytesIO()
-    Image.new("RGB", (64, 48), (200, 60, 30)).save(content, format)
+    Image.new("RGB", (width, height), (200, 60, 30)).save(content, format)
     return content.getvalue()
 
 
@@ -313,8 +315,9 @@ def image(format: str) -> bytes:
         (answer(200, image("PNG"), "image/png"), "gives one image, not a stream; "),
         (answer(200, image("WEBP"), "image/webp"), "gives one image, not a stream; "),
         (answer(200, b"#EXTM3U\n", "application/vnd.apple.mpegurl"), "gives a playlist, not a stream; "),
-        (answer(200, b"hello " * 500), "it sends nothing that FFmpeg can read; "),
-        (answer(200), "cannot be opened: it "),
+        (answer(200, b"hello " * 500), "it sends data, but FFmpeg recognizes no video; "),
+        (answer(200, b'{"error": "busy"}', "application/json"), "gives a text in JSON, not a stream; "),
+        (answer(200), "cannot be opened: it sends nothing; check the path"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "Http"])
@@ -324,6 +327,73 @@ def test_says_why_an_address_gives_no_stream(respond: Respond, problem: str, sch
     assert problem in str(caught.value)
     assert str(caught.value).startswith(f"{scheme}://***@{host}/stream ")
     assert "p4ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("response", "problem"), [
+    (b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body>Please log in" + b" " * 40, "gives a web page, "),
+    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n <!DOCTYPE html>" + b"<p>Hello" * 9000, "gives a web page, "),
+    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"error\": \"busy\"}", "gives a text in JSON, not a stream; "),
+    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]", "gives a text in JSON, not a stream; "),
+    (b"HTTP/1.0 200 OK\r\n\r\nbusy", "it sends data, but FFmpeg recognizes no video; "),
+    (b"HTTP/1.0 200 OK\r\n\r\n" + image("JPEG"), "gives one image, not a stream; "),
+    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "it sends nothing; check the path"),
+    (b"HTTP/1.1 204 No Content\r\n\r\n", "it sends nothing; check the path"),
+    (b"", "it closes the connection without a frame; "),
+])  # fmt: skip
+def test_says_why_a_response_without_a_length_is_no_stream(response: bytes, problem: str) -> None:
+    def respond(request: Request, _: int) -> None:
+        request.wfile.write(response)
+
+    with serving(respond) as host, pytest.raises(SourceError) as caught:
+        open_source(f"http://{host}/stream")
+    assert problem in str(caught.value)
+
+
+def send_slowly(parts: Iterable[bytes]) -> Respond:
+    """Send them without a length, a few each second, and keep the connection open."""
+
+    def respond(request: Request, _: int) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+        for part in parts:
+            request.wfile.write(part)
+            time.sleep(0.1)
+
+    return respond
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    (b"<html>", "gives a web page, not a stream; "), (b"hi", "it sends data, but FFmpeg recognizes no video in time; ")
+])  # fmt: skip
+def test_says_that_a_slow_address_sends_no_video(text: bytes, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.ffmpeg.OPEN_TIMEOUT_S", 0.3)
+    with serving(send_slowly([text] * 15)) as host, pytest.raises(SourceError) as caught:
+        open_source(f"http://{host}/")
+    assert problem in str(caught.value)
+
+
+def test_opens_a_raw_stream_of_few_small_images_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.live.sources.ffmpeg.OPEN_TIMEOUT_S", 0.3)
+    with serving(send_slowly([jpeg(90, 16, 16)] * 15)) as host, open_source(f"http://{host}/") as source:
+        assert brightness(source) == pytest.approx(90, abs=8)
+        assert (source.is_live, source.reconnects) == (True, 0)
+
+
+def test_a_stream_skips_frames_that_are_cut_in_half() -> None:
+    whole = image("JPEG", 640, 480)
+
+    def respond(request: Request, number: int) -> None:
+        start_stream(request)
+        while True:
+            for content in (whole, whole[:-2], whole + bytes(700), whole[: len(whole) // 2]):
+                send_part(request, content)
+            time.sleep(0.005)
+
+    with serving(respond) as host, open_source(f"http://{host}/") as source:
+        for _ in range(12):
+            frame = next_frame(source, 10)
+            assert frame is not None
+            assert frame.image[-10:, :, 0].min() > 150  # the lower half is red, not gray
+        assert source.reconnects == 0
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp", "RTSP", "rtmp"])

@@ -108,7 +108,7 @@ def test_full_disk_is_the_recording_error(
     assert webcam.run(session, screen) == "end of file"
     (notice,) = [facts["text"] for name, facts in session.events if name == "notice"]
     assert notice.endswith("the disk is nearly full; nothing was recorded")
-    assert str(screen.recording_error) == notice
+    assert notice == f"error: the recording is incomplete: {screen.recording_error}"
     assert not (tmp_path / "out.mp4").exists()
 
 
