@@ -59,6 +59,11 @@ from simplenet.formats import PRECISIONS
 
 FRAME_WIDTH, FRAME_HEIGHT = 640, 480
 """Size of the camera frame in the measurement of the end-to-end latency."""
+_LATENCY_ONLY = (
+    "against", "baseline", "data", "fail_above", "image", "no_twin", "peer", "plot", "recommend", "report", "save",
+    "until", *Limits.__dataclass_fields__,
+)  # fmt: skip
+"""Flags that only a measurement of latency uses, by their names in the parsed arguments."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,8 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    _check_flags(arguments)
     if arguments.diff is not None:
         first, second = map(results.read, arguments.diff)
+        if arguments.fail_above is not None:
+            return _compare_with(first, second, arguments.diff[0], arguments)
         baseline.show_side_by_side(first, second, console.output(width=100))
         return 0
     if arguments.mode != "latency":
@@ -136,8 +144,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     if limits != Limits() and not arguments.recommend:
         raise UsageError("limits such as --max-p99-ms are those of a recommendation; add --recommend")
-    if arguments.fail_above is not None and arguments.baseline is None:
-        raise UsageError("--fail-above needs the results to compare with; add --baseline FILE.json")
     before = results.read(arguments.baseline) if arguments.baseline else None
     for path in filter(None, (arguments.plot, arguments.report, arguments.save)):
         if not os.access(path.parent, os.W_OK):  # fail now, not after the measurement
@@ -177,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write(result, arguments.report, [sys.executable, *sys.argv] if argv is None else ["compare.py", *argv])
     if arguments.save is not None:
         results.save(after, arguments.save)
-    return 0 if before is None else _compare_with(before, after, arguments)
+    return 0 if before is None else _compare_with(before, after, arguments.baseline, arguments)
 
 
 def _measure_mode(arguments: argparse.Namespace) -> int:
@@ -196,12 +202,25 @@ def _measure_mode(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _compare_with(before: dict[str, Any], after: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Compare with the baseline; return the exit code."""
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for flags that would have no effect."""
+    if arguments.fail_above is not None and arguments.baseline is None and arguments.diff is None:
+        raise UsageError("--fail-above needs the results to compare with; add --baseline FILE.json")
+    given = {name for name in _LATENCY_ONLY if getattr(arguments, name) not in (None, False)}
+    kind = "--diff" if arguments.diff is not None else f"--mode {arguments.mode}"
+    if arguments.diff is not None:
+        given = (given - {"fail_above"}) | ({"json"} if arguments.json else set())
+    elif arguments.mode == "latency":
+        return
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(given))
+        raise UsageError(f"{kind} does not use {flags}; leave it out")
+
+
+def _compare_with(before: dict[str, Any], after: dict[str, Any], name: Path, arguments: argparse.Namespace) -> int:
+    """Compare with the baseline in the file `name`; return the exit code."""
     if reasons := baseline.not_comparable(before, after):
-        cli.log(
-            f"not comparable with {arguments.baseline}: {'; '.join(reasons)}; save a baseline under equal conditions"
-        )
+        cli.log(f"not comparable with {name}: {'; '.join(reasons)}; save a baseline under equal conditions")
         return baseline.EXIT_NOT_COMPARABLE
     if not arguments.json:
         baseline.show(before, after, console.output(width=120 if arguments.against or arguments.peer else 100))

@@ -132,7 +132,7 @@ def _why_unlabeled(model: Runtime, image_set: ImageSet) -> str:
         own = f"{image_sets.few(manifest.labels)}, in {side}x{side} ({source})"
         differs = f"its classes are {image_set.other_classes}, the model's {own}"
         return f"{image_set.source} is another dataset than the model's: {differs}; {advice}"
-    names = image_sets.few(manifest.class_ids or manifest.labels)
+    names = image_sets.few([name.replace("/", "_") for name in manifest.class_ids or manifest.labels])
     advice = f"sort them into folders named {names}" if names else "this model has no class names"
     if manifest.preprocessing_doubt:
         advice = f"{manifest.preprocessing_doubt}; name the model's classes with --dataset or --labels"

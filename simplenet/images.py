@@ -145,6 +145,8 @@ def _decode(
         key = image.info.get("transparency")
         if image.format == "PNG" and content[24] == 16 and isinstance(key, tuple):  # Pillow compares 8 bits with its 16
             image.info["transparency"] = tuple(value >> 8 for value in key)
+        if image.format == "PNG" and content[24] in (2, 4) and image.mode == "L" and isinstance(key, int):
+            image.info["transparency"] = key * (255 // (2 ** content[24] - 1))  # Pillow scales the pixels only
         return check_image(_to_rgb(_upright(image)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from demos import console as demo_console
 from demos.benchmark import results, statistics
 from demos.benchmark.statistics import Interval
@@ -45,6 +47,10 @@ def not_comparable(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         for name in old.keys() & new.keys()
         if old[name] != new[name]
     ]
+    for row in after["rows"]:
+        name = f"{row['backend']} {row['precision']}"
+        if name in results.latencies_ms(before) and name not in results.latencies_ms(after):
+            reasons.append(f"{name} is not measured now ({one_line(str(row['reason']), 100)})")
     if not results.latencies_ms(before).keys() & results.latencies_ms(after).keys():
         reasons.append("no row was measured in both")
     return sorted(reasons)
@@ -57,13 +63,13 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     found = []
     for name in (name for name in new if name in old):
         ratio = statistics.unpaired_ratio(new[name], old[name])
-        found.append(Change(name, _p50_ms(old[name]), _p50_ms(new[name]), ratio, noise))
+        found.append(Change(name, _median_ms(old[name]), _median_ms(new[name]), ratio, noise))
     return found
 
 
 def show(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
     """Print a table of the changes, and which package versions differ."""
-    table = demo_console.table("row", "", "baseline\np50 ms", "now\np50 ms", "now / baseline", "")
+    table = demo_console.table("row", "", "baseline\nmedian ms", "now\nmedian ms", "now / baseline", "")
     for change in changes(before, after):
         row = (f"{change.before_ms:.3f}", f"{change.after_ms:.3f}", str(change.ratio), change.verdict)
         table.add_row(change.name, "", *row)
@@ -79,9 +85,9 @@ def show_side_by_side(first: dict[str, Any], second: dict[str, Any], console: Co
     if not (reasons := not_comparable(first, second)):
         return show(first, second, console)
     columns = [results.latencies_ms(one) for one in (first, second)]
-    table = demo_console.table("row", "", "first\np50 ms", "second\np50 ms")
+    table = demo_console.table("row", "", "first\nmedian ms", "second\nmedian ms")
     for name in dict.fromkeys([*columns[0], *columns[1]]):
-        cells = [f"{_p50_ms(column[name]):.3f}" if name in column else "-" for column in columns]
+        cells = [f"{_median_ms(column[name]):.3f}" if name in column else "-" for column in columns]
         table.add_row(name, "", *cells)
     console.print(table)
     for reason in reasons:
@@ -89,5 +95,6 @@ def show_side_by_side(first: dict[str, Any], second: dict[str, Any], console: Co
     return None
 
 
-def _p50_ms(rounds_ms: list[list[float]]) -> float:
-    return statistics.percentiles(rounds_ms, [50])[0].value
+def _median_ms(rounds_ms: list[list[float]]) -> float:
+    """The median of the rounds' medians, as in the ratio."""
+    return float(np.median([np.median(samples) for samples in rounds_ms]))

@@ -106,15 +106,15 @@ def test_16_bit_big_endian_tiff_with_orientation(tmp_path: Path) -> None:
     assert found[0, :, 0].tolist() == [100, 255, 0]
 
 
-def _png16(color_type: int, values: np.ndarray, *, transparent: tuple[int, ...] = ()) -> bytes:
-    """Pillow cannot write 16 bits per color."""
+def _png16(color_type: int, values: np.ndarray, *, transparent: tuple[int, ...] = (), bits: int = 16) -> bytes:
+    """Pillow cannot write 16 bits per color, nor 2 or 4 bits; for the latter, `values` are packed bytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width * (8 // bits if bits < 8 else 1), height, bits, color_type, 0, 0, 0)
     key = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -133,6 +133,15 @@ def test_16_bits_with_a_transparent_value() -> None:
     color = np.array([[[30_000, 200, 9000], [200, 30_000, 9000]]], np.uint16)
     found = images.decode_rgb(_png16(2, color, transparent=(200, 30_000, 9000)))
     assert found.tolist() == [[[117, 0, 35], WHITE]]
+
+
+@pytest.mark.parametrize(("bits", "packed", "key", "expected"), [
+    (2, 0b00_01_10_11, 1, [0, 255, 170, 255]), (2, 0b01_01_10_00, 2, [85, 85, 255, 0]),
+    (4, 0x3A, 10, [51, 255]), (4, 0x0F, 0, [255, 255]),
+])  # fmt: skip
+def test_few_bits_with_a_transparent_value(bits: int, packed: int, key: int, expected: list[int]) -> None:
+    content = _png16(0, np.array([[packed]], np.uint8), transparent=(key,), bits=bits)
+    assert images.decode_rgb(content)[0, :, 0].tolist() == expected
 
 
 def test_16_bits_with_alpha() -> None:

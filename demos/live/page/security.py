@@ -75,6 +75,8 @@ class SecurityMiddleware:
             is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
             is_link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
             return "requests from other sites are not allowed" if is_foreign and not is_link else None
+        if scope["type"] == "http" and not origins:
+            return None  # not from a page of another site; every route answers 405
         scheme, _, origin = origins[0].lower().partition("://") if len(origins) == 1 else ("", "", "")
         is_same = origin == hosts[0].lower() or parse_host(origin) in self._allowed
         return None if scheme in ("http", "https") and is_same else "requests from other sites are not allowed"

@@ -180,3 +180,37 @@ def test_diff_has_ratios_only_for_one_machine(run_demo: RunDemo, saved: dict[str
     assert "[" not in result.stdout
     result = run_demo("compare", "--diff", first, tmp_path / "none.json")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+
+
+def test_row_that_is_no_longer_measured_is_not_comparable(saved: dict[str, Any]) -> None:
+    now = copy.deepcopy(saved)
+    now["rows"][1] |= {"stages": None, "timings": None, "reason": "b is not installed"}
+    assert baseline.not_comparable(saved, now) == ["b fp32 is not measured now (b is not installed)"]
+    del now["rows"][1]  # it was not requested
+    assert baseline.not_comparable(saved, now) == []
+
+
+def test_diff_can_fail_above_a_limit(run_demo: RunDemo, saved: dict[str, Any], tmp_path: Path) -> None:
+    results.save(saved, tmp_path / "first.json")
+    results.save(slower(saved, 1.5), tmp_path / "second.json")
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    assert run_demo("compare", "--diff", *files, "--fail-above", "60%").returncode == 0
+    result = run_demo("compare", "--diff", *files, "--fail-above", "5%")
+    assert result.returncode == 3
+    assert "a fp32 is slower than the baseline by more than 5 %" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mode", "cold", "--baseline", "a.json"], "--mode cold does not use --baseline"),
+        (["--mode", "stream", "--recommend", "--max-p99-ms", "1"], "does not use --max-p99-ms, --recommend"),
+        (["--mode", "soak", "--report", "a.html"], "--mode soak does not use --report"),
+        (["--diff", "a.json", "b.json", "--json"], "--diff does not use --json"),
+        (["--diff", "a.json", "b.json", "--save", "c.json"], "--diff does not use --save"),
+    ],
+)
+def test_flags_without_effect_are_refused(run_demo: RunDemo, flags: list[str], message: str) -> None:
+    result = run_demo("compare", *flags)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr

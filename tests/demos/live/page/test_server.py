@@ -118,6 +118,7 @@ def test_rejects_websockets_of_foreign_pages(shared_page: Page, path: str, origi
 def test_rejects_posts_of_foreign_pages(page: Page, demo: Demo) -> None:
     assert get(page, "/live", "POST", Origin="http://evil.example").status == 403
     assert get(page, "/", "POST", Origin=page.url.rstrip("/")).status == 405
+    assert get(page, "/", "POST").status == 405  # curl sends no Origin
     assert not demo.commands
 
 
