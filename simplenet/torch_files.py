@@ -117,6 +117,10 @@ class _Name:
             return args[0]
         if self.name == "torch._tensor._rebuild_from_type_v2" and isinstance(args[0], _Name):
             return args[0](*args[2])
+        # Python 3.11.0 to 3.11.3 store an enum's member as getattr(Color, "RED").
+        is_member = self.name.endswith("builtin__.getattr") or self.name == "builtins.getattr"
+        if is_member and len(args) == 2 and isinstance(args[0], _Name) and _is_foreign_class(args[0].name):
+            return PickledObject(args[0].name)
         if not _HARMLESS_CALLS.fullmatch(self.name) and not _is_foreign_class(self.name):
             raise CodeFoundError(self.name)
         return PickledObject(next((arg.name for arg in args if isinstance(arg, _Name)), self.name))

@@ -208,7 +208,7 @@ def compare(
                 measure_correctness(row, logits[row.name], logits[reference.name], labels)
         if with_twin and latest_ms:
             fastest = min((row for row in rows if row.name in latest_ms), key=lambda row: latest_ms[row.name])
-            twin = dataclasses.replace(fastest, is_twin=True)
+            twin = dataclasses.replace(fastest, is_twin=True, timings=None)
             start(twin, images[:_TIMED_IMAGES])
         measured = [*rows, twin] if twin else rows
         timings = {row.name: row.timings for row in measured if row.timings is not None}

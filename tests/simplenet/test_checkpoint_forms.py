@@ -94,6 +94,15 @@ class Color(enum.Enum):
     RED = 1
 
 
+class OldColor(enum.Enum):
+    """Pickled as by Python 3.11.0 to 3.11.3."""
+
+    RED = 1
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return getattr, (type(self), self.name)
+
+
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
 @pytest.mark.usefixtures("forget_modules")
@@ -119,6 +128,7 @@ def test_bookkeeping_of_any_class_is_ignored(tmp_path: Path, protocol: int, is_z
         "random": np.random.RandomState(0),
         "date": datetime.datetime(2018, 5, 4),
         "color": Color.RED,
+        "old color": OldColor.RED,
         "loss": functools.partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
         "queue": collections.deque([1, 2], maxlen=3),
         "space": types.SimpleNamespace(a=1),

@@ -78,6 +78,7 @@ CODE = {
     "eval": name("builtins", "eval") + CALL,
     "python 2": name("__builtin__", "eval") + CALL,
     "getattr": name("builtins", "getattr") + b"(" + name("os", "path") + text("x") + b"tR",
+    "getattr of a module": name("builtins", "getattr") + b"(" + name("os", "Path") + text("x") + b"tR",
     "import": name("importlib", "import_module") + CALL,
     "popen": name("subprocess", "Popen") + CALL,
     "torch.load": name("torch.serialization", "load") + CALL,
