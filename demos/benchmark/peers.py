@@ -91,6 +91,8 @@ class RawModel(TimedModel):
 def raw_call(runtime: runtimes.Runtime) -> Callable[[npt.NDArray[Any]], object]:
     """Return the vendor's own call on a batch."""
     file = str(runtime.artifact.model_file)
+    if runtime.device != "cpu":
+        raise BackendUnavailable(f"the vendor's call is measured on the CPU only, not on {runtime.device}")
     if runtime.name == "onnxruntime":
         import onnxruntime
 

@@ -22,7 +22,7 @@ class Limits:
 
 def recommend(comparison: Comparison, limits: Limits) -> str:
     """Return lines with the fastest row within the limits, how to load it, its runners-up, and why others are out."""
-    measured = [row for row in comparison.rows if row.latency and row.peer is None]
+    measured = [row for row in comparison.rows if row.latency and row.peer is None and row.python is None]
     best = max((row.top1_percent for row in measured if row.top1_percent is not None), default=None)
     reasons = {row.name: _reasons(row, best, limits) for row in measured}
     fitting = sorted((row for row in measured if not reasons[row.name]), key=lambda row: _p50_ms(row))

@@ -79,6 +79,11 @@ def test_rows_that_cannot_be_told_apart_are_undecided(make_artifact: MakeArtifac
     assert head.endswith("within the noise floor, so take the smaller or the more accurate one.")
 
 
+def test_row_of_another_interpreter_is_not_recommended(comparison: Comparison) -> None:
+    comparison.rows[1].python = "/other/python"
+    assert recommend(comparison, Limits()).startswith("Recommended for this machine: c fp32.")
+
+
 def test_limits_need_recommend(run_demo: RunDemo) -> None:
     result = run_demo("compare", "--max-p99-ms", "5")
     assert result.returncode == 2
