@@ -13,7 +13,6 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +25,9 @@ from demos import evaluate
 from simplenet import checkpoints, labels, model
 from simplenet.errors import AssumedCardWarning, DataError, SimpleNetWarning, UsageError, WeightsError
 from simplenet.model_card import CardOverrides, ModelCard
+from tests.train.crash import crash_in_second_epoch
 from tests.waiting import wait_while_running
-from train import checkpoint, class_folders, evaluation, imagefolder
+from train import checkpoint, class_folders, imagefolder
 
 CONFIG = dataclasses.replace(
     imagefolder.DEFAULT, epochs=2, batch_size=8, peak_learning_rate=0.02, average_decay=0.8, bf16=False, flip=False
@@ -207,18 +207,9 @@ def test_weights_depend_neither_on_workers_nor_on_a_crash(
 ) -> None:
     config = dataclasses.replace(CONFIG, mixup=0.4, cutmix=1.0, flip=True)
     whole = imagefolder.train(image_folder, "cifar-310k", tmp_path / "whole", config, workers=0)
-    real, calls = evaluation.evaluate, []
-
-    def crashing(*arguments: Any) -> tuple[float, float, int]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError("the power went out")
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate", crashing)
-        with pytest.raises(OSError, match="the power went out"):
-            imagefolder.train(image_folder, "cifar-310k", tmp_path / "again", config, workers=2)
+    crash_in_second_epoch(
+        monkeypatch, lambda: imagefolder.train(image_folder, "cifar-310k", tmp_path / "again", config, workers=2)
+    )
     again = imagefolder.train(image_folder, "cifar-310k", tmp_path / "again", config, workers=2, resume=True)
     assert whole is not None
     assert again is not None

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from simplenet.errors import SimpleNetError
 from tests.train.conftest import in_batches
+from tests.train.crash import crash_in_second_epoch
 from train import checkpoint, cifar, evaluation, recipe
 from train.evaluation import Batch
 from train.in_memory_dataset import InMemoryDataset
@@ -47,18 +48,7 @@ def whole(small: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResu
 @pytest.fixture
 def one_epoch(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The output of a run of two epochs that crashed in the second."""
-    real, calls = evaluation.evaluate, []
-
-    def crashing(*arguments: Any) -> tuple[float, float, int]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError("the power went out")
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate", crashing)
-        with pytest.raises(OSError, match="the power went out"):
-            cifar.train(*CALL, tmp_path / "run", CONFIG, small)
+    crash_in_second_epoch(monkeypatch, lambda: cifar.train(*CALL, tmp_path / "run", CONFIG, small))
     return tmp_path / "run"
 
 

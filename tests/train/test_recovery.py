@@ -27,7 +27,8 @@ from simplenet import checkpoints, model
 from simplenet.errors import DataError, SimpleNetError, SimpleNetWarning, UsageError
 from simplenet.model_card import ModelCard
 from simplenet.variants import VARIANTS
-from train import checkpoint, cifar, evaluation, imagefolder, launch
+from tests.train.crash import crash_in_second_epoch
+from train import checkpoint, cifar, imagefolder, launch
 from train.recipe import Recipe
 
 CONFIG = Recipe(epochs=2, batch_size=16, peak_learning_rate=0.01, average_decay=0.9, bf16=False)
@@ -63,21 +64,6 @@ def _files_up_to(size: int) -> Iterator[None]:
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "cifar-310k.safetensors")
-
-
-def _crash_in_second_epoch(patch: pytest.MonkeyPatch, train: Callable[[], object]) -> None:
-    real, calls = evaluation.evaluate, []
-
-    def crashing(*arguments: Any) -> tuple[float, float, int]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError("the power went out")
-        return real(*arguments)
-
-    with patch.context() as context:
-        context.setattr(evaluation, "evaluate", crashing)
-        with pytest.raises(OSError, match="the power went out"):
-            train()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
@@ -155,7 +141,7 @@ def test_resume_does_not_need_the_initial_weights(
             imagefolder.train(photos, "cifar-310k", output, CONFIG, initial=str(initial), workers=0, **settings)
 
     train(tmp_path / "whole")
-    _crash_in_second_epoch(monkeypatch, lambda: train(tmp_path / "run"))
+    crash_in_second_epoch(monkeypatch, lambda: train(tmp_path / "run"))
     if change == "replaced by another file":
         start.write_bytes(b"x")
     else:
@@ -177,7 +163,7 @@ def test_output_among_the_classes_is_no_class(
     monkeypatch.chdir(photos)
     arguments = [".", "--variant", "cifar-310k", "--epochs", "2", "--batch", "8", "--workers", "0"]
     arguments += ["--output", output] if output else []
-    _crash_in_second_epoch(monkeypatch, lambda: imagefolder.main(arguments))
+    crash_in_second_epoch(monkeypatch, lambda: imagefolder.main(arguments))
     assert imagefolder.main([*arguments, "--resume"]) == 0
     assert imagefolder.main([*arguments, "--resume"]) == 0  # its curve is no image
     other = [*arguments[:7], "--workers", "0", "--output", str(tmp_path / "elsewhere")]
